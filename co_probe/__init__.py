@@ -1,0 +1,37 @@
+"""co-probe: did a single-step adversarial training run catastrophically overfit, when, and why?
+
+Everything that the command line does is a short call here; names are imported when they are first used, so that
+`co-probe --help` and figures from stored tables do not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from co_probe.drawing import draw as draw
+    from co_probe.probes.gap import gap as gap
+    from co_probe.probes.strength import strength as strength
+    from co_probe.runs import Run as Run
+    from co_probe.runs import open_run as open_run
+    from co_probe.training.train import train as train
+
+_HOMES = {
+    "Run": "co_probe.runs",
+    "draw": "co_probe.drawing",
+    "gap": "co_probe.probes.gap",
+    "open_run": "co_probe.runs",
+    "strength": "co_probe.probes.strength",
+    "train": "co_probe.training.train",
+}
+
+__all__ = ["Run", "draw", "gap", "open_run", "strength", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("co-probe")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'co_probe' has no attribute '{name}'")

@@ -1,0 +1,76 @@
+"""What a perturbation does to a model, image by image."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Generator = Callable[..., Tensor]  # (model, x, y, rng=None[, state=None]) -> δ; an Attack, or a method's `perturb`
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Cross-entropy in nats, float32 (n,), and whether the class was right, bool (n,)."""
+
+    loss: Tensor
+    correct: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images classified rightly, in [0, 1]."""
+        return self.correct.float().mean().item()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode; every module's own mode is restored afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def batch_size(device: torch.device) -> int:
+    """Images a batch for evaluation: what fits a CPU's caches, or fills a GPU."""
+    return 1000 if device.type == "cuda" else 125
+
+
+def perturb(
+    model: nn.Module,
+    generator: Generator,
+    x: Tensor,
+    y: Tensor,
+    rng: torch.Generator | None = None,
+    state: Tensor | None = None,
+) -> Tensor:
+    """δ of `generator` on any number of images, made in eval mode, batch by batch.
+
+    `x`: (n, C, H, W) in [0, 1]; `y`: (n,); `state`: what a method keeps for each of these images, or None.
+    """
+    deltas, start = [], 0
+    with evaluating(model):
+        for xs, ys in zip(x.split(batch_size(x.device)), y.split(batch_size(x.device)), strict=True):
+            kept = {} if state is None else {"state": state[start : start + len(xs)]}
+            deltas.append(generator(model, xs, ys, rng=rng, **kept))
+            start += len(xs)
+    return torch.cat(deltas)
+
+
+@torch.no_grad()
+def outcome(model: nn.Module, x: Tensor, y: Tensor, delta: Tensor | None = None) -> Outcome:
+    """Loss and correctness of `model`, in eval mode, at x + δ clipped to [0, 1] (at x if no δ is given)."""
+    if delta is not None:
+        x = (x + delta).clamp(0, 1)
+    losses, correct = [], []
+    with evaluating(model):
+        for xs, ys in zip(x.split(batch_size(x.device)), y.split(batch_size(x.device)), strict=True):
+            logits = model(xs).float()
+            losses.append(F.cross_entropy(logits, ys, reduction="none"))
+            correct.append(logits.argmax(1) == ys)
+    return Outcome(torch.cat(losses), torch.cat(correct))

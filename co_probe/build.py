@@ -1,0 +1,50 @@
+"""From settings to live objects: data set, model and method."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from co_probe.config import Config
+from co_probe.data import DATA
+from co_probe.data.dataset import Dataset
+from co_probe.errors import UserError
+from co_probe.methods import METHODS
+from co_probe.methods.base import Method
+from co_probe.models import MODELS
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`. Raises UserError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def make_data(config: Config) -> Dataset:
+    """The data set of a run, on the CPU."""
+    return DATA.make(config.data.name, **config.data.settings)
+
+
+def make_model(config: Config, data: Dataset) -> nn.Module:
+    """The model of a run, freshly initialised from the global random state, for images in [0, 1]."""
+    return new_model(config.model.name, config.model.settings, data.shape[0], len(data.classes), data.mean, data.std)
+
+
+def new_model(
+    name: str, settings: dict[str, Any], channels: int, classes: int, mean: Sequence[float], std: Sequence[float]
+) -> nn.Module:
+    """A model by its registered name, laid out channels last."""
+    model = MODELS.make(name, channels, classes, mean, std, **settings)
+    return model.to(memory_format=torch.channels_last)
+
+
+def make_method(config: Config) -> Method:
+    """The method of a run, without any state yet."""
+    return METHODS.make(config.method.name, config.epsilon, **config.method.settings)

@@ -1,0 +1,51 @@
+"""co-probe gap"""
+
+from pathlib import Path
+
+import click
+
+from co_probe.cli import options
+from co_probe.cli.output import by_epoch, percent, print_frame, print_table, progress_bar
+
+
+@click.command()
+@options.runs_argument
+@click.option("--against", default="pgd10", show_default=True, help="The attack B: pgd10, pgd20, pgd50x10, ...")
+@options.generator("method")
+@options.split
+@options.device
+@options.table_format
+def gap(
+    runs: tuple[Path, ...],
+    runs_dir: Path,
+    against: str,
+    generator: str,
+    split: str,
+    device: str,
+    style: str | None,
+) -> None:
+    """The gap G_B,i(A) at every epoch: mean loss under attack B less that under the run's own perturbation, in nats.
+
+    Larger = weaker perturbations; about 0 for a healthy run. Beside it in brackets: accuracy under B.
+    Measures all runs under runs/, or the RUNs named. Epochs measured before are not again.
+    """
+    from co_probe.probes.gap import gap as measure
+
+    live = options.open_live(runs, runs_dir)
+    if not runs:
+        live = options.fitting(live, options.unfinished)
+    with progress_bar("gap") as progress:
+        frame = measure(live, against, generator=generator, split=split, device=device, progress=progress)
+    if style:
+        print_frame(frame, style)
+        return
+    header, values = by_epoch(frame[frame["quantity"] == "gap"], "{:.2f}".format)
+    _, accuracies = by_epoch(frame[frame["quantity"] == "accuracy"], percent)
+    rows = [
+        [
+            row[0],
+            *(f"{value} ({accuracy})" if value else "" for value, accuracy in zip(row[1:], other[1:], strict=True)),
+        ]
+        for row, other in zip(values, accuracies, strict=True)
+    ]
+    print_table(f"Gap to {against} in nats, larger = weaker (accuracy under {against})", header, rows)

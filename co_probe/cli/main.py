@@ -1,0 +1,53 @@
+"""`co-probe`: the group of commands, and how errors look."""
+
+import sys
+from typing import Any
+
+import click
+
+from co_probe.cli.demo import demo
+from co_probe.cli.export import export
+from co_probe.cli.gap import gap
+from co_probe.cli.pack import pack
+from co_probe.cli.plot import plot
+from co_probe.cli.run import run
+from co_probe.cli.show import show
+from co_probe.cli.strength import strength
+from co_probe.errors import CoProbeError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="co-probe", prog_name="co-probe")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Did an adversarial training run catastrophically overfit, when, and why?
+
+    Train runs, measure their perturbations at every epoch, draw what happened. Start with `co-probe demo`.
+    """
+
+
+for command in (demo, export, gap, pack, plot, run, show, strength):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and exit: 0 if all went well, 2 for what the user can mend, 1 for other failures."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        sys.exit(cli.main(arguments, prog_name="co-probe", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except CoProbeError as error:
+        if "--debug" in arguments:
+            raise
+        click.secho(f"Error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nInterrupted. Finished epochs are safe; `co-probe run ... --resume` goes on.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)

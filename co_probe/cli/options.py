@@ -1,0 +1,119 @@
+"""Arguments and options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from co_probe.config import parse_number
+from co_probe.errors import UserError
+
+if TYPE_CHECKING:
+    from co_probe.runs import Run
+    from co_probe.store import StoredRun
+
+AnyRun = TypeVar("AnyRun", bound="StoredRun")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Number(click.ParamType):
+    """A float that may be typed as a fraction: 8/255."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_number(value)
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+
+
+def compose(*decorators: Decorator) -> Decorator:
+    """Several decorators as one; the first comes first in the help."""
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+runs_dir = click.option(
+    "--runs",
+    "runs_dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder whose runs are taken if none is named.",
+)
+runs_argument = compose(click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path)), runs_dir)
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+split = click.option(
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Which images of the probe set.",
+)
+table_format = compose(
+    click.option("--json", "style", flag_value="json", help="Print the tidy table as JSON."),
+    click.option("--csv", "style", flag_value="csv", help="Print the tidy table as CSV."),
+)
+
+
+def generator(default: str) -> Decorator:
+    return click.option(
+        "--generator",
+        default=default,
+        show_default=True,
+        help="Who makes the perturbations: 'method' (the run's own), 'fgsm' (at the run's ε), 'pgd10', ...",
+    )
+
+
+def find(named: tuple[Path, ...], runs_dir: Path) -> list[Path]:
+    """The runs that were named or, if none were, all in `runs_dir`. Raises UserError if there is none."""
+    from co_probe.store import find_runs
+
+    paths = list(named) or find_runs(runs_dir)
+    if not paths:
+        raise UserError(f"no runs in {runs_dir}/: name one, or make one with: co-probe run fgsm")
+    return paths
+
+
+def open_stored(named: tuple[Path, ...], runs_dir: Path) -> list["StoredRun"]:
+    """`find`, opened as numbers on disk (without torch)."""
+    from co_probe.store import StoredRun
+
+    return [StoredRun(path) for path in find(named, runs_dir)]
+
+
+def open_live(named: tuple[Path, ...], runs_dir: Path) -> list["Run"]:
+    """`find`, opened with their models and data."""
+    from co_probe.runs import Run
+
+    return [Run(path) for path in find(named, runs_dir)]
+
+
+def unfinished(run: "StoredRun") -> str | None:
+    """Why a run without epochs is passed over, or None."""
+    return None if run.epochs else f"{run.name} has no finished epoch yet"
+
+
+def fitting(runs: list[AnyRun], objection: Callable[[AnyRun], str | None], strict: bool = False) -> list[AnyRun]:
+    """The runs without an objection; the others are named, with theirs, or, if `strict`, raise it as a UserError.
+
+    Raises UserError if none is left.
+    """
+    fit, reason = [], None
+    for run in runs:
+        if reason := objection(run):
+            if strict:
+                raise UserError(reason)
+            click.echo(f"Passed over: {reason}", err=True)
+        else:
+            fit.append(run)
+    if not fit:
+        raise UserError("none of the runs can be used")
+    return fit

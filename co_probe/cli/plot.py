@@ -1,0 +1,58 @@
+"""co-probe plot"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from co_probe.cli import options
+from co_probe.cli.output import progress_bar
+from co_probe.plots import PLOTS
+
+
+@click.command(epilog="KIND is one of: " + ", ".join(PLOTS) + ".")
+@click.argument("kind")
+@options.runs_argument
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File to write: .png, .pdf or .svg.  [default: KIND.png]",
+)
+@click.option("--against", help="The attack B of the gap.  [default: pgd10; pgd20 in robust-overfitting]")
+@click.option("--reference", help="Which reference's strength to draw, by its file's name.  [default: the newest]")
+@options.generator("fgsm")
+@click.option("--title", help="Above the figure.  [default: data set and ε, where all runs agree]")
+@options.device
+def plot(
+    kind: str,
+    runs: tuple[Path, ...],
+    runs_dir: Path,
+    out: Path | None,
+    against: str | None,
+    reference: str | None,
+    generator: str,
+    title: str | None,
+    device: str,
+) -> None:
+    """Draw the figure KIND from all runs under runs/ that fit, or the RUNs named.
+
+    deterioration: robust accuracy and strength (Figures 1b and 2a of arXiv 2010.08034); run `co-probe strength` first.
+    gap: the gap to PGD-10 (2b, 5c). steps: APART's step sizes (3). robust-overfitting: training accuracy, test accuracy
+    under PGD-20, gap (5). perturbations: images and their perturbations before and after the onset (1a).
+    A gap that was not measured before is measured now.
+    """
+    from co_probe.drawing import Request, draw, objection
+    from co_probe.plots.style import check_name, headless, save
+
+    PLOTS.check(kind)
+    path = out or Path(f"{kind}.png")
+    check_name(path)
+    headless()
+    request = Request(against=against, reference=reference, generator=generator, device=device)
+    stored = options.open_stored(runs, runs_dir)
+    fit = options.fitting(stored, lambda run: objection(kind, run, request), strict=bool(runs))
+    with progress_bar("measuring the gap") as progress:
+        figure = draw(kind, fit, replace(request, progress=progress), title)
+    save(figure, path)
+    click.echo(f"Wrote {path}")

@@ -1,0 +1,91 @@
+"""co-probe run"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from co_probe.cli.options import Number, device
+from co_probe.cli.output import percent, progress_bar
+from co_probe.methods import METHODS
+
+COLUMNS = (
+    # (heading, metric, width, format)
+    ("lr", "learning_rate", 7, "{:.4f}".format),
+    ("loss", "train_loss", 6, "{:.3f}".format),
+    ("train", "train_accuracy", 6, percent),
+    ("clean", "clean", 6, percent),
+    ("FGSM", "fgsm", 6, percent),
+    ("PGD-10", "pgd10", 6, percent),
+    ("gap", "gap", 6, "{:.2f}".format),
+    ("seconds", "seconds", 7, "{:.1f}".format),
+)
+
+
+@click.command(epilog="METHOD is one of: " + ", ".join(METHODS) + ".")
+@click.argument("method")
+@click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/METHOD]")
+@click.option("--epochs", type=int, help="Passes over the training images.")
+@click.option("--epsilon", type=Number(), help="L∞ bound in units of a [0, 1] image: 8/255 or 0.031.")
+@click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any setting: method.steps=5, model.width=32.",
+)
+@click.option("--resume", is_flag=True, help="Go on with a run that is there (start it, if there is none).")
+@click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
+@device
+def run(
+    method: str,
+    preset: str | None,
+    out: Path | None,
+    epochs: int | None,
+    epsilon: float | None,
+    seed: int | None,
+    assignments: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    device: str,
+) -> None:
+    """Train METHOD and keep every epoch.
+
+    Prints, after each epoch: the learning rate; training loss and accuracy, on the images as they were perturbed for
+    training; accuracy on the test images of the probe set, clean, under FGSM and under PGD-10; the gap (nats) from the
+    method's own perturbation to PGD-10; seconds of training.
+    """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    from co_probe.config import parse_assignment
+    from co_probe.training.loop import epochs as train_epochs
+    from co_probe.training.train import settle
+
+    folder = out or Path("runs") / method
+    given = {"epochs": epochs, "epsilon": epsilon, "seed": seed}
+    overrides = [{key: value} for key, value in given.items() if value is not None]
+    overrides += [parse_assignment(text) for text in assignments]
+    config = settle(folder, method, preset, overrides, resume)
+
+    finished = 0
+    with progress_bar(method) as show:
+
+        def within_epoch(epoch: int, done: int, total: int) -> None:
+            show(f"epoch {epoch}/{config.epochs}, images", done, total)
+
+        # Off a terminal the line an epoch is progress enough.
+        progress = within_epoch if sys.stderr.isatty() else None
+        for metrics in train_epochs(
+            config, folder, resume=resume, overwrite=overwrite, device=device, progress=progress
+        ):
+            if not finished:
+                click.echo("  epoch " + " ".join(f"{name:>{width}}" for name, _, width, _ in COLUMNS))
+            finished = int(metrics["epoch"])
+            cells = " ".join(f"{show_as(metrics[key]):>{width}}" for _, key, width, show_as in COLUMNS)
+            click.echo(f"{finished:>3}/{config.epochs:<3} {cells}")
+    if finished:
+        click.echo(f"Kept in {folder}. Next: co-probe show {folder}")
+    else:
+        click.echo(f"{folder} is complete: all {config.epochs} epochs were trained before.")

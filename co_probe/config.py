@@ -1,0 +1,169 @@
+"""The settings of a run: parsed, checked, and written down as plain data."""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from typing import Any
+
+from co_probe.errors import UserError, unknown
+
+
+def parse_number(text: str | float) -> float:
+    """A number as a person types it: `0.031`, `8/255`, `1e-4`. Raises UserError for anything else."""
+    try:
+        if isinstance(text, str) and "/" in text:
+            return float(Fraction(text.replace(" ", "")))
+        return float(text)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"'{text}' is not a number: give it as 0.031 or 8/255") from None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component by its registered name, with its settings; written flat: `{name = ..., key = ...}`."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """SGD with momentum; `learning_rate` is the schedule's peak."""
+
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Random crops from `padding` pixels of zeros, and random horizontal flips."""
+
+    padding: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSizes:
+    """How many test and train images every diagnostic of the run uses (fewer if there are fewer)."""
+
+    test: int = 1000
+    train: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that a run's outcome depends on, besides the machine.
+
+    `epsilon` is the L∞ bound in pixel units of a [0, 1] image; `epochs` counts passes over the training images.
+    """
+
+    method: Part
+    data: Part
+    model: Part
+    epsilon: float
+    epochs: int
+    batch_size: int = 128
+    seed: int = 0
+    schedule: Part = Part("triangular")
+    optimizer: Optimizer = Optimizer()
+    augmentation: Augmentation = Augmentation()
+    probe: ProbeSizes = ProbeSizes()
+    preset: str = ""
+
+    def __post_init__(self):
+        positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
+        positive |= {"probe.test": self.probe.test, "probe.train": self.probe.train}
+        for name, value in positive.items():
+            if not (math.isfinite(value) and value > 0):
+                raise UserError(f"{name} must be greater than 0, not {value:g}")
+        if self.epsilon > 1:
+            raise UserError(
+                f"epsilon is in pixel units of a [0, 1] image, and {self.epsilon:g} is more than 1: "
+                f"did you mean {self.epsilon:g}/255?"
+            )
+        if self.seed < 0 or self.augmentation.padding < 0:
+            raise UserError("seed and augmentation.padding must not be negative")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""
+        return {f.name: _flatten(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Config":
+        """Build from plain nested data. Raises UserError for an unknown or missing key or a wrong value."""
+        _check_keys("setting", data, cls)
+        missing = [name for name in ("method", "data", "model", "epsilon", "epochs") if name not in data]
+        if missing:
+            raise UserError(f"settings are missing: {', '.join(missing)}")
+        return cls(**{f.name: _convert(f.name, f.type, data[f.name]) for f in fields(cls) if f.name in data})
+
+
+def _flatten(value: Any) -> Any:
+    if isinstance(value, Part):
+        return {"name": value.name, **value.settings}
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _check_keys(kind: str, data: Mapping[str, Any], cls: type) -> None:
+    known = [f.name for f in fields(cls)]
+    for key in data:
+        if key not in known:
+            raise unknown(kind, key, known)
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    """Give `value` the declared type of the setting `name`."""
+    if kind is Part:
+        value = {"name": value} if isinstance(value, str) else dict(value)
+        if "name" not in value:
+            raise UserError(f"{name}.name is missing")
+        return Part(value.pop("name"), value)
+    if hasattr(kind, "__dataclass_fields__"):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{name} is a section of settings, not one value: {value!r}")
+        _check_keys(f"setting in {name}", value, kind)
+        return kind(
+            **{f.name: _convert(f"{name}.{f.name}", f.type, value[f.name]) for f in fields(kind) if f.name in value}
+        )
+    if kind is float and not isinstance(value, bool):
+        return parse_number(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{name} must be {'a whole number' if kind is int else kind.__name__}, not {value!r}")
+    return value
+
+
+def merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `extra` over it, section by section. A section that changes its `name` starts afresh."""
+    merged = dict(base)
+    for key, value in extra.items():
+        old = merged.get(key)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and value.get("name", old.get("name")) == old.get("name")
+        ):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """`method.steps=5` as `{"method": {"steps": 5}}`: the value is TOML, a fraction, or else a string."""
+    key, equals, raw = text.partition("=")
+    if not (equals and key.strip()):
+        raise UserError(f"--set takes key=value, for example method.steps=5, not '{text}'")
+    value: Any
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        try:
+            value = parse_number(raw)
+        except UserError:
+            value = raw.strip()
+    for name in reversed(key.strip().split(".")):
+        value = {name: value}
+    return value

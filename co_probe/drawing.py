@@ -1,0 +1,130 @@
+"""A figure from runs on disk: which tables it needs, and where they come from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from co_probe.errors import UserError
+from co_probe.plots import PLOTS
+from co_probe.plots.kind import Kind
+from co_probe.plots.style import paper_style
+from co_probe.store import StoredRun
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to draw of a run, where there is a choice.
+
+    `against`: the attack B of the gap (the figure's usual one, if None); `reference`: whose strength, by its file's
+    name (the newest, if None); `generator`: whose perturbations strength was measured of, and are shown.
+    """
+
+    against: str | None = None
+    reference: str | None = None
+    generator: str = "fgsm"
+    device: str = "auto"
+    progress: Progress | None = None
+
+
+def objection(kind: str, run: StoredRun, request: Request) -> str | None:
+    """Why `run` cannot be in the figure `kind`, or None if it can."""
+    if not run.epochs:
+        return f"{run.name} has no finished epoch yet"
+    needs = _spec(kind).needs
+    if "steps" in needs and not len(run.frame("steps")):
+        return f"{run.name} learns no step sizes (only APART does)"
+    if "strength" in needs and not len(_strength_rows(run, request)):
+        return f"{run.name} has no such strength measured yet: co-probe strength --reference FILE.pt {run.path}"
+    return None
+
+
+def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, title: str | None = None) -> Figure:
+    """The figure `kind` of `runs`; a gap that was not measured before is measured first.
+
+    `title`: data set and ε, if it is None and all runs agree on them. Raises UserError for an unknown kind, or the
+    `objection` of a run.
+
+    >>> co_probe.draw("gap", [co_probe.open_run("runs/fgsm")]).savefig("gap.png")
+    """
+    request = request or Request()
+    spec = _spec(kind)
+    for run in runs:
+        if reason := objection(kind, run, request):
+            raise UserError(reason)
+    request = replace(request, against=request.against or spec.against)
+    frames = {table: TABLES[table](runs, request) for table in spec.needs}
+    onsets = {run.name: run.onset for run in runs if run.onset is not None}
+    with paper_style():
+        figure = spec.draw(frames, onsets)
+        figure.suptitle(_title(runs) if title is None else title, fontsize=8)
+    return figure
+
+
+def _spec(kind: str) -> Kind:
+    return PLOTS.load(kind)
+
+
+def _stored(name: str) -> Callable[[Sequence[StoredRun], Request], pd.DataFrame]:
+    return lambda runs, request: pd.concat([run.frame(name) for run in runs], ignore_index=True)
+
+
+def _gap_rows(run: StoredRun, request: Request) -> pd.DataFrame:
+    frame = run.frame("gap")
+    if not len(frame):
+        return frame
+    return frame[(frame["against"] == request.against) & (frame["generator"] == "method") & (frame["split"] == "test")]
+
+
+def _gap(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    """The gap's table, measured where it is not stored; torch is needed only then."""
+    tables = [_gap_rows(run, request) for run in runs]
+    if all(len(table) and set(run.epochs) <= set(table["epoch"]) for run, table in zip(runs, tables, strict=True)):
+        return pd.concat(tables, ignore_index=True)
+    from co_probe.probes.gap import gap
+
+    paths = [run.path for run in runs]
+    return gap(paths, request.against or "pgd10", device=request.device, progress=request.progress)
+
+
+def _strength_rows(run: StoredRun, request: Request) -> pd.DataFrame:
+    """The rows of one reference: the one asked for, or the newest."""
+    frame = run.frame("strength")
+    if not len(frame):
+        return frame
+    frame = frame[(frame["generator"] == request.generator) & (frame["split"] == "test")]
+    if request.reference:
+        frame = frame[frame["reference"] == Path(request.reference).name]
+    return frame[frame["reference_id"] == frame["reference_id"].iloc[-1]] if len(frame) else frame
+
+
+def _strength(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    return pd.concat([_strength_rows(run, request) for run in runs], ignore_index=True)
+
+
+def _perturbations(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    """Of one run: the first that has an onset, else the first."""
+    from co_probe.probes.perturbations import perturbations
+    from co_probe.runs import Run
+
+    chosen = next((run for run in runs if run.onset is not None), runs[0])
+    return perturbations(Run(chosen.path), generator=request.generator)
+
+
+TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
+    "gap": _gap,
+    "metrics": _stored("metrics"),
+    "perturbations": _perturbations,
+    "steps": _stored("steps"),
+    "strength": _strength,
+}
+
+
+def _title(runs: Sequence[StoredRun]) -> str:
+    """Data set and ε, where all runs agree on them, else nothing."""
+    titles = {f"{run.config.data.name}, ε = {run.epsilon:.3g}" for run in runs}
+    return titles.pop() if len(titles) == 1 else ""

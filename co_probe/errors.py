@@ -1,0 +1,32 @@
+"""The errors that a user can cause, and the words for them."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CoProbeError(Exception):
+    """Base class: one line that says what is wrong and what to do; `exit_code` is the command line's."""
+
+    exit_code = 1
+
+
+class UserError(CoProbeError):
+    """Something that the user can mend: a wrong name, value, file or folder."""
+
+    exit_code = 2
+
+
+class DamagedFile(UserError):
+    """A file is truncated, was altered, or is not what its name says."""
+
+
+class Diverged(CoProbeError):
+    """The training loss is no longer a finite number; the epochs before it are kept."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that is none of `choices`: it names the nearest ones, else all."""
+    choices = sorted(choices)
+    near = get_close_matches(name, choices, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(choices)}"
+    return UserError(f"unknown {kind} '{name}': {hint}")

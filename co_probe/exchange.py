@@ -1,0 +1,94 @@
+"""A single checkpoint as a `.pt` file, to hand around: tensors, numbers and strings, and no code."""
+
+import hashlib
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from co_probe.build import new_model
+from co_probe.errors import DamagedFile, UserError
+from co_probe.runs import Run, load_weights
+from co_probe.store.atomic import write_atomic
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A fixed model that perturbations are transferred to.
+
+    `model`: in eval mode, on images of `shape` (channels, height, width) in [0, 1]; `name`: its file's name;
+    `identity`: a fingerprint of its weights.
+    """
+
+    model: nn.Module
+    name: str
+    identity: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+def export(run: Run, epoch: int, out: str | Path) -> None:
+    """Write the model of `run` after `epoch` to `out`. Raises UserError if there is no such epoch or no such folder."""
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise UserError(f"the folder {out.parent} does not exist")
+    content = {
+        "format": "co-probe model",
+        "schema": SCHEMA,
+        "run": run.name,
+        "method": run.config.method.name,
+        "seed": run.config.seed,
+        "epoch": epoch,
+        "epsilon": run.epsilon,
+        "model": {"name": run.config.model.name, **run.config.model.settings},
+        "shape": list(run.data.shape),
+        "classes": list(run.data.classes),
+        "weights": {name: value.contiguous() for name, value in run.load_model(epoch).state_dict().items()},
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(out, buffer.getvalue())
+
+
+def load_reference(path: str | Path, device: str | torch.device = "cpu") -> Reference:
+    """Read what `export` wrote, on whatever device it was. Only tensors, numbers and strings are read: no code is run.
+
+    Raises UserError if there is no such file, DamagedFile if it is not such a file or its weights do not fit.
+    """
+    path = Path(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; make it with: co-probe export RUN --epoch N -o {path}") from None
+    except pickle.UnpicklingError as error:
+        raise DamagedFile(
+            f"{path} holds more than tensors, numbers and strings (or is no .pt file): it was not opened"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DamagedFile(f"{path} cannot be read as a .pt file: {str(error).splitlines()[0]}") from error
+    try:
+        return _reference(path, content, device)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DamagedFile(f"{path} is not a model that co-probe exported: {error!r}") from error
+
+
+def _reference(path: Path, content: dict[str, Any], device: str | torch.device) -> Reference:
+    if not isinstance(content, dict) or content.get("format") != "co-probe model":
+        raise DamagedFile(f"{path} is a .pt file, but not one that co-probe export wrote")
+    settings = dict(content["model"])
+    channels, height, width = content["shape"]
+    classes, weights = tuple(content["classes"]), content["weights"]
+    model = new_model(settings.pop("name"), settings, channels, len(classes), [0.0] * channels, [1.0] * channels)
+    load_weights(model, weights, str(path))
+    fingerprint = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        fingerprint.update(name.encode() + value.numpy().tobytes())
+    return Reference(
+        model.to(device).eval(), path.name, fingerprint.hexdigest()[:12], (channels, height, width), classes
+    )

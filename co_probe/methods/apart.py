@@ -1,0 +1,168 @@
+"""APART: adversarial training whose perturbation generator learns too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from co_probe.attacks import project
+from co_probe.data.augment import centre
+from co_probe.methods.base import Batch, Method, StepResult, Task, descend
+from co_probe.methods.taps import find_taps, tapped
+
+
+@dataclass(eq=False, kw_only=True)
+class APARTSimple(Method):
+    """APART without block perturbations: a learned initialisation ω for each image, and learned step sizes.
+
+    With all step sizes α in units of ε (the paper's are raw pixels), a training step does
+        δ₀ = clip(ε·α_ω·ω, ±ε);   s = sign ∇ₓL(x + δ₀);   δ₁ = clip(δ₀ + ε·α₁·s, ±ε)
+        θ descends and α ascends ∇L(x + δ₁) − penalty·‖α‖² (s is a constant);   ω ← clip(ω + (α₁/α_ω)·s, ±1)
+    and α is trained by SGD with momentum 0.9, at a rate that follows the schedule of θ.
+
+    `step_penalty`: λ·ε²; `step_rate`: μ/ε² times the number of steps in the run. The defaults are the paper's CIFAR-10
+    constants (λ = 200, μ = 5e-8, ε = 8/255, 60 epochs), made free of scale. `raw_penalty` (λ) and `raw_rate` (μ) give
+    the paper's own units instead. `initial_step`: α₁ and α_ω at the start (1e-4 of raw pixels at ε = 8/255);
+    `initial_omega`: standard deviation of ω at the start.
+    Raises ValueError for a setting out of range. Source: arXiv 2010.08034, section 4 and Algorithm 1, and for the
+    starting values, the momentum and the weight decay of 2λ the authors' released code.
+    """
+
+    step_penalty: float = 0.2
+    step_rate: float = 1.4
+    raw_penalty: float | None = None
+    raw_rate: float | None = None
+    initial_step: float = 1e-4 / (8 / 255)
+    initial_omega: float = 1e-3
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.raw_penalty is not None:
+            self.step_penalty = self.raw_penalty * self.epsilon**2
+        if self.step_penalty < 0 or self.step_rate < 0 or (self.raw_rate or 0) < 0:
+            raise ValueError("penalties and rates must not be negative")
+        if not (self.initial_step > 0 and self.initial_omega >= 0):
+            raise ValueError("initial_step must be greater than 0 and initial_omega must not be negative")
+        self.taps: Mapping[str, nn.Module] = {}
+        self.names = ["omega", "input"]
+        self.alpha = torch.zeros(2)
+
+    def find_taps(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """The layers inside the model that are perturbed too: none here."""
+        return {}
+
+    def setup(self, model: nn.Module, task: Task) -> None:
+        self.taps = self.find_taps(model)
+        self.names = ["omega", "input", *self.taps]
+        self.alpha = torch.zeros(len(self.names), device=task.device)
+        self.alpha[:2] = self.initial_step
+        self.alpha.requires_grad_()
+        self.rate = self.step_rate / task.steps if self.raw_rate is None else self.raw_rate / self.epsilon**2
+        self.optimizer = torch.optim.SGD(
+            [self.alpha], lr=self.rate, momentum=0.9, weight_decay=2 * self.step_penalty, maximize=True
+        )
+        channels, height, width = task.shape
+        size = (task.images, channels, height + 2 * task.padding, width + 2 * task.padding)
+        self.padding = task.padding
+        self.omega = torch.empty(size, device=task.device).normal_(0, self.initial_omega, generator=task.rng)
+
+    def start(self, omega: Tensor) -> Tensor:
+        """δ₀, the learned initialisation; differentiable in α_ω."""
+        return (self.epsilon * self.alpha[0] * omega).clamp(-self.epsilon, self.epsilon)
+
+    def advance(self, delta: Tensor, sign: Tensor) -> Tensor:
+        """δ₁, one learned step from δ₀; differentiable in α₁ and through `delta`."""
+        return (delta + self.epsilon * self.alpha[1] * sign).clamp(-self.epsilon, self.epsilon)
+
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator | None = None,
+        state: Tensor | None = None,
+    ) -> Tensor:
+        with torch.no_grad():
+            delta = self.start(torch.zeros_like(x) if state is None else state)
+            sign, _ = self.signs(model, (x + delta).clamp(0, 1), y, taps={})
+            return project(self.advance(delta, sign), x, self.epsilon)
+
+    def signs(
+        self, model: nn.Module, x: Tensor, y: Tensor, taps: Mapping[str, nn.Module]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Signs of the loss gradient at `x`, and at each tap's input: the first pass, without weight gradients."""
+        seen: dict[str, Tensor] = {}
+
+        def look(name: str, activation: Tensor) -> Tensor:
+            # A view of its own, so that the gradient is the branch's alone: the shortcut may use the tensor too.
+            seen[name] = activation.view_as(activation)
+            return seen[name]
+
+        x = x.detach().requires_grad_()
+        with torch.enable_grad(), tapped(taps, look):
+            loss = F.cross_entropy(model(x), y, reduction="sum")
+        gradient, *inner = torch.autograd.grad(loss, [x, *seen.values()])
+        return gradient.sign(), {name: g.sign() for name, g in zip(seen, inner, strict=True)}
+
+    def step(self, model: nn.Module, batch: Batch) -> StepResult:
+        omega = batch.view.take(self.omega)
+        self.alpha.grad = None
+        delta = self.start(omega)
+        with self.perturbation_pass(model):
+            sign, inner = self.signs(model, (batch.x + delta).clamp(0, 1), batch.y, self.taps)
+
+        alphas = dict(zip(self.names, self.alpha, strict=True))
+        with tapped(self.taps, lambda name, activation: activation + self.epsilon * alphas[name] * inner[name]):
+            result = descend(model, (batch.x + self.advance(delta, sign)).clamp(0, 1), batch.y)
+
+        with torch.no_grad():
+            ratio = self.alpha[1] / self.alpha[0].clamp(min=1e-6)  # α_ω = 0 must not make 0·∞ of a zero sign
+            omega = (omega + ratio * sign).clamp(-1, 1)
+            batch.view.put(self.omega, omega)
+        self.optimizer.param_groups[0]["lr"] = self.rate * batch.rate
+        self.optimizer.step()
+        return result
+
+    def parameters(self) -> dict[str, dict[str, float]]:
+        return {"alpha": dict(zip(self.names, self.alpha.tolist(), strict=True))}
+
+    def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
+        alpha = parameters["alpha"]
+        # The first two lead; a file may give them in any order.
+        self.names = ["omega", "input", *(name for name in alpha if name not in ("omega", "input"))]
+        self.alpha = torch.tensor([alpha[name] for name in self.names])
+
+    def image_state(self, index: Tensor) -> Tensor:
+        return centre(self.omega[index], self.padding)
+
+    def state_dict(self) -> dict[str, Any]:
+        momentum = self.optimizer.state[self.alpha].get("momentum_buffer", torch.zeros_like(self.alpha))
+        return {"alpha": self.alpha.detach(), "momentum": momentum, "omega": self.omega}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            self.alpha.copy_(state["alpha"])
+            self.omega.copy_(state["omega"])
+        self.optimizer.state[self.alpha]["momentum_buffer"] = state["momentum"].to(self.alpha)
+
+
+@dataclass(eq=False, kw_only=True)
+class APART(APARTSimple):
+    """APART in full: besides the input, the branch input of every residual block i takes a step ε·α_i·sign of its own.
+
+    The block perturbation enters at the block's first convolution (in a pre-activation network that is after the
+    block's first BatchNorm and ReLU); the shortcut never sees it; α_i starts at 0.
+    Raises ValueError if the model has no residual block. Source: arXiv 2010.08034, section 4 and Algorithm 1.
+    """
+
+    def find_taps(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        taps = find_taps(model)
+        if not taps:
+            raise ValueError(
+                f"{type(model).__name__} has no residual block (a module with children conv1 and conv2): "
+                "use apart-simple"
+            )
+        return taps

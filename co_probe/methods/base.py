@@ -1,0 +1,126 @@
+"""What a training method is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from co_probe.data.augment import View
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may need to know before training: for step counts and for state it keeps per image."""
+
+    images: int  # training images
+    shape: tuple[int, int, int]  # (channels, height, width) of one, without padding
+    padding: int  # pixels of padding that crops are taken from
+    steps: int  # optimizer steps in the whole run
+    device: torch.device
+    rng: torch.Generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`x`: (B, C, H, W) in [0, 1], augmented; `y`: (B,); `view`: where x was cut out; `rate`: the schedule, 0 to 1."""
+
+    x: Tensor
+    y: Tensor
+    view: View
+    rate: float
+    rng: torch.Generator
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """On the images that the weights were updated with: mean loss in nats, and how many were classified rightly."""
+
+    loss: Tensor
+    correct: Tensor
+
+
+@dataclass(eq=False)
+class Method(ABC):
+    """How a method makes a perturbation, and what it does with it.
+
+    A new method is one file with a subclass: `perturb` is enough for those that train on one perturbed batch.
+    `epsilon`: L∞ bound in pixel units. `batchnorm`: which passes of a training step move BatchNorm's running
+    statistics, `both` (as in all published code) or only the weight `update`; all use batch statistics.
+    """
+
+    epsilon: float
+    batchnorm: str = field(default="both", kw_only=True)
+
+    def __post_init__(self):
+        if self.batchnorm not in ("both", "update"):
+            raise ValueError(f"batchnorm must be 'both' or 'update', not {self.batchnorm!r}")
+
+    def setup(self, model: nn.Module, task: Task) -> None:  # noqa: B027 (optional)
+        """Allocate state before the first step of a run."""
+
+    @abstractmethod
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator | None = None,
+        state: Tensor | None = None,
+    ) -> Tensor:
+        """f_A: δ of the shape of `x`, with x + δ in [0, 1], on images in [0, 1].
+
+        `state`: what `image_state` gave for these images; unseen images have none, and it is taken as 0.
+        """
+
+    def step(self, model: nn.Module, batch: Batch) -> StepResult:
+        """Leave the gradients of one training step in the parameters' `.grad`, and update the method's own state."""
+        with self.perturbation_pass(model):
+            delta = self.perturb(model, batch.x, batch.y, batch.rng)
+        return descend(model, (batch.x + delta).clamp(0, 1), batch.y)
+
+    @contextmanager
+    def perturbation_pass(self, model: nn.Module) -> Iterator[None]:
+        """Around the passes that make the perturbation: keeps BatchNorm's running statistics if so set."""
+        if self.batchnorm == "both":
+            yield
+            return
+        # Without tracking, BatchNorm uses batch statistics and leaves the running ones (and their count) alone.
+        tracking: list[Any] = [m for m in model.modules() if getattr(m, "track_running_stats", False)]
+        for module in tracking:
+            module.track_running_stats = False
+        try:
+            yield
+        finally:
+            for module in tracking:
+                module.track_running_stats = True
+
+    def parameters(self) -> dict[str, dict[str, float]]:
+        """Learned numbers to keep with every epoch: {group: {name: value}}; enough for `perturb`, and to plot."""
+        return {}
+
+    def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:  # noqa: B027 (optional)
+        """The inverse of `parameters`."""
+
+    def image_state(self, index: Tensor) -> Tensor | None:
+        """What is kept for these training images, un-augmented, (len(index), C, H, W); None if nothing is."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs: nested dicts of tensors and numbers."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (optional)
+        """The inverse of `state_dict`."""
+
+
+def descend(model: nn.Module, x: Tensor, y: Tensor) -> StepResult:
+    """One forward and one backward pass at `x`, into every leaf's `.grad`."""
+    logits = model(x)
+    loss = F.cross_entropy(logits, y)
+    loss.backward()
+    return StepResult(loss.detach(), (logits.detach().argmax(1) == y).sum())

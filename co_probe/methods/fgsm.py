@@ -1,0 +1,27 @@
+"""FGSM adversarial training: the one that overfits catastrophically."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from co_probe import attacks
+from co_probe.methods.base import Method
+
+
+@dataclass(eq=False)
+class FGSM(Method):
+    """Train on x + ε · sign ∇ₓL(θ; x, y), without random start.
+
+    Source: Goodfellow et al. (2015), section 6; the FGSM rows of arXiv 2010.08034.
+    """
+
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator | None = None,
+        state: Tensor | None = None,
+    ) -> Tensor:
+        return attacks.FGSM(epsilon=self.epsilon)(model, x, y)

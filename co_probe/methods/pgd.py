@@ -1,0 +1,34 @@
+"""PGD adversarial training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from co_probe import attacks
+from co_probe.methods.base import Method
+
+
+@dataclass(eq=False, kw_only=True)
+class PGD(Method):
+    """Train on PGD-`steps` perturbations: uniform random start, steps of ε/4 or of `step_size` (pixel units).
+
+    Source: Madry et al. (2018), section 2.1; the PGD-10 rows of arXiv 2010.08034.
+    """
+
+    steps: int = 10
+    step_size: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.attack = attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size)
+
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator | None = None,
+        state: Tensor | None = None,
+    ) -> Tensor:
+        return self.attack(model, x, y, rng)

@@ -1,0 +1,79 @@
+"""Pre-activation residual networks for small images."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from co_probe.models.normalize import Normalize
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+class PreActBlock(nn.Module):
+    """x + conv2(relu(bn2(conv1(relu(bn1(x)))))). If shapes change, the shortcut is a 1×1 convolution of relu(bn1(x)).
+
+    Source: He et al. (2016), "Identity mappings in deep residual networks", Figure 1b.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = F.relu(self.bn1(x))
+        skip = x if self.shortcut is None else self.shortcut(branch)
+        return self.conv2(F.relu(self.bn2(self.conv1(branch)))) + skip
+
+
+class PreActResNet(nn.Module):
+    """A 3×3 stem, then stages of PreActBlocks of which each but the first halves the image and doubles the width.
+
+    Takes (B, channels, height, width) images in [0, 1] and returns (B, classes) logits.
+    `mean`, `std`: what images are normalised by, a number a channel; `width`: channels of the first stage; `blocks`:
+    how many blocks each stage has. Convolutions start as in He et al. (2015), section 2.2: normal, by fan-out.
+    Raises ValueError if a size is not positive.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        width: int = 64,
+        blocks: Sequence[int] = (2, 2, 2, 2),
+    ):
+        super().__init__()
+        if width < 1 or not blocks or min(blocks) < 1:
+            raise ValueError(f"width and blocks must be positive, not {width} and {list(blocks)}")
+        self.normalize = Normalize(mean, std)
+        self.conv1 = conv3x3(channels, width)
+        self.stages = nn.ModuleList()
+        inputs = width
+        for stage, depth in enumerate(blocks):
+            outputs = width * 2**stage
+            layers = []
+            for block in range(depth):
+                layers.append(PreActBlock(inputs, outputs, stride=2 if stage and not block else 1))
+                inputs = outputs
+            self.stages.append(nn.Sequential(*layers))
+        self.bn = nn.BatchNorm2d(inputs)
+        self.linear = nn.Linear(inputs, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(self.normalize(x))
+        for stage in self.stages:
+            x = stage(x)
+        return self.linear(F.relu(self.bn(x)).mean((2, 3)))

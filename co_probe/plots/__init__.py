@@ -1,0 +1,14 @@
+"""Figures from tidy tables. Knows pandas, matplotlib and seaborn; never torch."""
+
+from co_probe.registry import Registry
+
+PLOTS = Registry(
+    "figure",
+    {
+        "deterioration": "co_probe.plots.deterioration:KIND",
+        "gap": "co_probe.plots.gap:KIND",
+        "perturbations": "co_probe.plots.perturbations:KIND",
+        "robust-overfitting": "co_probe.plots.robust_overfitting:KIND",
+        "steps": "co_probe.plots.steps:KIND",
+    },
+)

@@ -1,0 +1,55 @@
+"""Perturbations deteriorate as robustness is lost: Figures 1b and 2a of arXiv 2010.08034."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
+from co_probe.plots.style import YARDSTICK, axes_or_new, panels
+
+YARDSTICKS = {
+    "clean": ("no perturbation", "-"),
+    "noise": ("uniform noise", "--"),
+    "sign-noise": ("noise of ±ε", ":"),
+}
+
+
+def strength(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None = None, **style: Any) -> Axes:
+    """Accuracy of the reference model on each epoch's perturbations, with the lines of noise; lower = stronger.
+
+    `frame`: the table of the probe `strength`, for one reference and one generator. `style` goes to `Axes.plot`.
+    """
+    ax = axes_or_new(ax)
+    for quantity, (label, dashes) in YARDSTICKS.items():
+        values = frame.loc[frame["quantity"] == quantity, "value"]
+        if len(values):
+            ax.axhline(100 * values.mean(), linestyle=dashes, label=label, **YARDSTICK)
+    epoch_lines(frame[frame["quantity"] == "strength"], ax, scale=100, **style)
+    mark_onsets(frame, ax, onsets or {})
+    percent_axis(ax, "accuracy of the reference (%)\nlower = stronger perturbation")
+    return ax
+
+
+def robust_accuracy(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None = None, **style: Any) -> Axes:
+    """Test accuracy under PGD-10 against epochs. `frame`: the table `metrics`. `style` goes to `Axes.plot`."""
+    ax = axes_or_new(ax)
+    epoch_lines(frame[frame["quantity"] == "pgd10"], ax, scale=100, **style)
+    mark_onsets(frame, ax, onsets or {})
+    percent_axis(ax, "test accuracy\nunder PGD-10 (%)")
+    return ax
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    """Robust accuracy above, strength below, on one axis of epochs."""
+    figure, (top, bottom) = panels(2, sharex=True)
+    robust_accuracy(frames["metrics"], top, onsets)
+    strength(frames["strength"], bottom, onsets)
+    top.set_xlabel("")
+    figure.legend(*bottom.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+KIND = Kind(needs=("metrics", "strength"), draw=draw)

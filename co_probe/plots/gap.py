@@ -1,0 +1,42 @@
+"""The gap to a stronger attack: Figures 2b and 5c of arXiv 2010.08034."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.lines import epoch_lines, mark_onsets
+from co_probe.plots.style import axes_or_new
+
+
+def attack_label(name: str) -> str:
+    """`pgd10` as PGD-10, `pgd50x10` as PGD-50×10."""
+    steps, _, restarts = name.removeprefix("pgd").partition("x")
+    return f"PGD-{steps}×{restarts}" if restarts else f"PGD-{steps}" if name.startswith("pgd") else name.upper()
+
+
+def gap(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None = None, **style: Any) -> Axes:
+    """L(δ_B) − L(δ_A) against epochs, with its 95% interval: larger = weaker, about 0 for a healthy run.
+
+    `frame`: the table of the probe `gap`, for one attack B. `style` goes to `Axes.plot`.
+    """
+    ax = axes_or_new(ax)
+    against = attack_label(frame["against"].iloc[0])
+    epoch_lines(frame[frame["quantity"] == "gap"], ax, **style)
+    mark_onsets(frame, ax, onsets or {})
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set_ylabel(f"gap to {against} (nats):\n$L(δ_B) - L(δ_A)$, larger = weaker")
+    return ax
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    ax = gap(frames["gap"], onsets=onsets)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.6)
+    return figure
+
+
+KIND = Kind(needs=("gap",), draw=draw)

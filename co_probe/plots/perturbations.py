@@ -1,0 +1,52 @@
+"""What a perturbation looks like before and after the onset: Figure 1a of arXiv 2010.08034."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.style import COLUMN, plt
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    """A row for each image: the image, then its perturbation at each epoch, all on one colour scale of ±ε.
+
+    `frames["perturbations"]`: columns run, epoch, epsilon, image (number), label, accuracy of that epoch under PGD-10,
+    x and delta (arrays (C, H, W); a perturbation in colour is shown as its mean over channels).
+    """
+    frame = frames["perturbations"]
+    epochs, images = sorted(frame["epoch"].unique()), list(frame["image"].unique())
+    epsilon, onset = frame["epsilon"].iloc[0], onsets.get(frame["run"].iloc[0])
+    columns = 1 + len(epochs)
+    figure, axes = plt.subplots(
+        len(images), columns, squeeze=False, figsize=(COLUMN, 0.35 + COLUMN * 0.86 / columns * len(images))
+    )
+    shown = None
+    for row, image in zip(axes, images, strict=True):
+        rows = frame[frame["image"] == image].set_index("epoch")
+        _show_image(row[0], rows["x"].iloc[0])
+        row[0].set_ylabel(rows["label"].iloc[0], rotation=0, ha="right", va="center")
+        for ax, epoch in zip(row[1:], epochs, strict=True):
+            delta = rows.loc[epoch, "delta"].mean(0)
+            shown = ax.imshow(delta, cmap="RdBu_r", vmin=-epsilon, vmax=epsilon, interpolation="nearest")
+        for ax in row:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+    axes[0, 0].set_title("image")
+    for ax, epoch in zip(axes[0, 1:], epochs, strict=True):
+        accuracy = frame.loc[frame["epoch"] == epoch, "accuracy"].iloc[0]
+        when = "" if onset is None else ("\nbefore onset" if epoch < onset else "\nafter onset")
+        ax.set_title(f"δ, epoch {epoch}{when}\n(PGD-10: {accuracy:.0%})")
+    assert shown is not None
+    bar = figure.colorbar(shown, ax=axes[:, 1:], location="bottom", shrink=0.9, aspect=30, pad=0.02)
+    bar.set_ticks([-epsilon, 0, epsilon], labels=["−ε", "0", f"ε = {epsilon:.3g}"])
+    return figure
+
+
+def _show_image(ax: plt.Axes, x: np.ndarray) -> None:
+    if x.shape[0] == 1:
+        ax.imshow(x[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        ax.imshow(np.moveaxis(x, 0, -1).clip(0, 1), interpolation="nearest")
+
+
+KIND = Kind(needs=("perturbations",), draw=draw)

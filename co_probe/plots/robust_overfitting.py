@@ -1,0 +1,38 @@
+"""Training accuracy rises while robust test accuracy falls: Figure 5 of arXiv 2010.08034."""
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from co_probe.plots.gap import attack_label, gap
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
+from co_probe.plots.style import method_style, panels
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    """Training accuracy (on the perturbed images trained on), test accuracy under B, and the gap to B."""
+    metrics, measured = frames["metrics"], frames["gap"]
+    against = attack_label(measured["against"].iloc[0])
+    figure, (training, test, bottom) = panels(3, height=1.7, sharex=True)
+    epoch_lines(metrics[metrics["quantity"] == "train_accuracy"], training, scale=100)
+    percent_axis(training, "training accuracy (%)")
+    epoch_lines(measured[measured["quantity"] == "accuracy"], test, scale=100)
+    percent_axis(test, f"test accuracy\nunder {against} (%)")
+    for ax in (training, test):
+        mark_onsets(metrics, ax, onsets)
+        ax.set_xlabel("")
+    gap(measured, bottom, onsets)
+    bottom.set_ylabel(f"gap to {against} (nats)\nlarger = weaker")
+    methods = [str(m) for m in metrics["method"].unique()]
+    figure.legend(
+        [Line2D([], [], color=method_style(m)["color"], linestyle=method_style(m)["linestyle"]) for m in methods],
+        [method_style(m)["label"] for m in methods],
+        loc="outside lower center",
+        ncols=4,
+        columnspacing=1,
+        handlelength=1.6,
+    )
+    return figure
+
+
+KIND = Kind(needs=("metrics", "gap"), draw=draw, against="pgd20")

@@ -1,0 +1,57 @@
+"""APART's learned step sizes: Figure 3 of arXiv 2010.08034."""
+
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.style import OKABE_ITO, axes_or_new, method_style, panels
+
+NAMED: dict[str, dict[str, Any]] = {
+    "omega": {"color": OKABE_ITO[0], "linestyle": (0, (4, 1.2)), "label": "$α_ω$ (initialisation)"},
+    "input": {"color": OKABE_ITO[0], "linestyle": "-", "label": "$α_1$ (input)"},
+}
+
+
+def steps(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
+    """α of one run against epochs, in units of ε: the initialisation, the input, and the blocks from first to last.
+
+    `frame`: the table `steps` of one run. `style` goes to `Axes.plot`.
+    """
+    ax = axes_or_new(ax)
+    blocks = [layer for layer in frame["layer"].unique() if layer not in NAMED]
+    shades = matplotlib.colormaps["viridis"].resampled(max(2, len(blocks)))
+    for layer, rows in frame.groupby("layer", sort=False):
+        if layer in NAMED:
+            look = NAMED[str(layer)]
+        else:
+            place = blocks.index(layer)
+            look = {"color": shades(place * 0.9), "linestyle": (0, (1.2, 1)), "label": f"block {place + 1}"}
+        ax.plot(rows["epoch"], rows["value"], **(look | style))
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylabel("step size $α$ (units of $ε$)")
+    return ax
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    """A panel for each run that learns step sizes."""
+    groups = list(frames["steps"].groupby(["method", "run"], sort=False))
+    figure, axes = panels(len(groups), squeeze=False, sharex=True)
+    labels: dict[Any, Any] = {}
+    for ((method, run), frame), ax in zip(groups, axes[:, 0], strict=True):
+        steps(frame, ax)
+        name = method_style(method)["label"]
+        ax.set_title(name if run == method else f"{name} ({run})")
+        ax.set_xlabel("epoch" if ax is axes[-1, 0] else "")
+        labels |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=3)
+    return figure
+
+
+KIND = Kind(needs=("steps",), draw=draw)

@@ -1,0 +1,92 @@
+"""One look for all figures: a method has the same colour and dashes everywhere, and text is legible at column width."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.figure import Figure
+
+from co_probe.errors import UserError
+
+COLUMN = 3.5  # inches: one column of a two-column page
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart; dashes tell them apart in grey.
+OKABE_ITO = ("#D55E00", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#000000", "#999999")
+DASHES = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (4, 1, 1, 1)))
+METHODS = ("fgsm", "apart-simple", "apart", "pgd")
+LABELS = {"fgsm": "FGSM", "apart-simple": "APART-Simple", "apart": "APART", "pgd": "PGD"}
+
+YARDSTICK: dict[str, Any] = {"color": "0.45", "linewidth": 0.9}
+RC: Any = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # text stays text in PDF and SVG
+    "svg.fonttype": "none",
+}
+
+
+def method_style(method: str) -> dict[str, Any]:
+    """Colour, dashes and label of a method's line. A name of the user's own gets a colour that depends on it alone."""
+    place = METHODS.index(method) if method in METHODS else len(METHODS) + sum(map(ord, method))
+    return {
+        "color": OKABE_ITO[place % len(OKABE_ITO)],
+        "linestyle": DASHES[place % len(DASHES)],
+        "label": LABELS.get(method, method),
+    }
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Inside, figures come out in this package's style, without a display."""
+    with sns.axes_style("ticks"), plt.rc_context(RC):
+        yield
+
+
+def panels(rows: int = 1, height: float = 2.3, **options: Any) -> tuple[Figure, Any]:
+    """A figure of one column's width with `rows` panels of `height` inches, and its axes (an array, if several)."""
+    return plt.subplots(rows, 1, figsize=(COLUMN, height * rows), **options)
+
+
+def axes_or_new(ax: Axes | None) -> Axes:
+    """`ax`, or the axes of a new figure."""
+    return ax if ax is not None else panels()[1]
+
+
+def check_name(path: Path) -> None:
+    """Raise UserError if a figure cannot be written under this name: an unknown format, or no such folder."""
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix.lstrip(".").lower() not in known:
+        raise UserError(f"cannot draw '{path}': the name must end in one of .{', .'.join(known)}")
+    if not path.parent.is_dir():
+        raise UserError(f"the folder {path.parent} does not exist")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the name's ending says, and close it. Raises UserError if it cannot be."""
+    check_name(path)
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    plt.close(figure)
+
+
+def headless() -> None:
+    """Draw to files only: works where there is no screen."""
+    matplotlib.use("Agg")

@@ -1,0 +1,42 @@
+"""Known settings, one TOML file each; a user's own file serves as one too."""
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from co_probe.config import Config, merge
+from co_probe.errors import UserError, unknown
+
+
+def names() -> list[str]:
+    """The presets that come with the package, sorted."""
+    return sorted(p.name.removesuffix(".toml") for p in files(__name__).iterdir() if p.name.endswith(".toml"))
+
+
+def text(preset: str) -> str:
+    """The TOML of a preset: one of `names()`, or the path of a file. Raises UserError if it is neither."""
+    if preset in names():
+        return files(__name__).joinpath(f"{preset}.toml").read_text(encoding="utf-8")
+    if preset.endswith(".toml"):
+        try:
+            return Path(preset).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"preset file {preset}: {error.strerror}") from error
+    raise unknown("preset", preset, names())
+
+
+def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
+    """The settings of a run: the preset, its section for this method, then `overrides` in turn.
+
+    Raises UserError for an unknown preset or setting, or a value out of range.
+    """
+    try:
+        data = tomllib.loads(text(preset))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"preset {preset} is no valid TOML: {error}") from error
+    own = data.pop("methods", {}).get(method, {})
+    data = merge(data, {"method": {"name": method, **own}, "preset": preset})
+    for extra in overrides:
+        data = merge(data, extra)
+    return Config.from_dict(data)

@@ -1,0 +1,1 @@
+"""Diagnostics: each turns the checkpoints of a run into a tidy table."""

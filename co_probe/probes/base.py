@@ -1,0 +1,89 @@
+"""What a probe is, and what it is given."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from co_probe.attacks.named import named_attack
+from co_probe.attacks.outcome import Outcome, outcome, perturb
+from co_probe.methods.base import Method
+from co_probe.rng import make_rng
+from co_probe.runs import Run
+from co_probe.statistics import wilson
+
+Row = dict[str, Any]  # quantity, value, low, high, n: one number of a tidy table
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A method after an epoch: `model` in eval mode, and `method` with what it had learned."""
+
+    model: nn.Module
+    method: Method
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """The images that every diagnostic of a run uses, (n, C, H, W) in [0, 1], and their classes.
+
+    `epsilon`, `seed`: the run's; `state`: what the method keeps for each image at this checkpoint, if anything.
+    """
+
+    x: Tensor
+    y: Tensor
+    epsilon: float
+    seed: int
+    state: Tensor | None = None
+
+    def rng(self) -> torch.Generator:
+        """The draws of a probe: the same for every checkpoint, so that differences are the model's."""
+        return make_rng(self.x.device, self.seed, "probe")
+
+    def perturb(self, checkpoint: Checkpoint, generator: str) -> Tensor:
+        """δ at the checkpoint for these images: f_A if `generator` is `method`, else that of the attack so named."""
+        if generator == "method":
+            return perturb(checkpoint.model, checkpoint.method.perturb, self.x, self.y, self.rng(), self.state)
+        return perturb(checkpoint.model, named_attack(generator, self.epsilon), self.x, self.y, self.rng())
+
+    def outcome(self, model: nn.Module, delta: Tensor | None = None) -> Outcome:
+        """What `model` makes of these images with δ added."""
+        return outcome(model, self.x, self.y, delta)
+
+
+class Probe(ABC):
+    """A diagnostic. A new one is one file with a frozen dataclass whose fields are its settings.
+
+    `split`: `test` or `train`, which images of the probe set it uses.
+    """
+
+    name: ClassVar[str]
+    split: str
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """What tells this probe's rows from those of the same probe with other settings: columns of the table."""
+
+    @abstractmethod
+    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
+        """The rows of one epoch."""
+
+    def yardsticks(self, images: ProbeSet) -> list[Row]:
+        """Rows that no epoch changes; they are stored as epoch 0."""
+        return []
+
+    def objection(self, run: Run) -> str | None:
+        """Why this probe cannot measure `run`, or None if it can."""
+        return None
+
+
+def accuracy_row(quantity: str, correct: Tensor, n: int | None = None) -> Row:
+    """An accuracy with its 95% Wilson interval.
+
+    `correct`: bool, one for each image; `n`: the number of images, if `correct` holds several draws of each.
+    """
+    n, value = n or correct.numel(), correct.float().mean().item()
+    low, high = wilson(value, n)
+    return {"quantity": quantity, "value": value, "low": low, "high": high, "n": n}

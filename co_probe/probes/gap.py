@@ -1,0 +1,56 @@
+"""The gap: how much stronger an attack B is than the method's own perturbation."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
+from co_probe.probes.runner import Progress, RunLike, measure_runs
+from co_probe.statistics import mean_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap(Probe):
+    """G_B,i(A) = mean of L(δ_B) − L(δ_A) at θ_A^(i), in nats: larger = weaker, about 0 for a healthy run.
+
+    Equation 2 of arXiv 2010.08034 prints the two terms the other way round; this is the sign of its prose ("the weaker
+    f_A is, the larger G") and of its Figures 2b and 5c. Every image runs to the end of both attacks.
+    `against`: B, as `named_attack` takes it; `generator`: δ_A of the `method` itself, or of an attack by name;
+    `split`: `test`, or `train` images, for which APART uses what it has learned of each.
+    Quantities: `gap` (nats, 95% normal interval of the paired difference) and `accuracy` under B (Wilson interval).
+    """
+
+    name: ClassVar[str] = "gap"
+    against: str = "pgd10"
+    generator: str = "method"
+    split: str = "test"
+
+    def parameters(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
+        strong = images.outcome(checkpoint.model, images.perturb(checkpoint, self.against))
+        own = images.outcome(checkpoint.model, images.perturb(checkpoint, self.generator))
+        gap, low, high = mean_interval((strong.loss - own.loss).cpu().numpy())
+        row = {"quantity": "gap", "value": gap, "low": low, "high": high, "n": len(images.y)}
+        return [row, accuracy_row("accuracy", strong.correct)]
+
+
+def gap(
+    runs: RunLike | Iterable[RunLike],
+    against: str = "pgd10",
+    *,
+    generator: str = "method",
+    split: str = "test",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Measure G_B,i(A) (`Gap` says what that is) at every epoch of every run that is not stored yet.
+
+    `runs`: paths or `Run`s, one or several. Returns the tidy table. Raises UserError for unknown names or runs.
+
+    >>> co_probe.gap("runs/fgsm", against="pgd20")
+    """
+    return measure_runs(Gap(against=against, generator=generator, split=split), runs, device=device, progress=progress)

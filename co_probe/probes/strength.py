@@ -1,0 +1,88 @@
+"""Strength: what a method's perturbations do to a fixed reference model."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+import torch
+
+from co_probe.attacks import Noise
+from co_probe.build import pick_device
+from co_probe.exchange import Reference, load_reference
+from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
+from co_probe.probes.runner import Progress, RunLike, measure_runs
+from co_probe.runs import Run
+
+NOISE_DRAWS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strength(Probe):
+    """Acc(θ_ref, f(θ_A^(i))): accuracy of the reference on perturbations made at epoch i; lower = stronger.
+
+    `generator`: f, an attack by name (FGSM at the run's ε in Figure 2a of arXiv 2010.08034) or the `method`'s own.
+    Quantities: `strength`, and as yardsticks (epoch 0) the reference's accuracy on `clean` images and under uniform
+    `noise` and its `sign-noise`, ±ε (means of 10 draws an image, with the interval of one draw an image).
+    """
+
+    name: ClassVar[str] = "strength"
+    reference: Reference
+    generator: str = "fgsm"
+    split: str = "test"
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "reference": self.reference.name,
+            "reference_id": self.reference.identity,
+            "generator": self.generator,
+            "split": self.split,
+        }
+
+    def objection(self, run: Run) -> str | None:
+        theirs, ours = (self.reference.shape, self.reference.classes), (run.data.shape, run.data.classes)
+        if theirs == ours:
+            return None
+        return (
+            f"the reference {self.reference.name} takes images of shape {theirs[0]} in {len(theirs[1])} classes, "
+            f"and {run.name} has images of shape {ours[0]} in {len(ours[1])} classes"
+        )
+
+    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
+        delta = images.perturb(checkpoint, self.generator)
+        return [accuracy_row("strength", images.outcome(self.reference.model, delta).correct)]
+
+    def yardsticks(self, images: ProbeSet) -> list[Row]:
+        rows = [accuracy_row("clean", images.outcome(self.reference.model).correct)]
+        for quantity, noise in (
+            ("noise", Noise(epsilon=images.epsilon)),
+            ("sign-noise", Noise(epsilon=images.epsilon, sign=True)),
+        ):
+            rng = images.rng()
+            draws = [
+                images.outcome(self.reference.model, noise(self.reference.model, images.x, images.y, rng)).correct
+                for _ in range(NOISE_DRAWS)
+            ]
+            rows.append(accuracy_row(quantity, torch.stack(draws), n=len(images.y)))
+        return rows
+
+
+def strength(
+    runs: RunLike | Iterable[RunLike],
+    reference: str | Path,
+    *,
+    generator: str = "fgsm",
+    split: str = "test",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Measure strength (`Strength` says what that is) at every epoch of every run that is not stored yet.
+
+    `runs`: paths or `Run`s, one or several; `reference`: a `.pt` file of `co-probe export`. Returns the tidy table.
+    Raises UserError for unknown names or runs, or a reference that does not fit a run.
+
+    >>> co_probe.strength("runs/fgsm", "pgd10_ep30.pt")
+    """
+    probe = Strength(reference=load_reference(reference, pick_device(device)), generator=generator, split=split)
+    return measure_runs(probe, runs, device=device, progress=progress)

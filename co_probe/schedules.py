@@ -1,0 +1,42 @@
+"""Learning-rate schedules: progress through training -> share of the peak, both in [0, 1]."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+from co_probe.registry import Registry
+
+Schedule = Callable[[float], float]
+
+SCHEDULES = Registry(
+    "schedule",
+    {
+        "triangular": "co_probe.schedules:triangular",
+        "piecewise": "co_probe.schedules:piecewise",
+        "constant": "co_probe.schedules:constant",
+    },
+)
+
+
+def triangular(*, peak: float = 0.5) -> Schedule:
+    """0 → 1 → 0 in straight lines, 1 at the share `peak` of training ("cyclic" in this literature).
+
+    Raises ValueError if `peak` is not between 0 and 1. Source: Wong et al. (2020), section 5.
+    """
+    if not 0 < peak < 1:
+        raise ValueError(f"peak must be between 0 and 1, not {peak:g}")
+    return lambda t: t / peak if t < peak else (1 - t) / (1 - peak)
+
+
+def piecewise(*, drops: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> Schedule:
+    """1, multiplied by `factor` at each of the shares `drops` of training. Source: Rice et al. (2020), section 3.
+
+    Raises ValueError if a drop is not between 0 and 1.
+    """
+    if not all(0 < drop < 1 for drop in drops):
+        raise ValueError(f"drops must be between 0 and 1, not {list(drops)}")
+    return lambda t: factor ** bisect_right(sorted(drops), t)
+
+
+def constant() -> Schedule:
+    """1 throughout."""
+    return lambda t: 1.0

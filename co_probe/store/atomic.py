@@ -1,0 +1,47 @@
+"""Writing a file so that, at any moment, its name shows the old content or the new one, whole."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from co_probe.errors import UserError
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write beside the final name, flush to the device, then rename.
+
+    Raises UserError, with the old file untouched, if the disk is full or the folder cannot be written.
+    """
+
+    def write(beside: Path) -> None:
+        with open(beside, "wb", buffering=0) as file:
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
+
+    replace_atomic(path, write)
+
+
+def replace_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """`write_atomic` for content that `write` puts, piece by piece, into the file it is given."""
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        write(beside)
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

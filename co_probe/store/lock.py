@@ -1,0 +1,80 @@
+"""One writer at a time."""
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from co_probe.errors import UserError
+
+
+class Lock:
+    """A lock file that names its owner's process and host, held for the length of a `with`.
+
+    On one machine the kernel's file lock decides, which a dead process cannot hold, so a stale file is taken over.
+    A lock that another machine left is respected: nobody here can tell whether its owner lives.
+    Raises UserError if somebody else holds it.
+    """
+
+    def __init__(self, path: Path, what: str):
+        self.path, self.what = path, what
+
+    def __enter__(self) -> "Lock":
+        while True:
+            try:
+                self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise UserError(f"cannot write to {self.path.parent}: {error.strerror}") from error
+            try:
+                self._claim()
+            except BaseException:
+                os.close(self.handle)
+                raise
+            # Its last owner may have removed the file between our opening and our locking it: then try again.
+            if self._is_current():
+                break
+            os.close(self.handle)
+        os.ftruncate(self.handle, 0)
+        os.pwrite(self.handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.path.unlink(missing_ok=True)
+        os.close(self.handle)
+
+    def _claim(self) -> None:
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = False
+        except BlockingIOError:
+            held = True
+        except OSError:  # a file system without locks
+            held = _alive(self._owner().get("pid"))
+        owner = self._owner()
+        if held or owner.get("host", socket.gethostname()) != socket.gethostname():
+            who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+            raise UserError(f"{self.what} is being written by {who}; if that has ended, delete {self.path}")
+
+    def _owner(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(os.pread(self.handle, 1000, 0)))
+        except (ValueError, TypeError):
+            return {}
+
+    def _is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.handle))
+        except FileNotFoundError:
+            return False
+
+
+def _alive(pid: Any) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,30 @@
+"""A run as one self-contained file, to send to somebody."""
+
+from pathlib import Path
+
+import h5py
+
+from co_probe.errors import UserError
+from co_probe.store import tree
+from co_probe.store.atomic import replace_atomic
+from co_probe.store.stored_run import StoredRun
+
+
+def pack(run: StoredRun, out: Path) -> None:
+    """Write all of `run` (settings, epochs, results; not what resuming needs) into the one HDF5 file `out`.
+
+    Raises UserError if `out` is the run itself or cannot be written, DamagedFile if a part of the run does not verify.
+    """
+    if out.exists() and out.samefile(run.path):
+        raise UserError(f"{out} is the run itself: choose another -o")
+    if not out.parent.is_dir():
+        raise UserError(f"the folder {out.parent} does not exist")
+
+    def write(beside: Path) -> None:
+        with h5py.File(beside, "w", libver=tree.FORMAT) as file:
+            tree.fill(file, run.read_main())
+            epochs = file.create_group("epochs")
+            for epoch in run.epochs:  # one at a time: a run may be larger than memory
+                tree.fill(epochs.create_group(f"{epoch:04d}"), run.read_epoch(epoch))
+
+    replace_atomic(out, write)

@@ -1,0 +1,115 @@
+"""Nested dicts as HDF5: arrays are datasets, numbers and strings are attributes.
+
+Every byte that matters is under a checksum: chunks of datasets under the Fletcher-32 filter, and everything else under
+the checksums that HDF5's file format 1.10 puts on its own metadata. A file is made in memory and written in one go.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from co_probe.errors import DamagedFile, UserError
+
+FORMAT = ("v110", "v110")
+Tree = Mapping[str, Any]
+
+
+def encode(tree: Tree, links: Mapping[str, tuple[str, str]] | None = None) -> bytes:
+    """The bytes of an HDF5 file that holds `tree`, and `links`: {path: (file name beside this one, path in it)}."""
+    with h5py.File("in-memory", "w", driver="core", backing_store=False, libver=FORMAT) as file:
+        fill(file, tree)
+        for path, (name, target) in (links or {}).items():
+            file[path] = h5py.ExternalLink(name, target)
+        file.flush()
+        return file.id.get_file_image()
+
+
+def fill(group: h5py.Group, tree: Tree) -> None:
+    """Write `tree` into `group`."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            fill(group.create_group(name), value)
+        elif isinstance(value, np.ndarray):
+            _write_array(group, name, value)
+        else:
+            # Fixed-length bytes: strings of variable length live in a heap that has no checksum.
+            group.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+
+
+def _write_array(group: h5py.Group, name: str, value: np.ndarray) -> None:
+    if value.size == 0 or value.ndim == 0:
+        # Neither can be chunked; compact storage puts the bytes into the (checksummed) object header.
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_layout(h5py.h5d.COMPACT)
+        group.create_dataset(name, data=value, dcpl=layout)
+    else:
+        group.create_dataset(name, data=value, chunks=_chunks(value), fletcher32=True)
+
+
+def _chunks(value: np.ndarray, limit: int = 2**26) -> tuple[int, ...]:
+    """One chunk, unless it would be larger than `limit` bytes: then as many first rows as fit."""
+    row = max(1, value.nbytes // value.shape[0])
+    return (max(1, min(value.shape[0], limit // row)), *value.shape[1:])
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open for reading. Whatever HDF5 finds wrong with the file while it is open becomes a DamagedFile error."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read") from None
+    except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
+        reason = str(error).strip("'\"") or type(error).__name__
+        raise DamagedFile(
+            f"{path} is damaged or is not such a file (truncated, altered, or another kind): {reason}"
+        ) from error
+
+
+def child(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
+    """What lies at `path` in this very file: links that lead out of it (or sideways) are not followed.
+
+    Raises KeyError if there is nothing, ValueError for such a link.
+    """
+    for name in path.strip("/").split("/"):
+        link = group.get(name, getlink=True)
+        if link is None:
+            raise KeyError(f"{name} is missing")
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name} is a link, and links are not followed")
+        group = group[name]
+    return group
+
+
+def read(group: h5py.Group) -> dict[str, Any]:
+    """All of `group`, as `encode` took it. Raises OSError where a checksum does not match."""
+    tree: dict[str, Any] = {}
+    for name in group:
+        node = child(group, name)
+        tree[name] = read(node) if isinstance(node, h5py.Group) else read_array(node)
+    return tree | read_attributes(group)
+
+
+def read_attributes(group: h5py.Group) -> dict[str, Any]:
+    """The numbers and strings of `group`."""
+    return {name: _plain(value) for name, value in group.attrs.items()}
+
+
+def read_array(dataset: h5py.Dataset) -> np.ndarray:
+    """The numbers of a dataset that lie in this very file. Raises ValueError if it takes them from another one."""
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{dataset.name} takes its numbers from another file, and links are not followed")
+    return np.asarray(dataset[()])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,1 @@
+"""Training a run: the loop, its per-epoch measurements, and a run as one function call."""

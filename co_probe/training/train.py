@@ -1,0 +1,49 @@
+"""A whole run as one function call."""
+
+from pathlib import Path
+from typing import Any
+
+from co_probe import presets
+from co_probe.config import Config
+from co_probe.errors import UserError
+from co_probe.methods import METHODS
+from co_probe.runs import Run
+from co_probe.store import StoredRun
+from co_probe.training.loop import Progress, epochs
+
+
+def settle(out: Path, method: str, preset: str | None, overrides: list[dict[str, Any]], resume: bool) -> Config:
+    """The settings of a run to start, or to go on with: then those on disk, which `overrides` may not change."""
+    METHODS.check(method)
+    if not (resume and (out / "run.h5").exists()):
+        return presets.configure(preset or "digits", method, *overrides)
+    stored = StoredRun(out).config
+    if stored.method.name != method:
+        raise UserError(f"{out} is a run of {stored.method.name}, not of {method}: choose another --out")
+    return stored
+
+
+def train(
+    method: str,
+    *,
+    preset: str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a run to its end and return it.
+
+    `method`: a registered name (`fgsm`, `apart`, ...); `preset`: a name or a TOML file, `digits` if not given; `out`:
+    the run's folder, `runs/METHOD` if not given; `settings`: over the preset, for example `epochs=10`, `epsilon=8/255`,
+    `model={"width": 32}`. Raises UserError for what cannot be used, Diverged if the loss is no longer finite.
+
+    >>> run = co_probe.train("fgsm", epochs=30, seed=1, out="runs/fgsm-1")
+    """
+    folder = Path(out or f"runs/{method}")
+    config = settle(folder, method, preset, [settings], resume)
+    for _ in epochs(config, folder, resume=resume, overwrite=overwrite, device=device, progress=progress):
+        pass
+    return Run(folder)
