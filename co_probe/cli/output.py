@@ -24,14 +24,13 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
-    console.width = max(console.width, console.measure(table).maximum)
-    console.print(table)
+    click.echo(title)
+    Console(highlight=False, width=1000).print(table)
 
 
 def percent(value: float) -> str:
@@ -96,6 +95,6 @@ def by_epoch(frame: pd.DataFrame, text: Callable[[float], str]) -> tuple[list[st
     wide = frame.pivot_table(index="epoch", columns="run", values="value", sort=False).sort_index()
     rows = [
         [str(epoch), *("" if pd.isna(v) else text(v) for v in values)]
-        for epoch, values in zip(wide.index, wide.to_numpy())
+        for epoch, values in zip(wide.index, wide.to_numpy(), strict=True)
     ]
     return ["epoch", *map(str, wide.columns)], rows

@@ -10,7 +10,8 @@ from co_probe.data.dataset import Dataset
 def digits(*, size: int = 16) -> Dataset:
     """1,797 scans of digits, 8×8 resized bilinearly to `size`×`size`: 1,297 train and 500 test, by a fixed permutation.
 
-    Images are (n, 1, size, size) float32 in [0, 1]; models take them as they are, without normalisation. Raises ValueError if `size` is below 8.
+    Images are (n, 1, size, size) float32 in [0, 1]; models take them as they are, without normalisation.
+    Raises ValueError if `size` is below 8.
     Source: scikit-learn's `load_digits` (UCI Optical Recognition of Handwritten Digits, test part; grey levels 0..16).
     """
     from sklearn.datasets import load_digits

@@ -35,7 +35,6 @@ RC: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 300,
     "pdf.fonttype": 42,  # text stays text in PDF and SVG
     "svg.fonttype": "none",
 }
@@ -81,7 +80,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the name's ending says, and close it. Raises UserError if it cannot be."""
     check_name(path)
     try:
-        figure.savefig(path)
+        figure.savefig(path, dpi=300)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     plt.close(figure)

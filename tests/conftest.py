@@ -1,0 +1,52 @@
+"""What many tests share: small data, small models, and runs that are trained once a session."""
+
+import os
+
+# One thread: the models are tiny, and threads that wait for each other are slow on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from co_probe.config import Config
+from co_probe.presets import configure
+
+TINY = {
+    "epochs": 3,
+    "batch_size": 256,
+    "probe": {"test": 40, "train": 30},
+    "model": {"width": 4},
+    "data": {"size": 8},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def tiny_config(method: str, **settings) -> Config:
+    """A run on digits that takes a second or two."""
+    return configure("digits", method, TINY, settings)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A folder of finished tiny runs, one for each of four methods: read it, do not write to it."""
+    from co_probe.training.loop import epochs
+
+    folder = tmp_path_factory.mktemp("trained")
+    for method in ("apart", "apart-simple", "fgsm", "pgd"):
+        for _ in epochs(tiny_config(method), folder / method, device="cpu"):
+            pass
+    return folder
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path) -> Path:
+    """A copy of `trained` that a test may change."""
+    import shutil
+
+    return Path(shutil.copytree(trained, tmp_path / "runs"))
