@@ -21,7 +21,7 @@ class Request:
     """What to draw of a run, where there is a choice.
 
     `against`: the attack B of the gap (the figure's usual one, if None); `reference`: whose strength, by its file's
-    name (the newest, if None); `generator`: whose perturbations strength was measured of, and are shown.
+    name (the newest, if None); `generator`: whose perturbations are measured and shown.
     """
 
     against: str | None = None
@@ -77,7 +77,9 @@ def _gap_rows(run: StoredRun, request: Request) -> pd.DataFrame:
     frame = run.frame("gap")
     if not len(frame):
         return frame
-    return frame[(frame["against"] == request.against) & (frame["generator"] == "method") & (frame["split"] == "test")]
+    return frame[
+        (frame["against"] == request.against) & (frame["generator"] == request.generator) & (frame["split"] == "test")
+    ]
 
 
 def _gap(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
@@ -88,7 +90,9 @@ def _gap(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
     from co_probe.probes.gap import gap
 
     paths = [run.path for run in runs]
-    return gap(paths, request.against or "pgd10", device=request.device, progress=request.progress)
+    return gap(
+        paths, request.against or "pgd10", generator=request.generator, device=request.device, progress=request.progress
+    )
 
 
 def _strength_rows(run: StoredRun, request: Request) -> pd.DataFrame:

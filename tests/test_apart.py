@@ -28,7 +28,7 @@ class LiteralBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b = self.block
         inner = F.relu(b.bn1(x))
-        skip = x if b.shortcut is None else b.shortcut(inner)
+        skip = x if b.shortcut is None else b.shortcut(inner[:, :, :: b.stride, :: b.stride])
         self.seen = inner * 1.0  # the branch's own copy: its gradient has no part of the shortcut's
         if self.seen.requires_grad:
             self.seen.retain_grad()
@@ -55,12 +55,14 @@ class Literal:
         return out
 
     def objective(self, batch: Batch, omega: Tensor, alpha: Tensor) -> Tensor:
-        """L(x + δ₁) with the blocks perturbed: a function of α, with all signs constant."""
+        """L(x + δ₁) with the blocks perturbed: a function of α, with all signs constant. Keeps the input, x + δ₁."""
         delta = (EPSILON * alpha[0] * omega).clamp(-EPSILON, EPSILON)
         delta = (delta + EPSILON * alpha[1] * self.sign).clamp(-EPSILON, EPSILON)
         for block, step, sign in zip(self.blocks, alpha[2:], self.inner, strict=False):
             block.extra = EPSILON * step * sign
-        return F.cross_entropy(self.model((batch.x + delta).clamp(0, 1)), batch.y)
+        self.x = (batch.x + delta).clamp(0, 1)
+        self.x.retain_grad()
+        return F.cross_entropy(self.model(self.x), batch.y)
 
     def first_pass(self, batch: Batch, omega: Tensor) -> None:
         for block in self.blocks:
@@ -76,7 +78,7 @@ class Literal:
         alpha = self.alpha.clone().requires_grad_()
         self.objective(batch, omega, alpha).backward()
 
-        new = (omega + self.alpha[1] / self.alpha[0] * self.sign).clamp(-1, 1)
+        new = (omega + self.alpha[1] / self.alpha[0] * self.x.grad.sign()).clamp(-1, 1)
         for b, i, j in torch.cartesian_prod(*map(torch.arange, (len(batch.y), 6, 6))).tolist():
             self.omega[batch.view.index[b], 0, batch.view.rows[b, i], batch.view.columns[b, j]] = new[b, 0, i, j]
         self.velocity = 0.9 * self.velocity + alpha.grad - 2 * self.penalty * self.alpha
@@ -134,7 +136,8 @@ def test_step_size_gradients_against_finite_differences():
     for i in range(len(literal.alpha)):
         nudge = torch.zeros_like(literal.alpha)
         nudge[i] = h
-        up, down = (literal.objective(batch, omega, literal.alpha + sign * nudge) for sign in (1, -1))
+        points = (literal.alpha + sign * nudge for sign in (1, -1))
+        up, down = (literal.objective(batch, omega, point.requires_grad_()) for point in points)
         slope = ((up - down) / (2 * h)).item()
         assert method.alpha.grad[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-6)
         assert abs(slope) > 1e-4  # a check of zeros would check nothing
@@ -203,7 +206,7 @@ def test_the_shortcut_does_not_see_the_tap():
     with tapped({"conv1": block.conv1}, lambda _, activation: activation * 0):
         without_branch = block(x)
     bias_only = block.conv2(F.relu(block.bn2(torch.zeros(2, 6, 3, 3, dtype=torch.float64))))
-    assert torch.allclose(without_branch - bias_only, block.shortcut(F.relu(block.bn1(x))))
+    assert torch.allclose(without_branch - bias_only, block.shortcut(F.relu(block.bn1(x))[:, :, ::2, ::2]))
 
 
 def test_a_model_without_residual_blocks_is_refused():

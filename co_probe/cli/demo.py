@@ -80,7 +80,7 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
         ["method", "clean", "FGSM", "PGD-10", "gap (nats)", "strength", "onset", "seconds"],
         [_cells(row) for row in summary.to_dict("records")],
     )
-    click.echo("gap: loss under PGD-10 less that under the method's own perturbation; larger = weaker perturbation.")
+    click.echo("gap: loss under PGD-10 less that under FGSM, on test images; larger = FGSM has decayed.")
     click.echo(f"strength: accuracy of {reference.name} on FGSM perturbations of the last epoch; lower = stronger.")
     click.echo(f"Figures are in {figures}/, runs in {runs_dir}/. {time.monotonic() - started:.0f} seconds in all.")
 

@@ -54,8 +54,8 @@ def run(
     """Train METHOD and keep every epoch.
 
     Prints, after each epoch: the learning rate; training loss and accuracy, on the images as they were perturbed for
-    training; accuracy on the test images of the probe set, clean, under FGSM and under PGD-10; the gap (nats) from the
-    method's own perturbation to PGD-10; seconds of training.
+    training; accuracy on the test images of the probe set, clean, under FGSM and under PGD-10; the gap (nats) from
+    FGSM to PGD-10; seconds of training.
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")

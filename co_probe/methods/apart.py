@@ -20,8 +20,10 @@ class APARTSimple(Method):
 
     With all step sizes α in units of ε (the paper's are raw pixels), a training step does
         δ₀ = clip(ε·α_ω·ω, ±ε);   s = sign ∇ₓL(x + δ₀);   δ₁ = clip(δ₀ + ε·α₁·s, ±ε)
-        θ descends and α ascends ∇L(x + δ₁) − penalty·‖α‖² (s is a constant);   ω ← clip(ω + (α₁/α_ω)·s, ±1)
-    and α is trained by SGD with momentum 0.9, at a rate that follows the schedule of θ.
+        θ descends L(x + δ₁), and α ascends L(x + δ₁) − penalty·‖α‖² with s constant
+        ω ← clip(ω + (α₁/α_ω)·sign ∇ₓL(x + δ₁), ±1)
+    and α is trained by SGD with momentum 0.9, at a rate that follows the schedule of θ. The last line's gradient is the
+    second pass's, as it follows from the order of Algorithm 1: ω moves on from where δ₁ has got to.
 
     `step_penalty`: λ·ε²; `step_rate`: μ/ε² times the number of steps in the run. The defaults are the paper's CIFAR-10
     constants (λ = 200, μ = 5e-8, ε = 8/255, 60 epochs), made free of scale. `raw_penalty` (λ) and `raw_rate` (μ) give
@@ -115,13 +117,15 @@ class APARTSimple(Method):
             sign, inner = self.signs(model, (batch.x + delta).clamp(0, 1), batch.y, self.taps)
 
         alphas = dict(zip(self.names, self.alpha, strict=True))
+        x = (batch.x + self.advance(delta, sign)).clamp(0, 1)
+        x.retain_grad()
         with tapped(self.taps, lambda name, activation: activation + self.epsilon * alphas[name] * inner[name]):
-            result = descend(model, (batch.x + self.advance(delta, sign)).clamp(0, 1), batch.y)
+            result = descend(model, x, batch.y)
 
         with torch.no_grad():
+            assert x.grad is not None
             ratio = self.alpha[1] / self.alpha[0].clamp(min=1e-6)  # α_ω = 0 must not make 0·∞ of a zero sign
-            omega = (omega + ratio * sign).clamp(-1, 1)
-            batch.view.put(self.omega, omega)
+            batch.view.put(self.omega, (omega + ratio * x.grad.sign()).clamp(-1, 1))
         self.optimizer.param_groups[0]["lr"] = self.rate * batch.rate
         self.optimizer.step()
         return result

@@ -1,6 +1,5 @@
 """What a training method is."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from co_probe.attacks import Attack
 from co_probe.data.augment import View
 
 
@@ -45,10 +45,11 @@ class StepResult:
 
 
 @dataclass(eq=False)
-class Method(ABC):
+class Method:
     """How a method makes a perturbation, and what it does with it.
 
-    A new method is one file with a subclass: `perturb` is enough for those that train on one perturbed batch.
+    A new method is one file with a subclass: an `attack` is enough for those that train on its perturbations, or a
+    `perturb`; others define their own `step`.
     `epsilon`: L∞ bound in pixel units. `batchnorm`: which passes of a training step move BatchNorm's running
     statistics, `both` (as in all published code) or only the weight `update`; all use batch statistics.
     """
@@ -56,14 +57,16 @@ class Method(ABC):
     epsilon: float
     batchnorm: str = field(default="both", kw_only=True)
 
+    # What `perturb` comes down to, where that is an attack without state; no setting, so subclasses make it.
+    attack: Attack | None = field(default=None, init=False)
+
     def __post_init__(self):
         if self.batchnorm not in ("both", "update"):
             raise ValueError(f"batchnorm must be 'both' or 'update', not {self.batchnorm!r}")
 
-    def setup(self, model: nn.Module, task: Task) -> None:  # noqa: B027 (optional)
+    def setup(self, model: nn.Module, task: Task) -> None:
         """Allocate state before the first step of a run."""
 
-    @abstractmethod
     def perturb(
         self,
         model: nn.Module,
@@ -76,6 +79,9 @@ class Method(ABC):
 
         `state`: what `image_state` gave for these images; unseen images have none, and it is taken as 0.
         """
+        if self.attack is None:
+            raise NotImplementedError(f"{type(self).__name__} must define perturb, or have an attack")
+        return self.attack(model, x, y, rng)
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
         """Leave the gradients of one training step in the parameters' `.grad`, and update the method's own state."""
@@ -103,7 +109,7 @@ class Method(ABC):
         """Learned numbers to keep with every epoch: {group: {name: value}}; enough for `perturb`, and to plot."""
         return {}
 
-    def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:  # noqa: B027 (optional)
+    def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         """The inverse of `parameters`."""
 
     def image_state(self, index: Tensor) -> Tensor | None:
@@ -114,7 +120,7 @@ class Method(ABC):
         """Everything that resuming needs: nested dicts of tensors and numbers."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (optional)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
 
 

@@ -25,11 +25,14 @@ class PreActBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = conv3x3(outputs, outputs)
         same = stride == 1 and inputs == outputs
-        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.stride = stride
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         branch = F.relu(self.bn1(x))
-        skip = x if self.shortcut is None else self.shortcut(branch)
+        # A 1×1 convolution of every stride-th pixel, rather than one with a stride: PyTorch 2.15's CPU kernel for the
+        # weight gradient of the latter writes outside its memory (channels last, fewer than 8 of them).
+        skip = x if self.shortcut is None else self.shortcut(branch[:, :, :: self.stride, :: self.stride])
         return self.conv2(F.relu(self.bn2(self.conv1(branch)))) + skip
 
 
