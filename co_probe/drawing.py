@@ -56,6 +56,8 @@ def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, t
     for run in runs:
         if reason := objection(kind, run, request):
             raise UserError(reason)
+    if "perturbations" in spec.needs:  # of one run: the first that has an onset, else the first
+        runs = [next((run for run in runs if run.onset is not None), runs[0])]
     request = replace(request, against=request.against or spec.against)
     frames = {table: TABLES[table](runs, request) for table in spec.needs}
     onsets = {run.name: run.onset for run in runs if run.onset is not None}
@@ -111,12 +113,10 @@ def _strength(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
 
 
 def _perturbations(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
-    """Of one run: the first that has an onset, else the first."""
     from co_probe.probes.perturbations import perturbations
     from co_probe.runs import Run
 
-    chosen = next((run for run in runs if run.onset is not None), runs[0])
-    return perturbations(Run(chosen.path), generator=request.generator)
+    return perturbations(Run(runs[0].path), generator=request.generator)
 
 
 TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
@@ -129,6 +129,8 @@ TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
 
 
 def _title(runs: Sequence[StoredRun]) -> str:
-    """Data set and ε, where all runs agree on them, else nothing."""
+    """Data set and ε, where all runs agree on them, else nothing; of a single run, its name too."""
     titles = {f"{run.config.data.name}, ε = {run.epsilon:.3g}" for run in runs}
-    return titles.pop() if len(titles) == 1 else ""
+    if len(titles) > 1:
+        return ""
+    return titles.pop() if len(runs) > 1 else f"run {runs[0].name} on {titles.pop()}"
