@@ -24,7 +24,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def replace_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """`write_atomic` for content that `write` puts, piece by piece, into the file that it makes under the given name."""
+    """`write_atomic` for content that `write` puts, piece by piece, into the new file whose name it is given."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the name of a file")
     beside = path.with_name(f".{path.name}.partial")

@@ -91,7 +91,7 @@ class RunWriter:
         self._tidy()
 
     def _empty(self) -> None:
-        """Delete the run that is there: run.h5 last and epochs from the newest on, so that a crash leaves an old run."""
+        """Delete the run that is there: run.h5 last and newer epochs first, so that a crash leaves an old run."""
         own = [p for p in self.path.iterdir() if OWN_FILE.fullmatch(p.name) and p.name != "run.lock"]
         for file in sorted(own, key=lambda p: (p.name != "run.h5", p.name), reverse=True):
             file.unlink()

@@ -99,7 +99,7 @@ def epochs(
             if not math.isfinite(metrics["train_loss"] + metrics.get("gap", 0.0)):
                 raise Diverged(
                     f"{out}: the loss is no longer a finite number in epoch {epoch} (training loss "
-                    f"{metrics['train_loss']:g}); stopped, with the {epoch - 1} epochs before it kept"
+                    f"{metrics['train_loss']:g}); stopped; epochs kept: {epoch - 1}"
                 )
             state = method.image_state(probe_train.to(target))
             checkpoint = {
