@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from co_probe.errors import UserError, unknown
+from co_probe.kinds import fits, in_words
 
 
 def parse_number(text: str | float) -> float:
@@ -16,7 +17,7 @@ def parse_number(text: str | float) -> float:
         if isinstance(text, str) and "/" in text:
             return float(Fraction(text.replace(" ", "")))
         return float(text)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, TypeError, ArithmeticError):
         raise UserError(f"'{text}' is not a number: give it as 0.031 or 8/255") from None
 
 
@@ -84,8 +85,11 @@ class Config:
                 f"epsilon is in pixel units of a [0, 1] image, and {self.epsilon:g} is more than 1: "
                 f"did you mean {self.epsilon:g}/255?"
             )
-        if self.seed < 0 or self.augmentation.padding < 0:
-            raise UserError("seed and augmentation.padding must not be negative")
+        at_least_0 = {"seed": self.seed, "augmentation.padding": self.augmentation.padding}
+        at_least_0 |= {f"optimizer.{name}": value for name, value in asdict(self.optimizer).items()}
+        for name, value in at_least_0.items():
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(f"{name} must not be negative, but it is {value:g}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""
@@ -117,9 +121,9 @@ def _check_keys(kind: str, data: Mapping[str, Any], cls: type) -> None:
 def _convert(name: str, kind: Any, value: Any) -> Any:
     """Give `value` the declared type of the setting `name`."""
     if kind is Part:
-        value = {"name": value} if isinstance(value, str) else dict(value)
-        if "name" not in value:
-            raise UserError(f"{name}.name is missing")
+        value = dict(value) if isinstance(value, Mapping) else {"name": value}
+        if not isinstance(value.get("name"), str):
+            raise UserError(f"{name} must have a name, as text, not {value.get('name')!r}")
         return Part(value.pop("name"), value)
     if hasattr(kind, "__dataclass_fields__"):
         if not isinstance(value, Mapping):
@@ -130,8 +134,8 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
         )
     if kind is float and not isinstance(value, bool):
         return parse_number(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{name} must be {'a whole number' if kind is int else kind.__name__}, not {value!r}")
+    if not fits(value, kind):
+        raise UserError(f"{name} must be {in_words(kind)}, not {value!r}")
     return value
 
 

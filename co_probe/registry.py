@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from co_probe.errors import UserError, unknown
+from co_probe.kinds import check_kinds
 
 
 class Registry:
@@ -39,6 +40,7 @@ class Registry:
         for key in settings:
             if key not in known:
                 raise unknown(f"setting of {self.kind} {name}", key, known or ["(it has no settings)"])
+        check_kinds(f"{self.kind} {name}", target, settings)
         try:
             return target(*args, **settings)
         except (TypeError, ValueError) as error:

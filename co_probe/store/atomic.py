@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from co_probe.errors import UserError
@@ -14,7 +15,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     """
 
     def write(beside: Path) -> None:
-        with open(beside, "wb", buffering=0) as file:
+        with open(beside, "xb", buffering=0) as file:
             left = memoryview(content)
             while left:
                 left = left[file.write(left) :]
@@ -23,16 +24,20 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def replace_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """`write_atomic` for content that `write` puts, piece by piece, into the file it is given."""
+    """`write_atomic` for content that `write` puts, piece by piece, into the new file whose name it is given."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the name of a file")
     beside = path.with_name(f".{path.name}.partial")
     try:
+        beside.unlink(missing_ok=True)  # a crash left it, or somebody else's link to write through
         write(beside)
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
         sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
         ) from error

@@ -24,7 +24,7 @@ class Lock:
     def __enter__(self) -> "Lock":
         while True:
             try:
-                self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             except OSError as error:
                 raise UserError(f"cannot write to {self.path.parent}: {error.strerror}") from error
             try:
@@ -36,8 +36,12 @@ class Lock:
             if self._is_current():
                 break
             os.close(self.handle)
-        os.ftruncate(self.handle, 0)
-        os.pwrite(self.handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        try:
+            os.ftruncate(self.handle, 0)
+            os.pwrite(self.handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        except OSError as error:
+            self.__exit__()
+            raise UserError(f"cannot write to {self.path.parent}: {error.strerror}") from error
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +46,7 @@ class StoredRun:
                 raise UserError(f"{path} is an HDF5 file, but not a run of co-probe")
             if (schema := file.attrs["schema"]) > SCHEMA:
                 raise UserError(f"{path} was written by a newer co-probe (schema {schema}): upgrade to read it")
-            self._config = json.loads(tree.read_attributes(file)["config"])
+            self._config = dict(json.loads(tree.read_attributes(file)["config"]))
             self.environment: dict[str, Any] = json.loads(tree.read_attributes(file)["environment"])
             self.probe_set: dict[str, np.ndarray] = tree.read(tree.child(file, "probe_set"))
 
@@ -183,15 +183,16 @@ class StoredRun:
             return tree.read(node)
 
     def _result_frames(self) -> dict[str, pd.DataFrame]:
-        stored: Mapping[str, Any] = {}
+        frames: dict[str, pd.DataFrame] = {}
         if self.packed:
             with self._open_main() as file:
-                stored = tree.read(tree.child(file, "results")) if "results" in file else {}
+                if "results" in file:
+                    frames = _frames(tree.child(file, "results"))
         if self._results_path.exists():
             beside = self._results_path if self.packed else self._inside("results.h5")
             with tree.opened(beside) as file:
-                stored = {**stored, **tree.read(file)}
-        return {name: table.from_tree(columns) for name, columns in stored.items()}
+                frames |= _frames(file)
+        return frames
 
     # -- tables --------------------------------------------------------------------------------------------------
 
@@ -242,6 +243,10 @@ class StoredRun:
                     }
                 )
         return pd.DataFrame(rows)
+
+
+def _frames(group: h5py.Group) -> dict[str, pd.DataFrame]:
+    return {name: table.from_tree(columns) for name, columns in tree.read(group).items()}
 
 
 def find_runs(folder: str | Path) -> list[Path]:

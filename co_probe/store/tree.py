@@ -42,10 +42,13 @@ def fill(group: h5py.Group, tree: Tree) -> None:
 
 def _write_array(group: h5py.Group, name: str, value: np.ndarray) -> None:
     if value.size == 0 or value.ndim == 0:
-        # Neither can be chunked; compact storage puts the bytes into the (checksummed) object header.
+        # Neither can be chunked; compact storage puts the bytes into the (checksummed) object header. h5py's
+        # create_dataset would lay them out contiguously, without a checksum, whatever it is asked for.
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_layout(h5py.h5d.COMPACT)
-        group.create_dataset(name, data=value, dcpl=layout)
+        kind, space = h5py.h5t.py_create(value.dtype, logical=True), h5py.h5s.create_simple(value.shape)
+        dataset = h5py.h5d.create(group.id, name.encode(), kind, space, dcpl=layout)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(value).reshape(value.shape))
     else:
         group.create_dataset(name, data=value, chunks=_chunks(value), fletcher32=True)
 
@@ -66,7 +69,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         raise UserError(f"{path} does not exist") from None
     except PermissionError:
         raise UserError(f"{path} may not be read") from None
-    except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
         reason = str(error).strip("'\"") or type(error).__name__
         raise DamagedFile(
             f"{path} is damaged or is not such a file (truncated, altered, or another kind): {reason}"

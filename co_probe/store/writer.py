@@ -17,6 +17,7 @@ from co_probe.store.lock import Lock
 from co_probe.store.stored_run import EPOCH_FILE, SCHEMA, StoredRun, epoch_file
 
 RESUME_FILE = re.compile(r"resume-(\d{4,})\.h5")
+PARTIAL_FILE = re.compile(r"\.(run|epoch-\d+|resume-\d+)\.h5\.partial")  # a results file may be in the making
 OWN_FILE = re.compile(r"run\.h5|results\.h5|run\.lock|results\.lock|epoch-\d+\.h5|resume-\d+\.h5|\..*\.partial")
 
 
@@ -54,12 +55,12 @@ class RunWriter:
     def __enter__(self) -> "RunWriter":
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as stack:
+                stack.enter_context(Lock(self.path / "run.lock", f"the run {self.path}"))
+                self._prepare()
+                self._stack = stack.pop_all()
         except OSError as error:
-            raise UserError(f"cannot make the folder {self.path}: {error.strerror}") from error
-        with ExitStack() as stack:
-            stack.enter_context(Lock(self.path / "run.lock", f"the run {self.path}"))
-            self._prepare()
-            self._stack = stack.pop_all()
+            raise UserError(f"cannot write to the folder {self.path}: {error.strerror}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,17 +69,16 @@ class RunWriter:
     def _prepare(self) -> None:
         foreign = [p.name for p in self.path.iterdir() if not OWN_FILE.fullmatch(p.name)]
         exists = (self.path / "run.h5").exists()
+        if not exists and self.last and not self.overwrite:
+            raise UserError(f"{self.path} has epochs but no run.h5: put it back, or start afresh with --overwrite")
         if not exists and foreign:
             raise UserError(
                 f"{self.path} is not a run and not empty (it has {sorted(foreign)[0]}): choose another --out"
             )
         if exists and not (self.resume or self.overwrite):
             raise UserError(f"{self.path} is a run already: --resume goes on with it, --overwrite starts it afresh")
-        for file in self.path.iterdir():
-            if file.name.endswith(".partial") or (
-                self.overwrite and OWN_FILE.fullmatch(file.name) and file.name != "run.lock"
-            ):
-                file.unlink()
+        if self.overwrite:
+            self._empty()
         if exists and not self.overwrite:
             stored = StoredRun(self.path)
             if stored.config != self.config:
@@ -88,6 +88,14 @@ class RunWriter:
             # What the run recorded at its start stays as it is.
             self._main |= {"environment": json.dumps(stored.environment), "probe_set": stored.probe_set}
         self._write_main()
+        self._tidy()
+
+    def _empty(self) -> None:
+        """Delete the run that is there: run.h5 last and newer epochs first, so that a crash leaves an old run."""
+        own = [p for p in self.path.iterdir() if OWN_FILE.fullmatch(p.name) and p.name != "run.lock"]
+        for file in sorted(own, key=lambda p: (p.name != "run.h5", p.name), reverse=True):
+            file.unlink()
+        sync_folder(self.path)
 
     @property
     def probe_set(self) -> dict[str, np.ndarray]:
@@ -118,9 +126,15 @@ class RunWriter:
             write_atomic(self.path / f"resume-{epoch:04d}.h5", tree.encode(resume))
         write_atomic(self.path / epoch_file(epoch), tree.encode(checkpoint))
         self._write_main()
-        for old in self._numbers(RESUME_FILE):
-            if old != epoch:
-                (self.path / f"resume-{old:04d}.h5").unlink()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Delete what nothing needs any more: resume files of other epochs than the newest, and what a crash left."""
+        last = self.last
+        for file in self.path.iterdir():
+            resume = RESUME_FILE.fullmatch(file.name)
+            if (resume and int(resume[1]) != last) or PARTIAL_FILE.fullmatch(file.name):
+                file.unlink()
         sync_folder(self.path)
 
     def _write_main(self) -> None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from co_probe.build import make_data, make_method, make_model, pick_device
 from co_probe.config import Config
 from co_probe.data.augment import pad_images, random_view
 from co_probe.data.dataset import to_unit
-from co_probe.errors import Diverged
+from co_probe.errors import Diverged, UserError
 from co_probe.methods.base import Batch, Method, Task
 from co_probe.rng import derive_seed, make_rng
 from co_probe.schedules import SCHEDULES
@@ -48,7 +49,7 @@ def epochs(
         "train": draw_indices(count, config.probe.train, seed, "probe train"),
     }
     writer = RunWriter(Path(out), config, probe_set, environment(target), resume=resume, overwrite=overwrite)
-    with torch.random.fork_rng(), writer:
+    with torch.random.fork_rng(), ExitStack() as stack:
         torch.manual_seed(derive_seed(seed, "initial weights"))
         model = make_model(config, data).to(target).train()
         optimizer = torch.optim.SGD(
@@ -57,7 +58,11 @@ def epochs(
         schedule = SCHEDULES.make(config.schedule.name, **config.schedule.settings)
         method = make_method(config)
         method_rng = make_rng(target, seed, "method")
-        method.setup(model, Task(count, data.shape, padding, steps * config.epochs, target, method_rng))
+        try:
+            method.setup(model, Task(count, data.shape, padding, steps * config.epochs, target, method_rng))
+        except ValueError as error:
+            raise UserError(f"method {config.method.name}: {error}") from error
+        stack.enter_context(writer)  # not before: settings that cannot be used must not cost the run that is there
         if 0 < writer.last < config.epochs:
             restore(writer, model, optimizer, method)
 
@@ -88,12 +93,14 @@ def epochs(
                 "train_accuracy": correct.item() / count,
                 "seconds": time.perf_counter() - started,
             }
-            if not math.isfinite(metrics["train_loss"]):
+            if math.isfinite(metrics["train_loss"]):
+                metrics |= measure(model, method, test_x, test_y, seed)
+            # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
+            if not math.isfinite(metrics["train_loss"] + metrics.get("gap", 0.0)):
                 raise Diverged(
-                    f"{out}: the training loss became {metrics['train_loss']} in epoch {epoch}; "
-                    f"stopped, with epochs up to {epoch - 1} kept"
+                    f"{out}: the loss is no longer a finite number in epoch {epoch} (training loss "
+                    f"{metrics['train_loss']:g}); stopped; epochs kept: {epoch - 1}"
                 )
-            metrics |= measure(model, method, test_x, test_y, seed)
             state = method.image_state(probe_train.to(target))
             checkpoint = {
                 "model": arrays(model.state_dict()),

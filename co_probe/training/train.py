@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from co_probe import presets
-from co_probe.config import Config
+from co_probe.config import Config, merge
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.runs import Run
@@ -13,14 +13,19 @@ from co_probe.training.loop import Progress, epochs
 
 
 def settle(out: Path, method: str, preset: str | None, overrides: list[dict[str, Any]], resume: bool) -> Config:
-    """The settings of a run to start, or to go on with: then those on disk, which `overrides` may not change."""
+    """The settings of a run to start; or of one to go on with: those on disk, where neither preset nor `overrides` say
+    otherwise (and if they do, the run's writer will refuse).
+    """
     METHODS.check(method)
-    if not (resume and (out / "run.h5").exists()):
+    if preset or not (resume and (out / "run.h5").exists()):
         return presets.configure(preset or "digits", method, *overrides)
     stored = StoredRun(out).config
     if stored.method.name != method:
         raise UserError(f"{out} is a run of {stored.method.name}, not of {method}: choose another --out")
-    return stored
+    data = stored.to_dict()
+    for extra in overrides:
+        data = merge(data, extra)
+    return Config.from_dict(data)
 
 
 def train(
