@@ -55,7 +55,7 @@ class SFGSM(Method):
     def _first_wrong(self, model: nn.Module, x: Tensor, full: Tensor, y: Tensor) -> Tensor:
         """The smallest k/c at which each image is misclassified, (B,); 1 if there is none."""
         before = self.checkpoints - 1
-        shares = torch.arange(1, self.checkpoints + 1, device=x.device) / self.checkpoints
+        shares = torch.arange(1, self.checkpoints + 1, dtype=x.dtype, device=x.device) / self.checkpoints
         points = x + shares[:before, None, None, None, None] * full  # (c − 1, B, C, H, W)
         wrong = torch.ones(self.checkpoints, len(x), dtype=torch.bool, device=x.device)
         if before:
