@@ -1,5 +1,6 @@
 """From settings to live objects: data set, model and method."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,3 +49,11 @@ def new_model(
 def make_method(config: Config) -> Method:
     """The method of a run, without any state yet."""
     return METHODS.make(config.method.name, config.epsilon, **config.method.settings)
+
+
+def kept_epochs(config: Config) -> int:
+    """How many epochs a run trains and keeps: its budget of passes, a method with m replays an m-th of it, rounded up.
+
+    Source of the rounding: the authors' code of Free (Shafahi et al., 2019).
+    """
+    return math.ceil(config.epochs / make_method(config).replays)

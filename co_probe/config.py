@@ -58,7 +58,8 @@ class ProbeSizes:
 class Config:
     """Everything that a run's outcome depends on, besides the machine.
 
-    `epsilon` is the L∞ bound in pixel units of a [0, 1] image; `epochs` counts passes over the training images.
+    `epsilon` is the L∞ bound in pixel units of a [0, 1] image; `epochs` is the budget in passes over the training
+    images (a method that trains m times on every batch goes through them, and keeps, an m-th as many).
     """
 
     method: Part

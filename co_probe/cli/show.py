@@ -34,7 +34,7 @@ def show(runs: tuple[Path, ...], runs_dir: Path, style: str | None) -> None:
 
 def verdict(run: "StoredRun") -> str:
     """One line on how the run went."""
-    epochs, planned = run.epochs, run.config.epochs
+    epochs, planned = run.epochs, run.planned
     if not epochs:
         return "no epoch finished yet"
     if (start := run.onset) is not None:
@@ -55,7 +55,7 @@ def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
                 run.config.data.name,
                 f"{run.epsilon:.4g}",
                 str(run.config.seed),
-                f"{len(run.epochs)}/{run.config.epochs}",
+                f"{len(run.epochs)}/{run.planned}",
                 percent(max(accuracies, default=float("nan"))),
                 percent(accuracies[-1] if accuracies else float("nan")),
                 verdict(run),

@@ -31,6 +31,8 @@ def epoch_file(epoch: int) -> str:
 class StoredRun:
     """A run on disk, as numbers: settings, weights, metrics and tables. `path`: its folder or packed file.
 
+    `planned`: the number of epochs that it has once it is finished.
+
     Files are opened for each question and closed again, so a run can be read while it is being trained.
     Raises UserError if there is no run, DamagedFile if there was one.
     """
@@ -49,6 +51,7 @@ class StoredRun:
             self._config = dict(json.loads(tree.read_attributes(file)["config"]))
             self.environment: dict[str, Any] = json.loads(tree.read_attributes(file)["environment"])
             self.probe_set: dict[str, np.ndarray] = tree.read(tree.child(file, "probe_set"))
+            self.planned: int = int(file.attrs.get("planned", self._config["epochs"]))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}: {self.config.method.name}, {len(self.epochs)} epochs)"
@@ -143,6 +146,7 @@ class StoredRun:
             "config": json.dumps(self._config),
             "environment": json.dumps(self.environment),
             "probe_set": self.probe_set,
+            "planned": self.planned,
             "results": {name: table.to_tree(frame) for name, frame in self._result_frames().items()},
         }
 

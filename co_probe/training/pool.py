@@ -43,9 +43,11 @@ def run_all(
     Yields each folder as it ends, with its error or None; a failed cell does not stop the others. `progress` is called
     with (epochs finished, epochs planned), counted on disk.
     """
+    from co_probe.build import kept_epochs
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(jobs or cores, len(cells))
-    planned = sum(config.epochs for config in cells.values())
+    planned = sum(kept_epochs(config) for config in cells.values())
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         waiting: dict[Future[str], Path] = {
