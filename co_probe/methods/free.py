@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from co_probe import attacks
 from co_probe.methods.base import Batch, Method, StepResult, Task, descend
@@ -31,19 +31,10 @@ class Free(Method):
         super().__post_init__()
         if self.replays < 1:
             raise ValueError(f"replays must be at least 1, not {self.replays}")
+        self.attack = attacks.FGSM(epsilon=self.epsilon)
 
     def setup(self, model: nn.Module, task: Task) -> None:
         self.delta = torch.zeros(0, *task.shape, device=task.device)
-
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        state: Tensor | None = None,
-    ) -> Tensor:
-        return attacks.FGSM(epsilon=self.epsilon)(model, x, y)
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
         size = len(batch.x)

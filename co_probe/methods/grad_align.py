@@ -37,6 +37,7 @@ class GradAlign(Method):
         if self.penalty < 0:
             raise ValueError(f"penalty must not be negative, not {self.penalty:g}")
         self.generator: Method = bases[self.base](self.epsilon)
+        self.attack = self.generator.attack
 
     def perturb(
         self,
