@@ -46,6 +46,7 @@ def _write_array(group: h5py.Group, name: str, value: np.ndarray) -> None:
         # create_dataset would lay them out contiguously, without a checksum, whatever it is asked for.
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_layout(h5py.h5d.COMPACT)
+        layout.set_obj_track_times(False)  # as create_dataset does: the same content is the same bytes
         kind, space = h5py.h5t.py_create(value.dtype, logical=True), h5py.h5s.create_simple(value.shape)
         dataset = h5py.h5d.create(group.id, name.encode(), kind, space, dcpl=layout)
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(value).reshape(value.shape))

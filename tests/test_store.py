@@ -1,0 +1,581 @@
+"""A run on disk: what is written comes back, what is damaged says so, and nobody's links are followed."""
+
+import errno
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import socket
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_config
+
+from co_probe.errors import DamagedFile, UserError
+from co_probe.store import RunWriter, StoredRun, find_runs, table, tree
+from co_probe.store.atomic import write_atomic
+from co_probe.store.lock import Lock
+from co_probe.store.pack import pack
+
+PROBE_SET = {"test": np.arange(40), "train": np.arange(30)}
+
+
+def checkpoint(epoch: int) -> dict:
+    """What a method with state writes after an epoch, at a small size."""
+    rng = np.random.default_rng(epoch)
+    return {
+        "model": {
+            "conv1.weight": rng.normal(size=(4, 1, 3, 3)).astype(np.float32),
+            "bn.num_batches_tracked": np.array(7 * epoch),
+        },
+        "metrics": {name: float(rng.random()) for name in ("clean", "fgsm", "pgd10", "own", "gap", "train_loss")},
+        "method": {"alpha": {"omega": float(rng.random()), "input": 0.25}},
+        "images": {"state": rng.normal(size=(30, 1, 8, 8)).astype(np.float32)},
+    }
+
+
+def write_run(path: Path, epochs: int = 3, **options) -> Path:
+    with RunWriter(path, tiny_config("apart", epochs=epochs), PROBE_SET, {"python": "3"}, **options) as writer:
+        for epoch in range(writer.last + 1, epochs + 1):
+            writer.commit(epoch, checkpoint(epoch), {"momentum": {"w": np.arange(3.0)}} if epoch < epochs else None)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> StoredRun:
+    return StoredRun(write_run(tmp_path / "apart"))
+
+
+def flat(node, path: str = "") -> dict:
+    """A tree as {path: something that is equal only if type, shape and every bit are}."""
+    if isinstance(node, dict):
+        return {key: value for name in node for key, value in flat(node[name], f"{path}/{name}").items()}
+    if isinstance(node, np.ndarray):
+        return {path: (node.dtype.str, node.shape, node.tobytes())}
+    return {path: (type(node), repr(node))}
+
+
+def everything(run: StoredRun) -> dict:
+    """All that is kept of a run, bit by bit."""
+    return flat({"main": run.read_main(), **{str(epoch): run.read_epoch(epoch) for epoch in run.epochs}})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+# -- what is written comes back --------------------------------------------------------------------------------------
+
+
+def test_trees_come_back_bit_by_bit(tmp_path):
+    written = {
+        "scalar": np.array(3.5, dtype=np.float32),
+        "count": np.array(12),
+        "empty": np.zeros((0, 3), dtype=np.float32),
+        "bools": np.array([[True], [False]]),
+        "bytes": np.array([0, 255], dtype=np.uint8),
+        "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "nested": {"ε": {"weird name.with dots": np.array([np.nan, np.inf, -0.0])}, "nothing": {}},
+        "text": "Größe ε = 8/255 ✓",
+        "no text": "",
+        "int": -3,
+        "big": 2**62,
+        "float": 0.1,
+        "not a number": float("nan"),
+        "flag": True,
+        **{f"number {i}": i / 7 for i in range(20)},  # more than HDF5 keeps in an object's header
+    }
+    write_atomic(tmp_path / "x.h5", tree.encode(written))
+    with tree.opened(tmp_path / "x.h5") as file:
+        read = tree.read(file)
+    assert flat(read) == flat(written)
+    assert read["nested"]["nothing"] == {}
+
+
+def test_tables_come_back(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "run": ["fgsm", "größer ε", ""],
+            "epoch": [1, 2, 3],
+            "value": [0.5, np.nan, np.inf],
+            "flag": [True, False, True],
+        }
+    )
+    write_atomic(tmp_path / "t.h5", tree.encode({"full": table.to_tree(frame), "none": table.to_tree(frame[:0])}))
+    with tree.opened(tmp_path / "t.h5") as file:
+        read = {name: table.from_tree(columns) for name, columns in tree.read(file).items()}
+    pd.testing.assert_frame_equal(read["full"], frame, check_dtype=False)
+    assert read["full"]["epoch"].dtype == np.int64 and read["full"]["flag"].dtype == bool
+    assert list(read["none"].columns) == list(frame.columns) and len(read["none"]) == 0
+
+
+def test_a_run_comes_back(run):
+    assert run.epochs == [1, 2, 3] and run.last_epoch == 3
+    assert run.config == tiny_config("apart", epochs=3)
+    assert flat(run.read_epoch(2)) == flat(checkpoint(2))
+    assert flat(run.probe_set) == flat(PROBE_SET)
+    assert sorted(files(run.path)) == ["epoch-0001.h5", "epoch-0002.h5", "epoch-0003.h5", "run.h5"]
+
+
+def test_plain_h5py_reads_a_run_through_its_one_file(run):
+    with h5py.File(run.path / "run.h5") as file:
+        np.testing.assert_array_equal(file["epochs/0001/model/conv1.weight"][:], checkpoint(1)["model"]["conv1.weight"])
+        assert file["epochs/0003/metrics"].attrs["clean"] == checkpoint(3)["metrics"]["clean"]
+
+
+def test_a_run_may_be_moved(run, tmp_path):
+    moved = shutil.move(run.path, tmp_path / "elsewhere")
+    with h5py.File(Path(moved) / "run.h5") as file:
+        assert list(file["epochs/0002/model"]) == ["bn.num_batches_tracked", "conv1.weight"]
+
+
+# -- damage ----------------------------------------------------------------------------------------------------------
+
+
+def outcome(read) -> str:
+    """`damaged` if reading says so, else what was read; any other exception is the test's failure."""
+    try:
+        return read()
+    except UserError as error:
+        assert "\n" not in str(error)
+        return "damaged"
+
+
+READERS = {
+    "epoch-0002.h5": lambda path: flat(StoredRun(path).read_epoch(2)),
+    "run.h5": lambda path: flat(StoredRun(path).read_main()),
+    "results.h5": lambda path: StoredRun(path).frame("gap").to_dict(),
+    "packed.h5": lambda path: everything(StoredRun(path / "packed.h5")),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "flips"), [("epoch-0002.h5", 400), ("run.h5", 150), ("results.h5", 150), ("packed.h5", 100)]
+)
+def test_no_altered_byte_goes_unnoticed(run, name, flips):
+    run.save_frame("gap", pd.DataFrame({"run": ["ε"] * 3, "epoch": [1, 2, 3], "value": [0.5, 1.5, 2.5]}))
+    pack(run, run.path / "packed.h5")
+    path, before = run.path / name, READERS[name](run.path)
+    good, rng, damaged = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(flips):
+        altered, place = bytearray(good), int(rng.integers(len(good)))
+        altered[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(altered)
+        after = outcome(lambda: READERS[name](run.path))
+        assert after in ("damaged", before), f"byte {place} of {name} changed, and what was read with it"
+        damaged += after == "damaged"
+    assert damaged > flips / 4  # the others lie in bytes that hold nothing
+
+
+def test_every_byte_of_a_number_on_its_own_is_under_a_checksum(tmp_path):
+    path = tmp_path / "x.h5"
+    good = tree.encode({"count": np.array(0x0123456789ABCDEF)})
+    start = good.index(int.to_bytes(0x0123456789ABCDEF, 8, "little"))
+    for place in range(start, start + 8):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(DamagedFile), tree.opened(path) as file:
+            tree.read(file)
+
+
+@pytest.mark.parametrize("name", ["epoch-0002.h5", "run.h5"])
+def test_no_truncation_goes_unnoticed(run, name):
+    path, good = run.path / name, (run.path / name).read_bytes()
+    for length in [0, 1, len(good) - 1, *np.random.default_rng(0).integers(len(good), size=100)]:
+        path.write_bytes(good[:length])
+        with pytest.raises(DamagedFile, match=name):
+            READERS[name](run.path)
+
+
+def test_damage_to_one_epoch_leaves_the_others_readable(run):
+    (run.path / "epoch-0002.h5").write_bytes(b"not HDF5")
+    assert flat(run.read_epoch(1)) == flat(checkpoint(1))
+    with pytest.raises(DamagedFile, match=r"epoch-0002\.h5"):
+        run.weights(2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"format": "co-probe run"},
+        {"format": "co-probe run", "schema": "one"},
+        {"format": "co-probe run", "schema": 1, "config": "{", "environment": "{}"},
+        {"format": "co-probe run", "schema": 1, "config": "[1]", "environment": "{}", "probe_set": {}},
+        {"format": "co-probe run", "schema": 1, "config": "{}", "environment": "{}", "probe_set": "none"},
+        {"format": "co-probe run", "schema": 99},
+        {"format": "something else"},
+        {},
+    ],
+)
+def test_what_is_no_run_says_so(tmp_path, content):
+    write_atomic(tmp_path / "run.h5", tree.encode(content))
+    with pytest.raises(UserError, match=r"run\.h5|not a run of co-probe|written by a newer|settings are missing"):
+        _ = StoredRun(tmp_path).config
+
+
+def test_parts_of_other_kinds_than_ours_say_so(run):
+    write_atomic(run.path / "epoch-0002.h5", tree.encode({"model": np.arange(3), "metrics": {}}))
+    for read in (run.weights, run.image_state, run.method_parameters):
+        with pytest.raises(DamagedFile):
+            read(2)
+    write_atomic(run.path / "results.h5", tree.encode({"gap": {"value": np.arange(3)}}))
+    with pytest.raises(DamagedFile):
+        run.frame("gap")
+
+
+# -- a full disk -----------------------------------------------------------------------------------------------------
+
+
+class FullDisk:
+    """A disk that takes `room` bytes and no more."""
+
+    def __init__(self, room: int):
+        self.room = room
+
+    def open(self, path, mode, buffering=-1):
+        disk, file = self, open(path, mode, buffering=buffering)  # noqa: SIM115
+        if mode == "rb":
+            return file
+
+        class Full:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                file.close()
+
+            def write(self, content):
+                if not disk.room:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                written = file.write(content[: disk.room])
+                disk.room -= written
+                return written
+
+        return Full()
+
+
+def test_a_full_disk_costs_no_finished_epoch(tmp_path, monkeypatch):
+    path = write_run(tmp_path / "whole")
+    size = sum(map(len, files(path).values()))
+    for room in np.random.default_rng(0).integers(size, size=15):
+        out = tmp_path / f"room-{room}"
+        with monkeypatch.context() as patched:
+            patched.setattr("co_probe.store.atomic.open", FullDisk(room).open, raising=False)
+            with pytest.raises(UserError, match="No space left on device"):
+                write_run(out)
+        kept = {name: content for name, content in files(out).items() if name.startswith("epoch-")}
+        assert not [name for name in files(out) if name.endswith((".partial", ".lock"))]
+        write_run(out, resume=True)  # there is room again
+        assert files(out) == files(path)
+        assert {name: files(out)[name] for name in kept} == kept
+
+
+def test_a_table_that_does_not_fit_leaves_the_old_one(run, monkeypatch):
+    old, new = pd.DataFrame({"epoch": [1], "value": [0.5]}), pd.DataFrame({"epoch": [1], "value": [0.7]})
+    run.save_frame("gap", old)
+    monkeypatch.setattr("co_probe.store.atomic.open", FullDisk(100).open, raising=False)
+    with pytest.raises(UserError, match="No space left"):
+        run.save_frame("gap", new)
+    assert run.frame("gap")["value"].tolist() == [0.5]
+
+
+def under_a_limit(limit: int, work, *args) -> None:
+    """In a process of its own: the kernel itself refuses to make a file longer than `limit` bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        work(*args)
+    except UserError as error:
+        assert "File too large" in str(error) and "\n" not in str(error), error
+        os._exit(42)
+    os._exit(0)
+
+
+def pack_into(source: Path, out: Path) -> None:
+    pack(StoredRun(source), out)
+
+
+@pytest.mark.parametrize("limit", [0, 3000, 20000])
+def test_the_kernel_refusing_to_write_is_a_clear_error(run, tmp_path, limit):
+    before, target = files(run.path), tmp_path / "packed.h5"
+    target.write_bytes(b"what was there before")
+    context = multiprocessing.get_context("fork")
+    for work, args in ((write_run, (tmp_path / "new",)), (pack_into, (run.path, target))):
+        process = context.Process(target=under_a_limit, args=(limit, work, *args))
+        process.start()
+        process.join()
+        expected = 0 if work is write_run and limit == 20000 else 42  # each of a run's files is shorter than that
+        assert process.exitcode == expected
+    assert files(run.path) == before and target.read_bytes() == b"what was there before"
+    assert not [*tmp_path.rglob(".*.partial")]
+
+
+# -- one writer at a time --------------------------------------------------------------------------------------------
+
+
+def test_a_second_writer_is_told_who_the_first_is(tmp_path):
+    path = write_run(tmp_path / "run")
+    with (
+        RunWriter(path, tiny_config("apart"), PROBE_SET, {}, resume=True),
+        pytest.raises(UserError, match=f"process {os.getpid()} on {socket.gethostname()}"),
+    ):
+        write_run(path, resume=True)
+    assert not (path / "run.lock").exists()
+
+
+def hold(path: Path, ready, done) -> None:
+    with Lock(path, "it"):
+        ready.set()
+        done.wait()
+
+
+def test_another_process_keeps_its_lock_until_it_dies(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready, done, path = context.Event(), context.Event(), tmp_path / "run.lock"
+    process = context.Process(target=hold, args=(path, ready, done))
+    process.start()
+    assert ready.wait(60)
+    with pytest.raises(UserError, match=f"it is being written by process {process.pid} on"), Lock(path, "it"):
+        pass
+    process.kill()
+    process.join()
+    assert json.loads(path.read_text())["pid"] == process.pid
+    with Lock(path, "it"):  # stale, and taken over
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert not path.exists()
+
+
+def test_a_lock_of_another_host_is_respected(run):
+    lock = run.path / "run.lock"
+    lock.write_text(json.dumps({"pid": 1234, "host": "elsewhere"}))
+    with pytest.raises(UserError, match=r"process 1234 on elsewhere.*delete .*run\.lock"):
+        write_run(run.path, resume=True)
+    assert json.loads(lock.read_text())["host"] == "elsewhere"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}'])
+def test_a_lock_that_names_nobody_is_taken_over(run, content):
+    (run.path / "run.lock").write_text(content)
+    write_run(run.path, resume=True)
+
+
+def save_table(path: Path, name: str, start) -> None:
+    start.wait()
+    for value in range(20):
+        while True:
+            try:
+                StoredRun(path).save_frame(name, pd.DataFrame({"value": [value]}))
+                break
+            except UserError as error:
+                assert "is being written by" in str(error)
+
+
+def test_tables_of_two_processes_are_both_kept(run):
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+    processes = [context.Process(target=save_table, args=(run.path, name, start)) for name in ("gap", "strength")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert run.probes() == ["gap", "strength"]
+    assert all(run.frame(name)["value"].tolist() == [19] for name in run.probes())
+
+
+# -- somebody else's run is data -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file of ours, outside the run."""
+    path = tmp_path / "secret.h5"
+    write_atomic(path, tree.encode(checkpoint(9)))
+    return path
+
+
+@pytest.mark.parametrize("name", ["epoch-0002.h5", "run.h5", "results.h5"])
+def test_a_file_that_links_out_of_the_run_is_not_followed(run, secret, name):
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(secret)
+    with pytest.raises(DamagedFile, match="links are not followed"):
+        everything(StoredRun(run.path))
+    with pytest.raises(DamagedFile, match="links are not followed"):
+        pack(StoredRun(run.path), run.path.parent / "packed.h5")
+
+
+def soft(group, secret):
+    group["conv1.weight"] = h5py.SoftLink("/metrics")
+
+
+def external_link(group, secret):
+    group["conv1.weight"] = h5py.ExternalLink(str(secret), "/model/conv1.weight")
+
+
+def virtual(group, secret):
+    layout = h5py.VirtualLayout((4, 1, 3, 3), "f4")
+    layout[:] = h5py.VirtualSource(str(secret), "/model/conv1.weight", (4, 1, 3, 3))
+    group.create_virtual_dataset("conv1.weight", layout)
+
+
+def external_storage(group, secret):
+    group.create_dataset("conv1.weight", (4, 1, 3, 3), "f4", external=[(str(secret), 0, 144)])
+
+
+def whole_group(group, secret):
+    parent = group.parent
+    del parent["model"]
+    parent["model"] = h5py.ExternalLink(str(secret), "/model")
+
+
+@pytest.mark.parametrize("trick", [soft, external_link, virtual, external_storage, whole_group])
+@pytest.mark.parametrize("packed", [False, True])
+def test_links_inside_a_file_are_not_followed(run, secret, trick, packed):
+    path = run.path / "epoch-0002.h5"
+    if packed:
+        path = run.path.parent / "packed.h5"
+        pack(run, path)
+        run = StoredRun(path)
+    with h5py.File(path, "r+") as file:
+        group = file["epochs/0002/model" if packed else "model"]
+        del group["conv1.weight"]
+        trick(group, secret)
+    with pytest.raises(DamagedFile, match="links are not followed"):
+        run.weights(2)
+
+
+def test_a_run_that_holds_itself_ends(run):
+    with h5py.File(run.path / "epoch-0002.h5", "r+") as file:
+        file["model/again"] = file["model"]
+    with pytest.raises(DamagedFile):
+        run.weights(2)
+
+
+@pytest.mark.parametrize("name", ["run.lock", ".run.h5.partial", ".epoch-0003.h5.partial", ".resume-0001.h5.partial"])
+def test_training_on_writes_through_no_link(tmp_path, name):
+    victim, run = tmp_path / "victim", write_run(tmp_path / "run", 3)
+    victim.write_text("mine")
+    (run / "epoch-0003.h5").unlink()
+    (run / "epoch-0002.h5").unlink()
+    (run / name).symlink_to(victim)
+    outcome(lambda: write_run(run, resume=True))
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["results.lock", ".results.h5.partial", "results.h5"])
+def test_measuring_writes_through_no_link(run, name):
+    victim = run.path.parent / "victim"
+    victim.write_text("mine")
+    (run.path / name).symlink_to(victim)
+    outcome(lambda: run.save_frame("gap", pd.DataFrame({"value": [1.0]})))
+    assert victim.read_text() == "mine"
+
+
+# -- packed runs -----------------------------------------------------------------------------------------------------
+
+
+def test_a_packed_run_is_the_same_run(run, tmp_path):
+    run.save_frame("gap", pd.DataFrame({"run": [run.name], "epoch": [1], "value": [0.5]}))
+    pack(run, tmp_path / "sent.h5")
+    packed = StoredRun(tmp_path / "sent.h5")
+    assert packed.name == "sent" and packed.epochs == run.epochs and packed.config == run.config
+    assert {k: v for k, v in everything(packed).items() if "/run" not in k} == {
+        k: v for k, v in everything(run).items() if "/run" not in k
+    }
+    for probe in ("metrics", "steps", "gap"):
+        pd.testing.assert_frame_equal(packed.frame(probe), run.frame(probe).assign(run="sent"))
+    assert packed.frame("gap")["run"].tolist() == ["sent"]
+
+
+def test_what_is_measured_on_a_packed_run_lies_beside_it(run, tmp_path):
+    run.save_frame("gap", pd.DataFrame({"value": [0.5]}))
+    path = tmp_path / "sent.h5"
+    pack(run, path)
+    before = path.read_bytes()
+    StoredRun(path).save_frame("strength", pd.DataFrame({"value": [0.7]}))
+    assert path.read_bytes() == before
+    assert (tmp_path / "sent.results.h5").exists()
+    assert StoredRun(path).probes() == ["gap", "strength"]
+
+
+def test_a_packed_run_may_be_packed_again(run, tmp_path):
+    pack(run, tmp_path / "once.h5")
+    pack(StoredRun(tmp_path / "once.h5"), tmp_path / "twice.h5")
+    assert everything(StoredRun(tmp_path / "twice.h5")) == everything(StoredRun(tmp_path / "once.h5"))
+    with pytest.raises(UserError, match="is the run itself"):
+        pack(StoredRun(tmp_path / "once.h5"), tmp_path / "once.h5")
+
+
+def test_a_damaged_run_is_not_packed(run, tmp_path):
+    content = bytearray((run.path / "epoch-0002.h5").read_bytes())
+    place = content.index(checkpoint(2)["images"]["state"].tobytes())
+    content[place + 100] ^= 1
+    (run.path / "epoch-0002.h5").write_bytes(content)
+    with pytest.raises(DamagedFile, match=r"epoch-0002\.h5"):
+        pack(run, tmp_path / "sent.h5")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["apart"]
+
+
+def test_find_runs_finds_folders_and_packed_files(run, tmp_path):
+    pack(run, tmp_path / "sent.h5")
+    StoredRun(tmp_path / "sent.h5").save_frame("gap", pd.DataFrame({"value": [0.7]}))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("not a run")
+    (tmp_path / "text.h5").write_text("not HDF5")
+    write_atomic(tmp_path / "other.h5", tree.encode({"format": "something else"}))
+    assert [p.name for p in find_runs(tmp_path)] == ["apart", "sent.h5"]
+    assert find_runs(tmp_path / "nowhere") == []
+
+
+# -- starting, going on, starting afresh -----------------------------------------------------------------------------
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_unasked(run):
+    before = files(run.path)
+    with pytest.raises(UserError, match=r"--resume goes on with it, --overwrite starts it afresh"):
+        write_run(run.path)
+    assert files(run.path) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(UserError, match=r"not a run and not empty \(it has thesis\.tex\)"):
+            write_run(tmp_path, **options)
+    assert files(tmp_path) == {"thesis.tex": b"years of work"}
+
+
+def test_resuming_with_other_settings_is_refused(run):
+    before = files(run.path)
+    with pytest.raises(UserError, match="trained with other settings: epochs is 3, not 5"):
+        write_run(run.path, epochs=5, resume=True)
+    assert files(run.path) == before
+
+
+def test_epochs_without_their_run_file_are_not_taken_for_a_new_run(run):
+    (run.path / "run.h5").unlink()
+    before = files(run.path)
+    with pytest.raises(UserError, match=r"has epochs but no run\.h5"):
+        write_run(run.path, epochs=5, resume=True)
+    assert files(run.path) == before
+    assert StoredRun(write_run(run.path, epochs=2, overwrite=True)).epochs == [1, 2]
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(run):
+    run.save_frame("gap", pd.DataFrame({"value": [0.7]}))
+    write_run(run.path, epochs=1, overwrite=True)
+    assert sorted(files(run.path)) == ["epoch-0001.h5", "run.h5"]
+
+
+def test_a_missing_resume_file_says_so(tmp_path):
+    path = write_run(tmp_path / "run")
+    (path / "epoch-0003.h5").unlink()
+    with (
+        RunWriter(path, tiny_config("apart"), PROBE_SET, {}, resume=True) as writer,
+        pytest.raises(UserError, match=r"resume-0002\.h5 is missing; --overwrite starts afresh"),
+    ):
+        writer.resume_state()
