@@ -57,7 +57,8 @@ class ProbeSizes:
 class Config:
     """Everything that a run's outcome depends on, besides the machine.
 
-    `epsilon` is the L∞ bound in pixel units of a [0, 1] image; `epochs` counts passes over the training images.
+    `epsilon` is the L∞ bound in pixel units of a [0, 1] image; training raises it from 0 to there over the first
+    `epsilon_warmup` epochs. `epochs` counts passes over the training images.
     """
 
     method: Part
@@ -72,6 +73,7 @@ class Config:
     augmentation: Augmentation = Augmentation()
     probe: ProbeSizes = ProbeSizes()
     preset: str = ""
+    epsilon_warmup: float = 0.0
 
     def __post_init__(self):
         positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
@@ -86,6 +88,15 @@ class Config:
             )
         if self.seed < 0 or self.augmentation.padding < 0:
             raise UserError("seed and augmentation.padding must not be negative")
+        if not 0 <= self.epsilon_warmup <= self.epochs:
+            raise UserError(f"epsilon_warmup must be between 0 and {self.epochs} epochs, not {self.epsilon_warmup:g}")
+        if not isinstance(self.data.settings.get("title", ""), str):
+            raise UserError(f"data.title must be text, not {self.data.settings['title']!r}")
+
+    @property
+    def data_title(self) -> str:
+        """What tables and figures call the data set: `data.title`, or its name (of a folder, without the way there)."""
+        return self.data.settings.get("title") or self.data.name.rstrip("/").rpartition("/")[2]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""

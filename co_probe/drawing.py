@@ -126,5 +126,5 @@ TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
 
 def _title(runs: Sequence[StoredRun]) -> str:
     """Data set and ε, where all runs agree on them, else nothing."""
-    titles = {f"{run.config.data.name}, ε = {run.epsilon:.3g}" for run in runs}
+    titles = {f"{run.config.data_title}, ε = {run.epsilon:.3g}" for run in runs}
     return titles.pop() if len(titles) == 1 else ""

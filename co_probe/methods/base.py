@@ -49,7 +49,8 @@ class Method(ABC):
     """How a method makes a perturbation, and what it does with it.
 
     A new method is one file with a subclass: `perturb` is enough for those that train on one perturbed batch.
-    `epsilon`: L∞ bound in pixel units. `batchnorm`: which passes of a training step move BatchNorm's running
+    `epsilon`: L∞ bound in pixel units; while ε warms up the loop sets it before each step, so read it when it is used,
+    and keep nothing that was made from it. `batchnorm`: which passes of a training step move BatchNorm's running
     statistics, `both` (as in all published code) or only the weight `update`; all use batch statistics.
     """
 

@@ -21,7 +21,10 @@ class PGD(Method):
 
     def __post_init__(self):
         super().__post_init__()
-        self.attack = attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size)
+        self.attack()  # raises for a setting out of range
+
+    def attack(self) -> attacks.PGD:
+        return attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size)
 
     def perturb(
         self,
@@ -31,4 +34,4 @@ class PGD(Method):
         rng: torch.Generator | None = None,
         state: Tensor | None = None,
     ) -> Tensor:
-        return self.attack(model, x, y, rng)
+        return self.attack()(model, x, y, rng)

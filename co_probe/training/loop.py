@@ -15,7 +15,7 @@ from co_probe.data.dataset import to_unit
 from co_probe.errors import Diverged
 from co_probe.methods.base import Batch, Method, Task
 from co_probe.rng import derive_seed, make_rng
-from co_probe.schedules import SCHEDULES
+from co_probe.schedules import SCHEDULES, warmup
 from co_probe.store import RunWriter
 from co_probe.training.metrics import measure
 from co_probe.training.state import arrays, draw_indices, environment, momenta, restore
@@ -65,6 +65,7 @@ def epochs(
         probe_test, probe_train = (torch.from_numpy(writer.probe_set[split]) for split in ("test", "train"))
         test_x, test_y = to_unit(data.test_x[probe_test]).to(target), data.test_y[probe_test].to(target)
 
+        rising = round(config.epsilon_warmup * steps)  # steps until ε is what it is to be
         for epoch in range(writer.last + 1, config.epochs + 1):
             started = time.perf_counter()
             rng = make_rng(target, seed, "epoch", epoch)
@@ -75,6 +76,7 @@ def epochs(
             for step, index in enumerate(order.split(config.batch_size)):
                 view = random_view(index, data.shape[1:], padding, config.augmentation.flip, rng)
                 rate = schedule(((epoch - 1) * steps + step) / (steps * config.epochs))
+                method.epsilon = config.epsilon * warmup((epoch - 1) * steps + step + 1, rising)
                 batch = Batch(to_unit(view.take(images)), labels[index], view, rate, rng)
                 loss_here, correct_here = train_step(model, method, optimizer, batch, config.optimizer.learning_rate)
                 loss += loss_here * len(index)
@@ -93,6 +95,7 @@ def epochs(
                     f"{out}: the training loss became {metrics['train_loss']} in epoch {epoch}; "
                     f"stopped, with epochs up to {epoch - 1} kept"
                 )
+            method.epsilon = config.epsilon
             metrics |= measure(model, method, test_x, test_y, seed)
             state = method.image_state(probe_train.to(target))
             checkpoint = {
