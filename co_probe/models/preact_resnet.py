@@ -25,11 +25,14 @@ class PreActBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = conv3x3(outputs, outputs)
         same = stride == 1 and inputs == outputs
-        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.stride = stride
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         branch = F.relu(self.bn1(x))
-        skip = x if self.shortcut is None else self.shortcut(branch)
+        # Subsampled before the convolution rather than by its stride: with few channels, oneDNN's backward pass of a
+        # strided 1×1 convolution writes past its buffer (uxlfoundation/oneDNN, issue 6035), and the process dies.
+        skip = x if self.shortcut is None else self.shortcut(branch[..., :: self.stride, :: self.stride])
         return self.conv2(F.relu(self.bn2(self.conv1(branch)))) + skip
 
 

@@ -39,8 +39,9 @@ def train(
     """Train a run to its end and return it.
 
     `method`: `fgsm`, `apart`, ..., or your own as `package.module:Name`; `preset`: a name or a TOML file, `digits` if
-    not given; `out`: the run's folder, `runs/METHOD` if not given; `settings`: over the preset, for example `epochs=10`, `epsilon=8/255`,
-    `model={"width": 32}`. Raises UserError for what cannot be used, Diverged if the loss is no longer finite.
+    not given; `out`: the run's folder, `runs/METHOD` if not given; `settings`: over the preset, for example
+    `epochs=10`, `epsilon=8/255`, `model={"width": 32}`. Raises UserError for what cannot be used, Diverged if the loss
+    is no longer finite.
 
     >>> run = co_probe.train("fgsm", epochs=30, seed=1, out="runs/fgsm-1")
     """
