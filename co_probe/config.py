@@ -96,7 +96,7 @@ class Config:
     @property
     def data_title(self) -> str:
         """What tables and figures call the data set: `data.title`, or its name (of a folder, without the way there)."""
-        return self.data.settings.get("title") or self.data.name.rstrip("/").rpartition("/")[2]
+        return self.data.settings.get("title") or self.data.name.rpartition(":")[2].rstrip("/").rpartition("/")[2]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""

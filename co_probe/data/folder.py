@@ -202,7 +202,7 @@ def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         counts = torch.zeros(256, dtype=torch.int64)
         for part in images[:, channel].split(4096):
             counts += torch.bincount(part.flatten(), minlength=256)
-        shares = counts / counts.sum()
+        shares = counts.double() / counts.sum()
         centre = (shares * levels).sum()
         mean.append(centre.item())
         std.append((shares * (levels - centre) ** 2).sum().sqrt().item() or 1.0)  # one colour only: leave it as it is
