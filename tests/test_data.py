@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from co_probe.config import Config
-from co_probe.data import DATA, folder
+from co_probe.data import DATA, downloads, folder
 from co_probe.errors import UserError
 
 RNG = np.random.RandomState(0)
@@ -79,6 +79,7 @@ def test_cifar_is_unpacked_checked_and_read(name, home, monkeypatch):
     assert data.test_y.tolist() == test_y and data.test_y.dtype == torch.int64
     assert data.classes == ("cat", "dog") and data.shape == (3, 32, 32)
     (home / "archive.tar.gz").unlink()
+    monkeypatch.setattr(downloads, "alone", lambda *_: pytest.fail("a shared folder may be read-only"))
     assert torch.equal(DATA.make(name).train_x, data.train_x), "unpacked once, it needs neither archive nor network"
 
 

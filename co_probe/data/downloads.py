@@ -1,8 +1,6 @@
 """CIFAR-10, CIFAR-100 and SVHN through torchvision: downloaded once, and checked by checksum at every use."""
 
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +39,7 @@ def svhn(*, root: str | None = None) -> Dataset:
 
     def part(split: str) -> tuple[Tensor, Tensor]:
         url, file, _ = SVHN.split_list[split]
-        loaded = _fetch("SVHN", partial(SVHN, folder, split, download=True), folder, file, url)
+        loaded = _fetch("SVHN", partial(SVHN, folder, split), folder, file, url)
         return torch.from_numpy(np.ascontiguousarray(loaded.data)), torch.from_numpy(loaded.labels)
 
     classes, mean, std = tuple("0123456789"), (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
@@ -53,7 +51,7 @@ def _cifar(name: str, root: str | None, mean: tuple[float, ...], std: tuple[floa
 
     source, folder, title = getattr(datasets, name), _folder(root), name.replace("R", "R-")
     train, test = (
-        _fetch(title, partial(source, folder, train=train, download=True), folder, source.filename, source.url)
+        _fetch(title, partial(source, folder, train=train), folder, source.filename, source.url)
         for train in (True, False)
     )
     return Dataset(*_channels_first(train), *_channels_first(test), tuple(train.classes), mean, std)
@@ -73,11 +71,18 @@ def _folder(root: str | None) -> Path:
     return folder
 
 
-def _fetch(title: str, load: Callable[[], Any], folder: Path, file: str, url: str) -> Any:
-    """One part of a data set. Raises UserError, saying which file goes where, if it is not to be had."""
+def _fetch(title: str, load: Callable[..., Any], folder: Path, file: str, url: str) -> Any:
+    """One part of a data set: what is there (the folder need not be writable), or downloaded.
+
+    Raises UserError, saying which file goes where, if it is not to be had.
+    """
     try:
-        with alone(folder / f".{file}.lock", f"downloading {title}"), redirect_stdout(sys.stderr):
-            return load()
+        return load(download=False)
+    except RuntimeError:  # not there, or not as published
+        pass
+    try:
+        with alone(folder / f".{file}.lock", f"downloading {title}"):
+            return load(download=True)
     except (OSError, RuntimeError, EOFError) as error:  # no network; no or another file than expected; a broken archive
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
