@@ -130,7 +130,7 @@ TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
 
 def _title(runs: Sequence[StoredRun]) -> str:
     """Data set and ε, where all runs agree on them, else nothing; of a single run, its name too."""
-    titles = {f"{run.config.data.name}, ε = {run.epsilon:.3g}" for run in runs}
+    titles = {f"{run.config.data_title}, ε = {run.epsilon:.3g}" for run in runs}
     if len(titles) > 1:
         return ""
     return titles.pop() if len(runs) > 1 else f"run {runs[0].name} on {titles.pop()}"

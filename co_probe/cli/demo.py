@@ -76,7 +76,7 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
         return
     config = runs[0].config
     print_table(
-        f"{config.data.name}, ε = {config.epsilon:.3g}, seed {config.seed}, after epoch {config.epochs}",
+        f"{config.data_title}, ε = {config.epsilon:.3g}, seed {config.seed}, after epoch {config.epochs}",
         ["method", "clean", "FGSM", "PGD-10", "gap (nats)", "strength", "onset", "seconds"],
         [_cells(row) for row in summary.to_dict("records")],
     )

@@ -22,7 +22,7 @@ COLUMNS = (
 )
 
 
-@click.command(epilog="METHOD is one of: " + ", ".join(METHODS) + ".")
+@click.command(epilog="METHOD is one of: " + ", ".join(METHODS) + "; or your own: package.module:Name.")
 @click.argument("method")
 @click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/METHOD]")
@@ -64,7 +64,7 @@ def run(
     from co_probe.training.loop import epochs as train_epochs
     from co_probe.training.train import settle
 
-    folder = out or Path("runs") / method
+    folder = out or Path("runs") / method.rpartition(":")[2]
     given = {"epochs": epochs, "epsilon": epsilon, "seed": seed}
     overrides = [{key: value} for key, value in given.items() if value is not None]
     overrides += [parse_assignment(text) for text in assignments]

@@ -52,7 +52,7 @@ def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
             [
                 run.name,
                 run.config.method.name,
-                run.config.data.name,
+                run.config.data_title,
                 f"{run.epsilon:.4g}",
                 str(run.config.seed),
                 f"{len(run.epochs)}/{run.planned}",
@@ -80,7 +80,7 @@ def _print_run(run: "StoredRun") -> None:
             ]
         )
     config = run.config
-    title = f"{run.name}: {config.method.name} on {config.data.name}, ε = {run.epsilon:.4g}, seed {config.seed}"
+    title = f"{run.name}: {config.method.name} on {config.data_title}, ε = {run.epsilon:.4g}, seed {config.seed}"
     header = ["epoch", "train loss", "train", "clean", "FGSM", "own attack", "PGD-10", "gap (nats)"]
     print_table(title, header, rows)
     click.echo(f"Verdict: {verdict(run)}.")

@@ -176,7 +176,7 @@ class APART(APARTSimple):
         taps = find_taps(model)
         if not taps:
             raise ValueError(
-                f"{type(model).__name__} has no residual block (a module with children conv1 and conv2): "
-                "use apart-simple"
+                "the model has no residual block whose branch begins with a convolution (conv1, say), so there is "
+                "nothing inside it to perturb: use apart-simple"
             )
         return taps

@@ -60,7 +60,8 @@ class Method:
 
     A new method is one file with a subclass: an `attack` is enough for those that train on its perturbations, or a
     `perturb`; others define their own `step`.
-    `epsilon`: L∞ bound in pixel units. `batchnorm`: what BatchNorm does in the passes that make the perturbation: it
+    `epsilon`: L∞ bound in pixel units; while ε warms up the loop sets it before each step, so read it when it is used,
+    and keep nothing that was made from it. `batchnorm`: what BatchNorm does in the passes that make the perturbation: it
     uses batch statistics and moves the running ones, as in the pass that updates the weights (`both`); it uses batch
     statistics and moves nothing (`update`); or it uses the running ones, as in eval mode (`eval`). A method's default
     is what its authors' code does. `replays`: optimizer steps on every batch, one call of `step` each.
@@ -70,12 +71,14 @@ class Method:
     batchnorm: str = field(default="both", kw_only=True)
     replays = 1  # not a setting, unless a method makes it one
 
-    # What `perturb` comes down to, where that is an attack without state; no setting, so subclasses make it.
-    attack: Attack | None = field(default=None, init=False)
-
     def __post_init__(self):
         if self.batchnorm not in ("both", "update", "eval"):
             raise ValueError(f"batchnorm must be 'both', 'update' or 'eval', not {self.batchnorm!r}")
+
+    @property
+    def attack(self) -> Attack | None:
+        """What `perturb` comes down to, where that is an attack without state."""
+        return None
 
     def setup(self, model: nn.Module, task: Task) -> None:
         """Allocate state before the first step of a run."""

@@ -13,6 +13,6 @@ class FGSM(Method):
     Source: Goodfellow et al. (2015), section 6; the FGSM rows of arXiv 2010.08034.
     """
 
-    def __post_init__(self):
-        super().__post_init__()
-        self.attack = attacks.FGSM(epsilon=self.epsilon)
+    @property
+    def attack(self) -> attacks.FGSM:
+        return attacks.FGSM(epsilon=self.epsilon)

@@ -31,7 +31,10 @@ class Free(Method):
         super().__post_init__()
         if self.replays < 1:
             raise ValueError(f"replays must be at least 1, not {self.replays}")
-        self.attack = attacks.FGSM(epsilon=self.epsilon)
+
+    @property
+    def attack(self) -> attacks.FGSM:
+        return attacks.FGSM(epsilon=self.epsilon)
 
     def setup(self, model: nn.Module, task: Task) -> None:
         self.delta = torch.zeros(0, *task.shape, device=task.device)

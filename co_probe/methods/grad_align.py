@@ -11,6 +11,8 @@ from co_probe.methods.base import Batch, Method, StepResult
 from co_probe.methods.fgsm import FGSM
 from co_probe.methods.fgsm_rs import FGSMRS
 
+BASES: dict[str, type[Method]] = {"fgsm": FGSM, "fgsm-rs": FGSMRS}
+
 
 @dataclass(eq=False, kw_only=True)
 class GradAlign(Method):
@@ -31,13 +33,19 @@ class GradAlign(Method):
 
     def __post_init__(self):
         super().__post_init__()
-        bases = {"fgsm": FGSM, "fgsm-rs": FGSMRS}
-        if self.base not in bases:
-            raise ValueError(f"base must be one of {', '.join(bases)}, not {self.base!r}")
+        if self.base not in BASES:
+            raise ValueError(f"base must be one of {', '.join(BASES)}, not {self.base!r}")
         if self.penalty < 0:
             raise ValueError(f"penalty must not be negative, not {self.penalty:g}")
-        self.generator: Method = bases[self.base](self.epsilon)
-        self.attack = self.generator.attack
+
+    @property
+    def generator(self) -> Method:
+        """The method whose perturbation is trained on."""
+        return BASES[self.base](self.epsilon)
+
+    @property
+    def attack(self) -> attacks.Attack | None:
+        return self.generator.attack
 
     def perturb(
         self,

@@ -18,4 +18,8 @@ class PGD(Method):
 
     def __post_init__(self):
         super().__post_init__()
-        self.attack = attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size)
+        _ = self.attack  # raises for a setting out of range
+
+    @property
+    def attack(self) -> attacks.PGD:
+        return attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size)

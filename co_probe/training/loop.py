@@ -16,7 +16,7 @@ from co_probe.data.dataset import to_unit
 from co_probe.errors import Diverged, UserError
 from co_probe.methods.base import Batch, Method, Task
 from co_probe.rng import derive_seed, make_rng
-from co_probe.schedules import SCHEDULES
+from co_probe.schedules import SCHEDULES, warmup
 from co_probe.store import RunWriter
 from co_probe.training.metrics import measure
 from co_probe.training.state import arrays, draw_indices, environment, momenta, restore
@@ -74,6 +74,7 @@ def epochs(
         probe_test, probe_train = (torch.from_numpy(writer.probe_set[split]) for split in ("test", "train"))
         test_x, test_y = to_unit(data.test_x[probe_test]).to(target), data.test_y[probe_test].to(target)
 
+        rising = round(config.epsilon_warmup * steps)  # steps until ε is what it is to be
         for epoch in range(writer.last + 1, last_epoch + 1):
             started = time.perf_counter()
             rng = make_rng(target, seed, "epoch", epoch)
@@ -88,6 +89,7 @@ def epochs(
                 for replay in range(method.replays):
                     step = (epoch - 1) * steps + number * method.replays + replay
                     rate = schedule(step / (steps * last_epoch))
+                    method.epsilon = config.epsilon * warmup(step + 1, rising)
                     batch = Batch(x, y, view, rate, rng)
                     loss_here, right = train_step(model, method, optimizer, batch, config.optimizer.learning_rate)
                     loss += loss_here * len(index)
@@ -101,6 +103,7 @@ def epochs(
                 "train_accuracy": correct.item() / (count * method.replays),
                 "seconds": time.perf_counter() - started,
             }
+            method.epsilon = config.epsilon
             if math.isfinite(metrics["train_loss"]):
                 metrics |= measure(model, method, test_x, test_y, seed)
             # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
