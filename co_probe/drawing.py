@@ -133,4 +133,4 @@ def _title(runs: Sequence[StoredRun]) -> str:
     titles = {f"{run.config.data_title}, ε = {run.epsilon:.3g}" for run in runs}
     if len(titles) > 1:
         return ""
-    return titles.pop() if len(runs) > 1 else f"run {runs[0].name} on {titles.pop()}"
+    return titles.pop() if len(runs) > 1 else f"{titles.pop()} (run {runs[0].name})"

@@ -490,18 +490,26 @@ def test_perturb_stays_in_bounds_and_leaves_the_weights_alone(name, settings):
         assert delta.any()
 
 
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv2(self.conv1(x).relu())
+
+
 class Residual(nn.Module):
     """The smallest model that APART can perturb from inside."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.block = nn.Module()
-        self.block.conv1, self.block.conv2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1)
+        self.block = Block()
         self.linear = nn.Linear(36, 3)
 
     def forward(self, x):
-        return self.linear((x + self.block.conv2(self.block.conv1(x).relu())).flatten(1))
+        return self.linear(self.block(x).flatten(1))
 
 
 @pytest.mark.parametrize(
