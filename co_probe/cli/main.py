@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from co_probe.cli.demo import demo
+from co_probe.cli.eval import evaluate
 from co_probe.cli.export import export
 from co_probe.cli.gap import gap
 from co_probe.cli.pack import pack
@@ -13,6 +14,7 @@ from co_probe.cli.plot import plot
 from co_probe.cli.run import run
 from co_probe.cli.show import show
 from co_probe.cli.strength import strength
+from co_probe.cli.sweep import sweep
 from co_probe.errors import CoProbeError
 
 
@@ -26,7 +28,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (demo, export, gap, pack, plot, run, show, strength):
+for command in (demo, evaluate, export, gap, pack, plot, run, show, strength, sweep):
     cli.add_command(command)
 
 
