@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from co_probe.drawing import draw as draw
+    from co_probe.grid import sweep as sweep
     from co_probe.probes.eval import evaluate as evaluate
     from co_probe.probes.gap import gap as gap
     from co_probe.probes.strength import strength as strength
     from co_probe.runs import Run as Run
     from co_probe.runs import open_run as open_run
-    from co_probe.sweep import sweep as sweep
     from co_probe.training.train import train as train
 
 _HOMES = {
@@ -24,7 +24,7 @@ _HOMES = {
     "gap": "co_probe.probes.gap",
     "open_run": "co_probe.runs",
     "strength": "co_probe.probes.strength",
-    "sweep": "co_probe.sweep",
+    "sweep": "co_probe.grid",
     "train": "co_probe.training.train",
 }
 

@@ -46,8 +46,8 @@ def sweep(
     a cell that fails is reported and the others are done (exit code 1). All commands take the runs as --runs FOLDER.
     """
     from co_probe.config import merge, parse_assignment
-    from co_probe.sweep import Grid, is_complete, split
-    from co_probe.sweep import sweep as train
+    from co_probe.grid import Grid, is_complete, split
+    from co_probe.grid import sweep as train
 
     given: dict[str, Any] = {"methods": methods and split(methods, str), "preset": preset}
     given |= {"epsilons": epsilons and split(epsilons, str), "seeds": seeds and split(seeds, int)}

@@ -195,6 +195,10 @@ def _read(run: Run, epoch: int) -> dict[tuple[str, str, int, int], Tensor]:
 def _add(run: Run, table: str, rows: pd.DataFrame, key: list[str]) -> None:
     """Put `rows` into a stored table, in place of those with the same key. What is there already is not written."""
     old = run.frame(table)
-    merged = pd.concat([old, rows], ignore_index=True).drop_duplicates(key, keep="last", ignore_index=True)
-    if len(rows) and not merged.equals(old):
-        run.save_frame(table, merged)
+    merged = pd.concat([old, rows], ignore_index=True).drop_duplicates(key, keep="last") if len(rows) else old
+    if len(merged) and not (len(old) and _in_order(merged, key).equals(_in_order(old, key))):
+        run.save_frame(table, merged.reset_index(drop=True))
+
+
+def _in_order(frame: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    return frame.sort_values(key, ignore_index=True)
