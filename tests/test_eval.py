@@ -52,7 +52,14 @@ def run_to_the_end(attack: PGD, model, x, y, source) -> torch.Tensor:
     return stands
 
 
-@pytest.mark.parametrize("attack", [PGD(epsilon=0.06, steps=7, restarts=3), CW(epsilon=0.06, steps=9)])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(epsilon=0.06, steps=7, restarts=3),
+        PGD(epsilon=0.3, steps=1, step_size=1e-3, restarts=4),  # who is broken hangs on the draw of the starts
+        CW(epsilon=0.06, steps=9),
+    ],
+)
 def test_stopping_at_the_first_broken_point_gives_what_running_to_the_end_gives(attack):
     model, x, y = classifier()
     expected = run_to_the_end(attack, model, x, y, rng())
@@ -84,6 +91,7 @@ def test_what_one_attack_breaks_another_that_covers_it_breaks_too():
     model, x, y = classifier()
     short, long = PGD(epsilon=0.05, steps=5), PGD(epsilon=0.05, steps=12, restarts=2)
     assert long.covers(short) and long.covers(Clean()) and not short.covers(long)
+    assert not PGD(epsilon=0.05, steps=12).covers(long)
     assert not long.covers(FGSM(epsilon=0.05)) and not long.covers(CW(epsilon=0.05, steps=5))
     assert not long.covers(PGD(epsilon=0.04, steps=5)) and not long.covers(PGD(epsilon=0.05, steps=5, step_size=0.01))
     assert AutoAttack(epsilon=0.05).covers(Clean()) and not AutoAttack(epsilon=0.05).covers(short)

@@ -63,7 +63,7 @@ class AutoAttack(Attack):
         if classes < 4:
             raise UserError(f"AutoAttack needs at least 4 classes, and this model has {classes}: leave 'aa' out")
         with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), _frozen(model), _tracing():
-            adversary = _package().AutoAttack(_Contiguous(model), eps=self.epsilon, device=x.device, seed=seed)
+            adversary = _package().AutoAttack(model, eps=self.epsilon, device=x.device, seed=seed)
             for part in (adversary.apgd_targeted, adversary.fab):
                 part.n_target_classes = min(TARGETS, classes - 1)
             # It reshapes images by `view`, which takes no channels-last layout.
@@ -76,20 +76,6 @@ def _package() -> Any:
     except ImportError:
         raise UserError('AutoAttack needs another package: pip install "co-probe[autoattack]"') from None
     return pyautoattack
-
-
-class _Contiguous(nn.Module):
-    """The model, with input gradients in the layout that AutoAttack's `view` takes."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad:
-            x = x.view_as(x)
-            x.register_hook(Tensor.contiguous)
-        return self.model(x)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> Any:
         click.secho(f"Error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted. Finished epochs are safe; `co-probe run ... --resume` goes on.", err=True)
+        click.echo("\nInterrupted. What is finished is safe; the same command (run: with --resume) goes on.", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
