@@ -14,6 +14,7 @@ from co_probe.plots.style import paper_style
 from co_probe.store import StoredRun
 
 Progress = Callable[[str, int, int], None]
+TRADE_OFF = ("clean", "pgd20")  # the attacks of Figure 4's axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,10 @@ def objection(kind: str, run: StoredRun, request: Request) -> str | None:
 
 
 def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, title: str | None = None) -> Figure:
-    """The figure `kind` of `runs`; a gap that was not measured before is measured first.
+    """The figure `kind` of `runs`; a gap or an evaluation that was not measured before is measured first.
 
-    `title`: data set and ε, if it is None and all runs agree on them. Raises UserError for an unknown kind, or the
-    `objection` of a run.
+    `title`: data set and ε, as far as all runs agree on them, if it is None. Raises UserError for an unknown kind, or
+    the `objection` of a run.
 
     >>> co_probe.draw("gap", [co_probe.open_run("runs/fgsm")]).savefig("gap.png")
     """
@@ -119,7 +120,28 @@ def _perturbations(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
     return perturbations(Run(runs[0].path), generator=request.generator)
 
 
+def _eval_rows(run: StoredRun) -> pd.DataFrame:
+    """Clean and PGD-20 accuracy of the run's best epoch, each on as many images as it was ever measured on."""
+    frame = run.frame("eval")
+    if not len(frame):
+        return frame
+    frame = frame[(frame["epoch"] == run.best_epoch) & frame["attack"].isin(TRADE_OFF)]
+    return frame.sort_values("n", kind="stable").drop_duplicates("attack", keep="last")
+
+
+def _eval(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    """The evaluation's table, measured on all test images where it is not stored; torch is needed only then."""
+    tables = [_eval_rows(run) for run in runs]
+    if missing := [run.path for run, rows in zip(runs, tables, strict=True) if len(rows) < len(TRADE_OFF)]:
+        from co_probe.probes.eval import evaluate
+
+        evaluate(missing, TRADE_OFF, device=request.device, progress=request.progress)
+        tables = [_eval_rows(run) for run in runs]
+    return pd.concat(tables, ignore_index=True)
+
+
 TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
+    "eval": _eval,
     "gap": _gap,
     "metrics": _stored("metrics"),
     "perturbations": _perturbations,
@@ -129,8 +151,8 @@ TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
 
 
 def _title(runs: Sequence[StoredRun]) -> str:
-    """Data set and ε, where all runs agree on them, else nothing; of a single run, its name too."""
+    """Data set and ε, or the data set alone, where all runs agree on them; of a single run, its name too."""
+    names = {run.config.data_title for run in runs}
     titles = {f"{run.config.data_title}, ε = {run.epsilon:.3g}" for run in runs}
-    if len(titles) > 1:
-        return ""
-    return titles.pop() if len(runs) > 1 else f"{titles.pop()} (run {runs[0].name})"
+    title = (titles if len(titles) == 1 else names).pop() if len(names) == 1 else ""
+    return title if len(runs) > 1 else f"{title} (run {runs[0].name})"

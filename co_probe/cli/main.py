@@ -7,6 +7,7 @@ import click
 
 from co_probe import plugins
 from co_probe.cli.demo import demo
+from co_probe.cli.eval import evaluate
 from co_probe.cli.export import export
 from co_probe.cli.gap import gap
 from co_probe.cli.pack import pack
@@ -15,6 +16,7 @@ from co_probe.cli.preset import preset
 from co_probe.cli.run import run
 from co_probe.cli.show import show
 from co_probe.cli.strength import strength
+from co_probe.cli.sweep import sweep
 from co_probe.errors import CoProbeError
 
 
@@ -36,7 +38,7 @@ def cli(debug: bool, allow: tuple[str, ...]) -> None:
         plugins.allow(name)
 
 
-for command in (demo, export, gap, pack, plot, preset, run, show, strength):
+for command in (demo, evaluate, export, gap, pack, plot, preset, run, show, strength, sweep):
     cli.add_command(command)
 
 
@@ -57,7 +59,7 @@ def main(arguments: list[str] | None = None) -> Any:
         click.secho(f"Error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted. Finished epochs are safe; `co-probe run ... --resume` goes on.", err=True)
+        click.echo("\nInterrupted. What is finished is safe; the same command (run: with --resume) goes on.", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)

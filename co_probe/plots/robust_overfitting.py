@@ -3,7 +3,8 @@
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from co_probe.plots.gap import attack_label, gap
+from co_probe.labels import attack_label
+from co_probe.plots.gap import gap
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
 from co_probe.plots.style import method_style, panels

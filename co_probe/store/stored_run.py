@@ -86,6 +86,14 @@ class StoredRun:
             raise UserError(f"{self.name} has no finished epoch yet")
         return self.epochs[-1]
 
+    @property
+    def best_epoch(self) -> int:
+        """The finished epoch of the best PGD-10 accuracy on the probe set, the first of several.
+
+        Raises UserError if none is finished.
+        """
+        return max([self.last_epoch, *self.epochs], key=lambda epoch: (self.metrics(epoch)["pgd10"], -epoch))
+
     def weights(self, epoch: int) -> dict[str, np.ndarray]:
         """Parameters and buffers after `epoch`, checksums verified. Raises UserError if the run has no such epoch."""
         return self._read(epoch, "model")
