@@ -132,6 +132,8 @@ class StoredRun:
         """The first epoch of catastrophic overfitting, or None (`co_probe.statistics.onset` states the rule)."""
         epochs = self.epochs
         metrics = [self.metrics(epoch) for epoch in epochs]
+        if all(m["own"] == m["clean"] for m in metrics):
+            return None  # no training attack to overfit to: clean training never was robust
         index = onset([m["pgd10"] for m in metrics], [m["own"] for m in metrics])
         return None if index is None else epochs[index]
 
