@@ -50,7 +50,7 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         nonlocal last
         if done == total or time.monotonic() - last > 15:
             last = time.monotonic()
-            click.echo(f"{what}: {done}/{total} ({label})", err=True)
+            click.echo(f"{what}: {done}/{total}" + (f" ({label})" if label else ""), err=True)
 
     yield plain
 
