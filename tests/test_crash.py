@@ -1,5 +1,6 @@
 """kill -9 at any moment costs at most the epoch being trained, and changes nothing of what comes out in the end."""
 
+import os
 import shutil
 import signal
 import time
@@ -18,6 +19,12 @@ from co_probe.store import StoredRun
 from co_probe.training import loop
 
 KILLED = -signal.SIGKILL
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """What is killed here is a process, not the machine: that takes nothing from the kernel."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def finished_epochs(path: Path) -> dict[str, bytes]:
@@ -48,7 +55,7 @@ def learned(path: Path) -> dict:
 
 
 def test_killed_at_every_call_that_changes_the_disk(tmp_path):
-    settings = tiny_config("fgsm", epochs=3).to_dict()
+    settings = tiny_config("fgsm", epochs=2).to_dict()
     children.write_run(tmp_path / "whole", settings)
     whole, call, path = files(tmp_path / "whole"), 0, tmp_path / "run"
     seen = set()
@@ -65,7 +72,7 @@ def test_killed_at_every_call_that_changes_the_disk(tmp_path):
         after = files(path)
         assert {name: after[name] for name in kept} == kept
         assert after == whole  # nothing is left of the crash: no lock, no partial file, no old resume file
-    assert call > 40 and seen == {0, 1, 2, 3}
+    assert call > 40 and seen == {0, 1, 2}
 
 
 def test_killed_while_it_goes_on(tmp_path):
@@ -120,7 +127,7 @@ def test_killed_at_random_moments_of_training(method, tmp_path):
         assert {name: now.get(name) for name in kept} == kept
         kept.update(now)
 
-    for turn in range(14):
+    for turn in range(12):
         if turn % 2:
             code = children.run(children.train_until, int(rng.integers(1, 60)), path, settings)
         else:
