@@ -1,0 +1,106 @@
+"""Processes of their own for tests, cheap ones, and a fuse that kills them at a chosen call to the disk.
+
+They are forked from a server that has imported what they need and has done nothing with it; they import this file,
+which therefore imports little itself.
+"""
+
+import io
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
+    [
+        "pandas",
+        "sklearn.datasets",
+        "torch._dynamo",  # a torch optimizer imports it
+        "co_probe.data.digits",
+        "co_probe.methods.apart",
+        "co_probe.methods.fgsm",
+        "co_probe.models.preact_resnet",
+        "co_probe.training.loop",
+    ]
+)
+
+
+def run(work, *args, patience: float | None = None) -> int:
+    """The exit code of `work(*args)` in a process of its own, which is killed after `patience` seconds."""
+    process = context.Process(target=work, args=args)
+    process.start()
+    process.join(patience)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def kill_myself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(call: int) -> None:
+    """From now on, kill this process (-9) at its `call`-th call that changes the disk; a write is half done by then."""
+    from co_probe.store import atomic
+
+    left = call
+
+    def due() -> bool:
+        nonlocal left
+        left -= 1
+        return left == 0
+
+    def fused(function):
+        def wrapped(*args, **options):
+            if due():
+                kill_myself()
+            return function(*args, **options)
+
+        return wrapped
+
+    class HalfWritten(io.FileIO):
+        def write(self, content) -> int:
+            if due():
+                super().write(content[: len(content) // 2])
+                kill_myself()
+            return super().write(content)
+
+    os.fsync = lambda handle: None  # counted, but not waited for: kill -9 takes nothing from the kernel
+    for name in ("fsync", "ftruncate", "mkdir", "pwrite", "replace", "unlink"):
+        setattr(os, name, fused(getattr(os, name)))
+    atomic.open = lambda path, mode, **_: HalfWritten(path, mode)
+
+
+def write_run(path: Path, settings: Mapping[str, Any], **options: bool) -> None:
+    """A run without training: what it learns after an epoch follows from the epoch before and the seed."""
+    from co_probe.config import Config
+    from co_probe.store import RunWriter
+
+    config = Config.from_dict(settings)
+    with RunWriter(path, config, {"test": np.arange(9), "train": np.arange(7)}, {"python": "3"}, **options) as writer:
+        state = writer.resume_state()["state"] if 0 < writer.last < config.epochs else np.full(50, config.seed + 0.5)
+        for epoch in range(writer.last + 1, config.epochs + 1):
+            state = 3.9 * state * (1 - state / 4) + np.arange(50) / 100
+            checkpoint = {"model": {"w": state}, "metrics": {"clean": float(state[0])}, "method": {}, "images": {}}
+            writer.commit(epoch, checkpoint, {"state": state} if epoch < config.epochs else None)
+
+
+def write_run_until(call: int, path: Path, settings: Mapping[str, Any], options: Mapping[str, bool]) -> None:
+    """`write_run`, killed at its `call`-th call that changes the disk."""
+    arm(call)
+    write_run(path, settings, **options)
+
+
+def train_until(call: int, path: Path, settings: Mapping[str, Any]) -> None:
+    """Train a run to its end or go on with it; killed at its `call`-th call that changes the disk, if that is not 0."""
+    import torch
+
+    from co_probe.training.pool import run_cell
+
+    torch.set_num_threads(1)
+    arm(call)
+    run_cell(settings, str(path), device="cpu")

@@ -1,0 +1,229 @@
+"""kill -9 at any moment costs at most the epoch being trained, and changes nothing of what comes out in the end."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import children
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import tiny_config
+
+from co_probe.cli.main import cli, main
+from co_probe.errors import Diverged, UserError
+from co_probe.store import StoredRun
+from co_probe.training import loop
+
+KILLED = -signal.SIGKILL
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """What is killed here is a process, not the machine: that takes nothing from the kernel."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+def finished_epochs(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in path.glob("epoch-*.h5")}
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in path.iterdir()}
+
+
+def bits(value) -> object:
+    """Equal only if every bit is."""
+    if isinstance(value, dict):
+        return {key: bits(inner) for key, inner in value.items()}
+    return (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else repr(value)
+
+
+def learned(path: Path) -> dict:
+    """All that training left in a run, epoch by epoch, but for the seconds that it took."""
+    run = StoredRun(path)
+    epochs = {epoch: run.read_epoch(epoch) for epoch in run.epochs}
+    for content in epochs.values():
+        content["metrics"].pop("seconds", None)
+    return bits(epochs)
+
+
+# -- killed inside a write -------------------------------------------------------------------------------------------
+
+
+def test_killed_at_every_call_that_changes_the_disk(tmp_path):
+    settings = tiny_config("fgsm", epochs=2).to_dict()
+    children.write_run(tmp_path / "whole", settings)
+    whole, call, path = files(tmp_path / "whole"), 0, tmp_path / "run"
+    seen = set()
+    while True:
+        call += 1
+        shutil.rmtree(path, ignore_errors=True)
+        code = children.run(children.write_run_until, call, path, settings, {})
+        if code == 0:
+            break
+        assert code == KILLED
+        kept = finished_epochs(path) if path.exists() else {}
+        seen.add(len(kept))
+        children.write_run(path, settings, resume=True)
+        after = files(path)
+        assert {name: after[name] for name in kept} == kept
+        assert after == whole  # nothing is left of the crash: no lock, no partial file, no old resume file
+    assert call > 40 and seen == {0, 1, 2}
+
+
+def test_killed_while_it_goes_on(tmp_path):
+    settings = tiny_config("fgsm", epochs=3).to_dict()
+    children.write_run(tmp_path / "whole", settings)
+    half = tmp_path / "half"
+    assert children.run(children.write_run_until, 35, half, settings, {}) == KILLED
+    assert len(finished_epochs(half)) == 1
+    whole, call, path, code = files(tmp_path / "whole"), 0, tmp_path / "run", KILLED
+    while code == KILLED:
+        call += 1
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(half, path)
+        code = children.run(children.write_run_until, call, path, settings, {"resume": True})
+        children.write_run(path, settings, resume=True)
+        assert files(path) == whole
+    assert code == 0 and call > 20
+
+
+def test_killed_while_it_overwrites_leaves_no_mixture_of_two_runs(tmp_path):
+    old, new = (tiny_config("fgsm", epochs=2, seed=seed).to_dict() for seed in (0, 1))
+    children.write_run(tmp_path / "old", old)
+    children.write_run(tmp_path / "new", new)
+    call, path, code = 0, tmp_path / "run", KILLED
+    while code == KILLED:
+        call += 1
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(tmp_path / "old", path)
+        (path / "results.h5").write_bytes(b"measured of the old run")
+        code = children.run(children.write_run_until, call, path, new, {"overwrite": True})
+        try:
+            children.write_run(path, new, resume=True)
+        except UserError:  # it is the old run still, or a part of it
+            children.write_run(path, new, overwrite=True)
+        assert files(path) == files(tmp_path / "new")
+    assert code == 0 and call > 15
+
+
+# -- killed at any moment of training --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["apart", "fgsm"])
+def test_killed_at_random_moments_of_training(method, tmp_path):
+    settings = tiny_config(method, batch_size=512, probe={"test": 20, "train": 20}).to_dict()
+    started = time.monotonic()
+    assert children.run(children.train_until, 0, tmp_path / "whole", settings) == 0
+    duration = time.monotonic() - started
+    whole, rng, path, kept = learned(tmp_path / "whole"), np.random.default_rng(0), tmp_path / "run-0", {}
+
+    def check() -> None:
+        now = finished_epochs(path)
+        assert {name: now.get(name) for name in kept} == kept
+        kept.update(now)
+
+    for turn in range(12):
+        if turn % 2:
+            code = children.run(children.train_until, int(rng.integers(1, 60)), path, settings)
+        else:
+            code = children.run(children.train_until, 0, path, settings, patience=rng.uniform(0, duration))
+        assert code in (0, KILLED)
+        check()
+        if code == 0:
+            assert learned(path) == whole
+            path, kept = tmp_path / f"run-{turn + 1}", {}
+    assert children.run(children.train_until, 0, path, settings) == 0
+    check()
+    assert learned(path) == whole
+    assert sorted(files(path)) == sorted(files(tmp_path / "whole"))
+
+
+# -- a loss that is no number ----------------------------------------------------------------------------------------
+
+
+def train(path: Path, **options) -> list[dict[str, float]]:
+    return list(loop.epochs(tiny_config("fgsm"), path, device="cpu", **options))
+
+
+@pytest.mark.parametrize("broken", ["loss", "weights"])
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_good_epochs(broken, tmp_path, monkeypatch):
+    train(tmp_path / "whole")
+    real, steps = loop.train_step, 6  # an epoch of tiny_config: 1297 images in batches of 256
+    taken = 0
+
+    def breaks(model, *args):
+        nonlocal taken
+        taken += 1
+        loss, correct = real(model, *args)
+        if taken == 2 * steps:  # the last step of epoch 2
+            if broken == "loss":
+                return loss * float("nan"), correct
+            with torch.no_grad():
+                model.linear.weight.fill_(float("nan"))
+        return loss, correct
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_step", breaks)
+        with pytest.raises(Diverged, match="no longer a finite number in epoch 2"):
+            train(tmp_path / "run")
+    assert taken == 2 * steps
+    assert sorted(files(tmp_path / "run")) == ["epoch-0001.h5", "resume-0001.h5", "run.h5"]
+    assert learned(tmp_path / "run") == {1: learned(tmp_path / "whole")[1]}
+    train(tmp_path / "run", resume=True)  # whatever it was is gone
+    assert learned(tmp_path / "run") == learned(tmp_path / "whole")
+
+
+SMALL = "--epochs 2 --set batch_size=256 --set probe.test=20 --set model.width=4 --set data.size=8 --device cpu"
+
+
+def test_the_command_line_says_that_a_run_diverged_and_exits_with_1(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["run", "fgsm", "--out", str(tmp_path / "run"), "--set", "optimizer.learning_rate=1e10", *SMALL.split()])
+    assert exit.value.code == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "no longer a finite number in epoch 1" in error
+
+
+# -- going on --------------------------------------------------------------------------------------------------------
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(cli, [*arguments, *SMALL.split()])
+
+
+def test_resume_starts_goes_on_and_has_nothing_to_do(tmp_path):
+    out = tmp_path / "run"
+    started = invoke("run", "fgsm", "--out", str(out), "--resume")
+    assert started.exit_code == 0 and "  2/2 " in started.output
+    whole = files(out)
+    again = invoke("run", "fgsm", "--out", str(out), "--resume")
+    assert again.exit_code == 0 and "is complete: all 2 epochs were trained before" in again.output
+    assert files(out) == whole
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (["--seed", "1"], "seed is 0, not 1"),
+        (["--epsilon", "8/255"], "epsilon is 0.14"),
+        (["--set", "method.batchnorm=update"], "method is"),
+        (["--set", "optimizer.momentum=0.5"], "optimizer is"),
+        (["--preset", "digits", "--epochs", "7"], "epochs is 3, not 7"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused(runs, changed, words):
+    before = files(runs / "fgsm")
+    result = CliRunner().invoke(cli, ["run", "fgsm", "--out", str(runs / "fgsm"), "--resume", *changed])
+    assert isinstance(result.exception, UserError)
+    assert "was trained with other settings" in str(result.exception) and words in str(result.exception)
+    assert files(runs / "fgsm") == before
+
+
+def test_resuming_another_method_is_refused(runs):
+    result = CliRunner().invoke(cli, ["run", "apart", "--out", str(runs / "fgsm"), "--resume"])
+    assert isinstance(result.exception, UserError) and "is a run of fgsm, not of apart" in str(result.exception)
