@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -19,10 +20,21 @@ Row = dict[str, Any]  # quantity, value, low, high, n: one number of a tidy tabl
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A method after an epoch: `model` in eval mode, and `method` with what it had learned."""
+    """A run after an epoch, on a device; what is asked for is loaded."""
 
-    model: nn.Module
-    method: Method
+    run: Run
+    epoch: int
+    device: torch.device
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network, in eval mode."""
+        return self.run.load_model(self.epoch, self.device)
+
+    @cached_property
+    def method(self) -> Method:
+        """The method, with what it had learned."""
+        return self.run.generator(self.epoch)
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,7 @@ class _Table:
         if self.probe.split == "train" and (kept := self.run.image_state(epoch)) is not None:
             state = torch.from_numpy(kept).to(device)
             images = ProbeSet(images.x, images.y, images.epsilon, images.seed, state)
-        checkpoint = Checkpoint(self.run.load_model(epoch, device), self.run.generator(epoch))
-        return self.probe.measure(checkpoint, images)
+        return self.probe.measure(Checkpoint(self.run, epoch, device), images)
 
     def _labelled(self, epoch: int, rows: list[Row]) -> list[dict[str, Any]]:
         labels = self.run.labels(epoch, self.probe.name) | self.probe.parameters()
