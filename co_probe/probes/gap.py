@@ -36,7 +36,8 @@ class Gap(Probe):
             metrics = checkpoint.run.frame("metrics").query("epoch == @checkpoint.epoch").set_index("quantity")
             names = {"gap": "gap", "accuracy": "pgd10"}
             columns = ["value", "low", "high", "n"]
-            return [{"quantity": new, **metrics.loc[old, columns].to_dict()} for new, old in names.items()]
+            rows = metrics.loc[list(names.values()), columns].to_dict("records")
+            return [{"quantity": quantity, **row} for quantity, row in zip(names, rows, strict=True)]
         strong = images.outcome(checkpoint.model, images.perturb(checkpoint, self.against))
         own = images.outcome(checkpoint.model, images.perturb(checkpoint, self.generator))
         gap, low, high = mean_interval((strong.loss - own.loss).cpu().numpy())
