@@ -346,8 +346,19 @@ def test_tables_of_two_processes_are_both_kept(run):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert run.probes() == ["gap", "strength"]
-    assert all(run.frame(name)["value"].tolist() == [19] for name in run.probes())
+    assert run.probes() == ["common", "gap", "strength"]
+    for name in ("gap", "strength"):
+        common = run.frame("common")
+        assert run.frame(name)["value"].tolist() == [9]
+        assert common[common["by"] == name]["epoch"].tolist() == list(range(10))
+
+
+def test_what_is_measured_again_replaces_what_was(run):
+    run.add_rows("gap", pd.DataFrame({"against": ["pgd10"] * 2, "epoch": [1, 2], "value": [0.1, 0.2], "n": [5, 5]}))
+    run.add_rows("gap", pd.DataFrame({"against": ["pgd20"], "epoch": [2], "value": [0.3], "n": [5]}))
+    frame = run.add_rows("gap", pd.DataFrame({"against": ["pgd10"], "epoch": [2], "value": [0.4], "n": [6]}))
+    assert frame["value"].tolist() == [0.1, 0.3, 0.4]
+    pd.testing.assert_frame_equal(run.frame("gap").drop(columns="run"), frame, check_dtype=False)
 
 
 # -- somebody else's run is data -------------------------------------------------------------------------------------
