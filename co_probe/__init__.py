@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from co_probe.drawing import draw as draw
+    from co_probe.grid import sweep as sweep
+    from co_probe.plugins import allow as allow
+    from co_probe.probes.eval import evaluate as evaluate
     from co_probe.probes.gap import gap as gap
     from co_probe.probes.strength import strength as strength
     from co_probe.runs import Run as Run
@@ -17,14 +20,17 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Run": "co_probe.runs",
+    "allow": "co_probe.plugins",
     "draw": "co_probe.drawing",
+    "evaluate": "co_probe.probes.eval",
     "gap": "co_probe.probes.gap",
     "open_run": "co_probe.runs",
     "strength": "co_probe.probes.strength",
+    "sweep": "co_probe.grid",
     "train": "co_probe.training.train",
 }
 
-__all__ = ["Run", "draw", "gap", "open_run", "strength", "train"]
+__all__ = ["Run", "allow", "draw", "evaluate", "gap", "open_run", "strength", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

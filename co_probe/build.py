@@ -1,5 +1,6 @@
 """From settings to live objects: data set, model and method."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def make_data(config: Config) -> Dataset:
     """The data set of a run, on the CPU."""
-    return DATA.make(config.data.name, **config.data.settings)
+    settings = {key: value for key, value in config.data.settings.items() if key != "title"}
+    return _expect(Dataset, "data set", config.data.name, DATA.make(config.data.name, **settings))
 
 
 def make_model(config: Config, data: Dataset) -> nn.Module:
@@ -40,11 +42,31 @@ def make_model(config: Config, data: Dataset) -> nn.Module:
 def new_model(
     name: str, settings: dict[str, Any], channels: int, classes: int, mean: Sequence[float], std: Sequence[float]
 ) -> nn.Module:
-    """A model by its registered name, laid out channels last."""
-    model = MODELS.make(name, channels, classes, mean, std, **settings)
+    """A model by its name, laid out channels last.
+
+    A user's own is called as `Name(channels, classes, mean, std, **settings)`, and returns a module that takes images
+    in [0, 1].
+    """
+    model = _expect(nn.Module, "model", name, MODELS.make(name, channels, classes, mean, std, **settings))
     return model.to(memory_format=torch.channels_last)
 
 
 def make_method(config: Config) -> Method:
     """The method of a run, without any state yet."""
-    return METHODS.make(config.method.name, config.epsilon, **config.method.settings)
+    method = METHODS.make(config.method.name, config.epsilon, **config.method.settings)
+    return _expect(Method, "method", config.method.name, method)
+
+
+def kept_epochs(config: Config) -> int:
+    """How many epochs a run trains and keeps: its budget of passes, a method with m replays an m-th of it, rounded up.
+
+    Source of the rounding: the authors' code of Free (Shafahi et al., 2019).
+    """
+    return math.ceil(config.epochs / make_method(config).replays)
+
+
+def _expect(expected: type, kind: str, name: str, made: Any) -> Any:
+    """`made`, if it is what a name of this kind must give. Raises UserError: a user's own may give anything."""
+    if not isinstance(made, expected):
+        raise UserError(f"{kind} {name} gave {type(made).__name__}, not {expected.__module__}.{expected.__name__}")
+    return made

@@ -58,7 +58,9 @@ class ProbeSizes:
 class Config:
     """Everything that a run's outcome depends on, besides the machine.
 
-    `epsilon` is the L∞ bound in pixel units of a [0, 1] image; `epochs` counts passes over the training images.
+    `epsilon` is the L∞ bound in pixel units of a [0, 1] image; training raises it from 0 to there over the first
+    `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m times on
+    every batch goes through them, and keeps, an m-th as many).
     """
 
     method: Part
@@ -73,6 +75,7 @@ class Config:
     augmentation: Augmentation = Augmentation()
     probe: ProbeSizes = ProbeSizes()
     preset: str = ""
+    epsilon_warmup: float = 0.0
 
     def __post_init__(self):
         positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
@@ -90,6 +93,15 @@ class Config:
         for name, value in at_least_0.items():
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"{name} must not be negative, but it is {value:g}")
+        if not 0 <= self.epsilon_warmup <= self.epochs:
+            raise UserError(f"epsilon_warmup must be between 0 and {self.epochs} epochs, not {self.epsilon_warmup:g}")
+        if not isinstance(self.data.settings.get("title", ""), str):
+            raise UserError(f"data.title must be text, not {self.data.settings['title']!r}")
+
+    @property
+    def data_title(self) -> str:
+        """What tables and figures call the data set: `data.title`, or its name (of a folder, without the way there)."""
+        return self.data.settings.get("title") or self.data.name.rpartition(":")[2].rstrip("/").rpartition("/")[2]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""

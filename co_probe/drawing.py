@@ -14,6 +14,7 @@ from co_probe.plots.style import paper_style
 from co_probe.store import StoredRun
 
 Progress = Callable[[str, int, int], None]
+TRADE_OFF = ("clean", "pgd20")  # the attacks of Figure 4's axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Request:
     """What to draw of a run, where there is a choice.
 
     `against`: the attack B of the gap (the figure's usual one, if None); `reference`: whose strength, by its file's
-    name (the newest, if None); `generator`: whose perturbations strength was measured of, and are shown.
+    name (the newest, if None); `generator`: whose perturbations are measured and shown.
     """
 
     against: str | None = None
@@ -44,10 +45,10 @@ def objection(kind: str, run: StoredRun, request: Request) -> str | None:
 
 
 def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, title: str | None = None) -> Figure:
-    """The figure `kind` of `runs`; a gap that was not measured before is measured first.
+    """The figure `kind` of `runs`; a gap or an evaluation that was not measured before is measured first.
 
-    `title`: data set and ε, if it is None and all runs agree on them. Raises UserError for an unknown kind, or the
-    `objection` of a run.
+    `title`: data set and ε, as far as all runs agree on them, if it is None. Raises UserError for an unknown kind, or
+    the `objection` of a run.
 
     >>> co_probe.draw("gap", [co_probe.open_run("runs/fgsm")]).savefig("gap.png")
     """
@@ -56,6 +57,8 @@ def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, t
     for run in runs:
         if reason := objection(kind, run, request):
             raise UserError(reason)
+    if "perturbations" in spec.needs:  # of one run: the first that has an onset, else the first
+        runs = [next((run for run in runs if run.onset is not None), runs[0])]
     request = replace(request, against=request.against or spec.against)
     frames = {table: TABLES[table](runs, request) for table in spec.needs}
     onsets = {run.name: run.onset for run in runs if run.onset is not None}
@@ -77,7 +80,9 @@ def _gap_rows(run: StoredRun, request: Request) -> pd.DataFrame:
     frame = run.frame("gap")
     if not len(frame):
         return frame
-    return frame[(frame["against"] == request.against) & (frame["generator"] == "method") & (frame["split"] == "test")]
+    return frame[
+        (frame["against"] == request.against) & (frame["generator"] == request.generator) & (frame["split"] == "test")
+    ]
 
 
 def _gap(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
@@ -88,7 +93,9 @@ def _gap(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
     from co_probe.probes.gap import gap
 
     paths = [run.path for run in runs]
-    return gap(paths, request.against or "pgd10", device=request.device, progress=request.progress)
+    return gap(
+        paths, request.against or "pgd10", generator=request.generator, device=request.device, progress=request.progress
+    )
 
 
 def _strength_rows(run: StoredRun, request: Request) -> pd.DataFrame:
@@ -107,15 +114,34 @@ def _strength(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
 
 
 def _perturbations(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
-    """Of one run: the first that has an onset, else the first."""
     from co_probe.probes.perturbations import perturbations
     from co_probe.runs import Run
 
-    chosen = next((run for run in runs if run.onset is not None), runs[0])
-    return perturbations(Run(chosen.path), generator=request.generator)
+    return perturbations(Run(runs[0].path), generator=request.generator)
+
+
+def _eval_rows(run: StoredRun) -> pd.DataFrame:
+    """Clean and PGD-20 accuracy of the run's best epoch, each on as many images as it was ever measured on."""
+    frame = run.frame("eval")
+    if not len(frame):
+        return frame
+    frame = frame[(frame["epoch"] == run.best_epoch) & frame["attack"].isin(TRADE_OFF)]
+    return frame.sort_values("n", kind="stable").drop_duplicates("attack", keep="last")
+
+
+def _eval(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    """The evaluation's table, measured on all test images where it is not stored; torch is needed only then."""
+    tables = [_eval_rows(run) for run in runs]
+    if missing := [run.path for run, rows in zip(runs, tables, strict=True) if len(rows) < len(TRADE_OFF)]:
+        from co_probe.probes.eval import evaluate
+
+        evaluate(missing, TRADE_OFF, device=request.device, progress=request.progress)
+        tables = [_eval_rows(run) for run in runs]
+    return pd.concat(tables, ignore_index=True)
 
 
 TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
+    "eval": _eval,
     "gap": _gap,
     "metrics": _stored("metrics"),
     "perturbations": _perturbations,
@@ -125,6 +151,8 @@ TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
 
 
 def _title(runs: Sequence[StoredRun]) -> str:
-    """Data set and ε, where all runs agree on them, else nothing."""
-    titles = {f"{run.config.data.name}, ε = {run.epsilon:.3g}" for run in runs}
-    return titles.pop() if len(titles) == 1 else ""
+    """Data set and ε, or the data set alone, where all runs agree on them; of a single run, its name too."""
+    names = {run.config.data_title for run in runs}
+    titles = {f"{run.config.data_title}, ε = {run.epsilon:.3g}" for run in runs}
+    title = (titles if len(titles) == 1 else names).pop() if len(names) == 1 else ""
+    return title if len(runs) > 1 else f"{title} (run {runs[0].name})"

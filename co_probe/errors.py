@@ -28,5 +28,6 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a name that is none of `choices`: it names the nearest ones, else all."""
     choices = sorted(choices)
     near = get_close_matches(name, choices, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(choices)}"
+    open_ended = [choice for choice in choices if ":" in choice and choice not in near]  # folder:PATH may be meant too
+    hint = f"did you mean {' or '.join(near + open_ended)}?" if near else f"there are: {', '.join(choices)}"
     return UserError(f"unknown {kind} '{name}': {hint}")

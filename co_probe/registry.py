@@ -1,8 +1,12 @@
 """Names of things that are loaded when they are first asked for."""
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from inspect import Parameter, signature
 from typing import Any
 
+from co_probe import plugins
 from co_probe.errors import UserError, unknown
 from co_probe.kinds import check_kinds
 
@@ -10,38 +14,72 @@ from co_probe.kinds import check_kinds
 class Registry:
     """A table from short names to `package.module:Name`, imported on first use.
 
+    An entry such as `folder:PATH` takes what stands behind the colon as its first argument. Any other name with a colon
+    is `package.module:Name` of the user's own, and `co_probe.plugins` says when that may be imported.
     Keeping the targets as text is what lets `co-probe --help` list every method without importing torch.
     """
 
     def __init__(self, kind: str, entries: dict[str, str]):
         self.kind = kind
         self.entries = dict(sorted(entries.items()))
+        self._prefixes = {name.partition(":")[0]: name for name in entries if ":" in name}
 
     def __iter__(self):
         return iter(self.entries)
 
     def check(self, name: str) -> str:
         """Return `name`; raise UserError, with the nearest names, if there is no such entry."""
-        if name not in self.entries:
-            raise unknown(self.kind, name, self.entries)
+        self._split(name)
         return name
 
     def load(self, name: str) -> Any:
-        """Import and return the entry. Raises UserError for an unknown name."""
-        module, _, attribute = self.entries[self.check(name)].partition(":")
-        return getattr(import_module(module), attribute)
+        """Import and return the entry. Raises UserError for an unknown name, or one that may not be imported."""
+        entry, argument = self._split(name)
+        if entry is None:
+            return plugins.load(self.kind, name)
+        module, _, attribute = self.entries[entry].partition(":")
+        target = getattr(import_module(module), attribute)
+        return target if argument is None else partial(target, argument)
 
     def make(self, name: str, /, *args: Any, **settings: Any) -> Any:
         """Call the entry with `settings`. Raises UserError for a setting that it does not have."""
-        from inspect import signature
-
         target = self.load(name)
-        known = [p.name for p in signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        known = _settings(target, len(args), own=self._split(name)[0] is None)
         for key in settings:
-            if key not in known:
+            if known is not None and key not in known:
                 raise unknown(f"setting of {self.kind} {name}", key, known or ["(it has no settings)"])
         check_kinds(f"{self.kind} {name}", target, settings)
         try:
             return target(*args, **settings)
         except (TypeError, ValueError) as error:
             raise UserError(f"{self.kind} {name}: {error}") from error
+
+    def _split(self, name: str) -> tuple[str | None, str | None]:
+        """The entry that `name` stands for and what it is given; (None, None) for a name of the user's own."""
+        head, colon, argument = name.partition(":")
+        if head in self._prefixes:
+            if not argument:
+                entry = self._prefixes[head]
+                raise UserError(f"{self.kind} {head} needs its {entry.partition(':')[2]}: write {entry}")
+            return self._prefixes[head], argument
+        if name in self.entries:
+            return name, None
+        if colon and head in self.entries:
+            raise UserError(f"{self.kind} {head} takes nothing behind a colon")
+        if plugins.is_own(name):
+            return None, None
+        raise unknown(self.kind, name, self.entries)
+
+
+def _settings(target: Callable[..., Any], given: int, own: bool) -> list[str] | None:
+    """The settings that `target` takes besides `given` arguments; None if it takes any.
+
+    Ours are keyword-only, which keeps arguments and settings apart; a user's own may be written in any way.
+    """
+    parameters = list(signature(target).parameters.values())
+    if any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
+        return None
+    names = [p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY]
+    if own:
+        names += [p.name for p in parameters[given:] if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    return names

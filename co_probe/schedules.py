@@ -1,4 +1,4 @@
-"""Learning-rate schedules: progress through training -> share of the peak, both in [0, 1]."""
+"""Schedules: progress through training -> share of the peak, both in [0, 1]."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -40,3 +40,8 @@ def piecewise(*, drops: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> S
 def constant() -> Schedule:
     """1 throughout."""
     return lambda t: 1.0
+
+
+def warmup(step: int, steps: int) -> float:
+    """The share of ε at `step` (from 1): step/`steps`, and 1 from there on. It is never 0: no attack takes ε = 0."""
+    return min(1.0, step / steps) if steps else 1.0

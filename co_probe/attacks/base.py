@@ -1,15 +1,64 @@
 """What all attacks share: the input gradient and the two projections."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, classes), y (B,)) -> one number an image (B,), to be raised
+
+
+class Disturbance:
+    """What turns images into others of the same class: an attack, noise, or nothing at all."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """δ, of the shape of `x`, with x + δ in [0, 1].
+
+        `x`: (B, C, H, W) in [0, 1]; `y`: (B,) class numbers; `rng`: on the device of `x`, for those that draw.
+        The model is used in the mode it is in; no parameter's `.grad` is touched.
+        """
+        raise NotImplementedError
+
+    def survivors(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator | None = None,
+        alive: Tensor | None = None,
+    ) -> Tensor:
+        """Which images are still classified rightly, bool (B,): their mean is the robust accuracy.
+
+        Here: those that are right at x + δ. Attacks that search (PGD, AutoAttack) count an image as broken when any
+        point they visit is misclassified, the image itself first, and stop attacking it there.
+        `alive`: the images that may have survived, if something that this attack `covers` is known to have broken
+        the others; only these are attacked.
+        """
+        return right(model, x + self(model, x, y, rng), y)
+
+    def covers(self, other: "Disturbance") -> bool:
+        """Whether an image that `other` broke is sure to count as broken by this one, given the same `rng`."""
+        return False
+
+    @property
+    def version(self) -> str:
+        """What a result depends on besides the settings: the version of another package, or nothing."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Clean(Disturbance):
+    """No perturbation: δ = 0."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        return torch.zeros_like(x)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Attack:
-    """An L∞ attack: a frozen set of settings that is called to make a perturbation.
+class Attack(Disturbance):
+    """An L∞ attack: a frozen set of settings that is called to make a perturbation with |δ| ≤ ε.
 
     `epsilon`: bound on |δ|, in pixel units of a [0, 1] image. Raises ValueError if it is not greater than 0.
     """
@@ -20,24 +69,32 @@ class Attack:
         if not self.epsilon > 0:
             raise ValueError(f"epsilon must be greater than 0, not {self.epsilon:g}")
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """δ, of the shape of `x`, with |δ| ≤ ε and x + δ in [0, 1].
 
-        `x`: (B, C, H, W) in [0, 1]; `y`: (B,) class numbers; `rng`: on the device of `x`, for attacks that draw.
-        The model is used in the mode it is in; no parameter's `.grad` is touched.
-        """
-        raise NotImplementedError
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """The loss that models are trained on, in nats, (B,)."""
+    return F.cross_entropy(logits, y, reduction="none")
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """∇ₓ of the summed cross-entropy, of the shape of `x`: the gradient for the input alone, none for weights.
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = cross_entropy) -> Tensor:
+    """∇ₓ of the summed loss, of the shape of `x`: the gradient for the input alone, none for weights.
 
     The sum (not the mean) keeps small gradients of a large batch from underflowing; signs are the same.
     """
+    return gradient_and_logits(model, x, y, loss)[0]
+
+
+def gradient_and_logits(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """`input_gradient`, and the logits (B, classes) that it was computed from."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        loss = F.cross_entropy(model(x), y, reduction="sum")
-        return torch.autograd.grad(loss, x)[0]
+        logits = model(x)
+        return torch.autograd.grad(loss(logits, y).sum(), x)[0], logits.detach()
+
+
+@torch.no_grad()
+def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Whether the model gives each image its class, bool (B,)."""
+    return model(x).argmax(1) == y
 
 
 def project(delta: Tensor, x: Tensor, epsilon: float) -> Tensor:

@@ -2,19 +2,36 @@
 
 import re
 
-from co_probe.attacks.base import Attack
+from co_probe.attacks.autoattack import AutoAttack
+from co_probe.attacks.base import Clean, Disturbance
 from co_probe.attacks.fgsm import FGSM
+from co_probe.attacks.margin import CW
+from co_probe.attacks.noise import Gaussian
 from co_probe.attacks.pgd import PGD
 from co_probe.errors import UserError
 
+KNOWN = "clean, gaussian (σ = 0.1), fgsm, pgd10, pgd20 and so on, pgd50x10 for 10 restarts, cw (30 steps), aa"
 
-def named_attack(name: str, epsilon: float) -> Attack:
-    """`fgsm`, `pgdN` (N steps of ε/4) or `pgdNxR` (with R restarts), at `epsilon`. Raises UserError for others."""
-    if name == "fgsm":
-        return FGSM(epsilon=epsilon)
-    match = re.fullmatch(r"pgd([1-9]\d*)(?:x([1-9]\d*))?", name)
-    if not match:
-        raise UserError(
-            f"unknown attack '{name}': there are fgsm, pgd10, pgd20, and so on, and pgd50x10 for 10 restarts"
-        )
-    return PGD(epsilon=epsilon, steps=int(match[1]), restarts=int(match[2] or 1))
+
+def named_attack(name: str, epsilon: float) -> Disturbance:
+    """What `name` stands for, at `epsilon` (pixel units). Raises UserError for a name that is none of these.
+
+    `clean`: nothing; `gaussian`: noise of σ = 0.1; `fgsm`; `pgdN`: N steps of ε/4, `pgdNxR` with R restarts; `cw`: PGD
+    on the margin, 30 steps of ε/4 (`cwN`, `cwNxR` as with PGD); `aa`: AutoAttack.
+    """
+    match name:
+        case "clean":
+            return Clean()
+        case "gaussian":
+            return Gaussian()
+        case "fgsm":
+            return FGSM(epsilon=epsilon)
+        case "cw":
+            return CW(epsilon=epsilon)
+        case "aa":
+            return AutoAttack(epsilon=epsilon)
+    parts = re.fullmatch(r"(pgd|cw)([1-9]\d*)(?:x([1-9]\d*))?", name)
+    if not parts:
+        raise UserError(f"unknown attack '{name}': there are {KNOWN}")
+    family = PGD if parts[1] == "pgd" else CW
+    return family(epsilon=epsilon, steps=int(parts[2]), restarts=int(parts[3] or 1))

@@ -1,11 +1,11 @@
-"""Perturbations that know nothing of the model: the yardstick of a generator that has decayed."""
+"""Perturbations that know nothing of the model: the yardsticks of a generator that has decayed, and of a model."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from co_probe.attacks.base import Attack, project
+from co_probe.attacks.base import Attack, Disturbance, project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +20,21 @@ class Noise(Attack):
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         delta = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=rng)
         return project(self.epsilon * delta.sign() if self.sign else delta, x, self.epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Disturbance):
+    """δ ~ N(0, σ²) for each pixel, then x + δ clipped to [0, 1]: a corruption, in no ε-ball.
+
+    `sigma`: σ, in units of a [0, 1] image. Raises ValueError if it is not greater than 0.
+    Source: the Gaussian columns of Tables 2 to 4 of arXiv 2010.08034 (σ = 0.1).
+    """
+
+    sigma: float = 0.1
+
+    def __post_init__(self):
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be greater than 0, not {self.sigma:g}")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        return torch.empty_like(x).normal_(0, self.sigma, generator=rng).clamp(-x, 1 - x)

@@ -3,10 +3,19 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.attacks.base import Attack, input_gradient, project
+from co_probe.attacks.base import (
+    Attack,
+    Clean,
+    Disturbance,
+    Loss,
+    cross_entropy,
+    gradient_and_logits,
+    input_gradient,
+    project,
+    right,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,13 +23,14 @@ class PGD(Attack):
     """`steps` steps of δ ← Π(δ + step_size · sign ∇ₓL) from a start that is uniform in the ε-ball.
 
     `step_size`: pixel units, ε/4 if it is not given; `restarts`: of several random starts, each image keeps the
-    δ of the largest loss. Π projects to the ε-ball and to x + δ in [0, 1].
+    δ of the largest loss; `loss`: L, one number an image. Π projects to the ε-ball and to x + δ in [0, 1].
     Raises ValueError if a setting is not positive. Source: Madry et al. (2018), section 2.1.
     """
 
     step_size: float | None = None
     steps: int = 10
     restarts: int = 1
+    loss: Loss = cross_entropy
 
     def __post_init__(self):
         super().__post_init__()
@@ -31,24 +41,70 @@ class PGD(Attack):
         best = self._ascend(model, x, y, rng)
         if self.restarts == 1:
             return best
-        best_loss = _loss(model, x + best, y)
+        best_loss = self._loss(model, x + best, y)
         for _ in range(self.restarts - 1):
             delta = self._ascend(model, x, y, rng)
-            loss = _loss(model, x + delta, y)
+            loss = self._loss(model, x + delta, y)
             better = loss > best_loss
             best = torch.where(better[:, None, None, None], delta, best)
             best_loss = torch.where(better, loss, best_loss)
         return best
 
+    def survivors(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator | None = None,
+        alive: Tensor | None = None,
+    ) -> Tensor:
+        """Which images are classified rightly at every point that PGD visits: the image, each start and each step.
+
+        An image leaves the batch at the first point that breaks it. Running all to the end and looking at every
+        point gives the same. Source of this way to count: the evaluation code of Wong et al. (2020), "Fast is better
+        than free"; looking only at the last step of each image can but give a higher accuracy.
+        """
+        alive = right(model, x, y) if alive is None else alive.clone()
+        for _ in range(self.restarts):
+            start = self._start(x, rng)  # of every image: what one meets does not depend on who else is left
+            index = alive.nonzero()[:, 0]
+            delta = start[index]
+            for _ in range(self.steps):
+                if not len(index):
+                    break
+                gradient, logits = gradient_and_logits(model, x[index] + delta, y[index], self.loss)
+                stands = logits.argmax(1) == y[index]
+                index, gradient, delta = index[stands], gradient[stands], delta[stands]
+                delta = self._move(delta, gradient, x[index])
+            if len(index):
+                index = index[right(model, x[index] + delta, y[index])]
+            alive = torch.zeros_like(alive).index_fill_(0, index, True)
+        return alive
+
+    def covers(self, other: Disturbance) -> bool:
+        """The image itself is the first point; and a longer PGD passes through the points of a shorter one."""
+        if isinstance(other, Clean):
+            return True
+        if not isinstance(other, PGD) or (self.epsilon, self.loss) != (other.epsilon, other.loss):
+            return False
+        return self._step == other._step and self.steps >= other.steps and self.restarts >= other.restarts
+
+    @property
+    def _step(self) -> float:
+        return self.epsilon / 4 if self.step_size is None else self.step_size
+
+    def _start(self, x: Tensor, rng: torch.Generator | None) -> Tensor:
+        return project(torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=rng), x, self.epsilon)
+
+    def _move(self, delta: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
+        return project(delta + self._step * gradient.sign(), x, self.epsilon)
+
     def _ascend(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None) -> Tensor:
-        step = self.epsilon / 4 if self.step_size is None else self.step_size
-        start = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=rng)
-        delta = project(start, x, self.epsilon)
+        delta = self._start(x, rng)
         for _ in range(self.steps):
-            delta = project(delta + step * input_gradient(model, x + delta, y).sign(), x, self.epsilon)
+            delta = self._move(delta, input_gradient(model, x + delta, y, self.loss), x)
         return delta
 
-
-@torch.no_grad()
-def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(model(x), y, reduction="none")
+    @torch.no_grad()
+    def _loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return self.loss(model(x), y)

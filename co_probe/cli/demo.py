@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from co_probe.runs import Run
 
 METHODS = ("fgsm", "apart-simple", "apart", "pgd")
+KINDS = ("deterioration", "gap", "perturbations", "robust-overfitting", "steps")
 QUICK = {"epochs": 4, "probe": {"test": 100, "train": 100}, "model": {"width": 8}}
 
 
@@ -39,7 +40,6 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
     """
     from co_probe.drawing import Request, draw, objection
     from co_probe.exchange import export
-    from co_probe.plots import PLOTS
     from co_probe.plots.style import headless, save
     from co_probe.probes.gap import gap
     from co_probe.probes.strength import strength
@@ -65,10 +65,10 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
     headless()
     request = Request(against="pgd10", device=device)
     with progress_bar("figures") as progress:
-        for number, kind in enumerate(PLOTS, 1):
+        for number, kind in enumerate(KINDS, 1):
             fit = [run for run in runs if not objection(kind, run, request)]
             save(draw(kind, fit, request), figures / f"{kind}.png")
-            progress(kind, number, len(list(PLOTS)))
+            progress(kind, number, len(KINDS))
 
     summary = pd.DataFrame([_summary(run, strengths, gaps) for run in runs])
     if style:
@@ -76,11 +76,11 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
         return
     config = runs[0].config
     print_table(
-        f"{config.data.name}, ε = {config.epsilon:.3g}, seed {config.seed}, after epoch {config.epochs}",
+        f"{config.data_title}, ε = {config.epsilon:.3g}, seed {config.seed}, after epoch {config.epochs}",
         ["method", "clean", "FGSM", "PGD-10", "gap (nats)", "strength", "onset", "seconds"],
         [_cells(row) for row in summary.to_dict("records")],
     )
-    click.echo("gap: loss under PGD-10 less that under the method's own perturbation; larger = weaker perturbation.")
+    click.echo("gap: loss under PGD-10 less that under FGSM, on test images; larger = FGSM has decayed.")
     click.echo(f"strength: accuracy of {reference.name} on FGSM perturbations of the last epoch; lower = stronger.")
     click.echo(f"Figures are in {figures}/, runs in {runs_dir}/. {time.monotonic() - started:.0f} seconds in all.")
 

@@ -11,7 +11,7 @@ from co_probe.cli.output import by_epoch, percent, print_frame, print_table, pro
 @click.command()
 @options.runs_argument
 @click.option("--against", default="pgd10", show_default=True, help="The attack B: pgd10, pgd20, pgd50x10, ...")
-@options.generator("method")
+@options.generator("fgsm")
 @options.split
 @options.device
 @options.table_format
@@ -24,9 +24,10 @@ def gap(
     device: str,
     style: str | None,
 ) -> None:
-    """The gap G_B,i(A) at every epoch: mean loss under attack B less that under the run's own perturbation, in nats.
+    """The gap G_B,i(A) at every epoch: mean loss under attack B less that under the perturbation A, in nats.
 
-    Larger = weaker perturbations; about 0 for a healthy run. Beside it in brackets: accuracy under B.
+    Larger = A is weaker; near 0 for a healthy run. A is FGSM, or with --generator method the run's own perturbation.
+    Beside the gap in brackets: accuracy under B.
     Measures all runs under runs/, or the RUNs named. Epochs measured before are not again.
     """
     from co_probe.probes.gap import gap as measure
@@ -48,4 +49,4 @@ def gap(
         ]
         for row, other in zip(values, accuracies, strict=True)
     ]
-    print_table(f"Gap to {against} in nats, larger = weaker (accuracy under {against})", header, rows)
+    print_table(f"Gap from {generator} to {against} in nats, larger = weaker (accuracy under {against})", header, rows)

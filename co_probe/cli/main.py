@@ -5,28 +5,40 @@ from typing import Any
 
 import click
 
+from co_probe import plugins
 from co_probe.cli.demo import demo
+from co_probe.cli.eval import evaluate
 from co_probe.cli.export import export
 from co_probe.cli.gap import gap
 from co_probe.cli.pack import pack
 from co_probe.cli.plot import plot
+from co_probe.cli.preset import preset
 from co_probe.cli.run import run
 from co_probe.cli.show import show
 from co_probe.cli.strength import strength
+from co_probe.cli.sweep import sweep
 from co_probe.errors import CoProbeError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="co-probe", prog_name="co-probe")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="NAME",
+    help="Trust code of its own that a run or a preset names: package.module:Name, or a whole package.module.",
+)
+def cli(debug: bool, allow: tuple[str, ...]) -> None:
     """Did an adversarial training run catastrophically overfit, when, and why?
 
     Train runs, measure their perturbations at every epoch, draw what happened. Start with `co-probe demo`.
     """
+    for name in allow:
+        plugins.allow(name)
 
 
-for command in (demo, export, gap, pack, plot, run, show, strength):
+for command in (demo, evaluate, export, gap, pack, plot, preset, run, show, strength, sweep):
     cli.add_command(command)
 
 
@@ -47,7 +59,7 @@ def main(arguments: list[str] | None = None) -> Any:
         click.secho(f"Error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted. Finished epochs are safe; `co-probe run ... --resume` goes on.", err=True)
+        click.echo("\nInterrupted. What is finished is safe; the same command (run: with --resume) goes on.", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)

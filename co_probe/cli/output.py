@@ -50,7 +50,7 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         nonlocal last
         if done == total or time.monotonic() - last > 15:
             last = time.monotonic()
-            click.echo(f"{what}: {done}/{total} ({label})", err=True)
+            click.echo(f"{what}: {done}/{total}" + (f" ({label})" if label else ""), err=True)
 
     yield plain
 
@@ -98,3 +98,29 @@ def by_epoch(frame: pd.DataFrame, text: Callable[[float], str]) -> tuple[list[st
         for epoch, values in zip(wide.index, wide.to_numpy(), strict=True)
     ]
     return ["epoch", *map(str, wide.columns)], rows
+
+
+def print_markdown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table in GitHub's Markdown, the first column to the left."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    click.echo(f"{title}\n")
+    for cells in lines:
+        escaped = (cell.replace("|", "\\|") for cell in cells)
+        click.echo(f"| {' | '.join(escaped)} |")
+
+
+LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+LATEX |= {"±": r"$\pm$", "×": r"$\times$", "ε": r"$\varepsilon$", "~": r"\textasciitilde{}", "^": r"\^{}"}
+
+
+def print_latex(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A `tabular` with the rules of booktabs; the title is a comment above it."""
+    lines = [
+        " & ".join("".join(LATEX.get(letter, letter) for letter in cell) for cell in cells) for cells in [header, *rows]
+    ]
+    body = "".join(f"{line} \\\\\n" for line in lines[1:])
+    click.echo(f"% {title}\n\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}\n\\toprule\n{lines[0]} \\\\\n\\midrule")
+    click.echo(f"{body}\\bottomrule\n\\end{{tabular}}")
+
+
+PRINTERS = {"people": print_table, "markdown": print_markdown, "latex": print_latex}

@@ -40,7 +40,8 @@ def plot(
     deterioration: robust accuracy and strength (Figures 1b and 2a of arXiv 2010.08034); run `co-probe strength` first.
     gap: the gap to PGD-10 (2b, 5c). steps: APART's step sizes (3). robust-overfitting: training accuracy, test accuracy
     under PGD-20, gap (5). perturbations: images and their perturbations before and after the onset (1a).
-    A gap that was not measured before is measured now.
+    trade-off: clean against PGD-20 accuracy at several ε (4), at each run's best epoch.
+    A gap or an evaluation that was not measured before is measured now.
     """
     from co_probe.drawing import Request, draw, objection
     from co_probe.plots.style import check_name, headless, save
@@ -52,7 +53,7 @@ def plot(
     request = Request(against=against, reference=reference, generator=generator, device=device)
     stored = options.open_stored(runs, runs_dir)
     fit = options.fitting(stored, lambda run: objection(kind, run, request), strict=bool(runs))
-    with progress_bar("measuring the gap") as progress:
+    with progress_bar("measuring") as progress:
         figure = draw(kind, fit, replace(request, progress=progress), title)
     save(figure, path)
     click.echo(f"Wrote {path}")

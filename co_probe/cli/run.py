@@ -22,11 +22,11 @@ COLUMNS = (
 )
 
 
-@click.command(epilog="METHOD is one of: " + ", ".join(METHODS) + ".")
+@click.command(epilog="METHOD is one of: " + ", ".join(METHODS) + "; or your own: package.module:Name.")
 @click.argument("method")
 @click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/METHOD]")
-@click.option("--epochs", type=int, help="Passes over the training images.")
+@click.option("--epochs", type=int, help="Budget, in passes over the training images.")
 @click.option("--epsilon", type=Number(), help="L∞ bound in units of a [0, 1] image: 8/255 or 0.031.")
 @click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]")
 @click.option(
@@ -54,26 +54,27 @@ def run(
     """Train METHOD and keep every epoch.
 
     Prints, after each epoch: the learning rate; training loss and accuracy, on the images as they were perturbed for
-    training; accuracy on the test images of the probe set, clean, under FGSM and under PGD-10; the gap (nats) from the
-    method's own perturbation to PGD-10; seconds of training.
+    training; accuracy on the test images of the probe set, clean, under FGSM and under PGD-10; the gap (nats) from
+    FGSM to PGD-10; seconds of training.
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
+    from co_probe.build import kept_epochs
     from co_probe.config import parse_assignment
     from co_probe.training.loop import epochs as train_epochs
     from co_probe.training.train import settle
 
-    folder = out or Path("runs") / method
+    folder = out or Path("runs") / method.rpartition(":")[2]
     given = {"epochs": epochs, "epsilon": epsilon, "seed": seed}
     overrides = [{key: value} for key, value in given.items() if value is not None]
     overrides += [parse_assignment(text) for text in assignments]
     config = settle(folder, method, preset, overrides, resume)
 
-    finished = 0
+    finished, planned = 0, kept_epochs(config)
     with progress_bar(method) as show:
 
         def within_epoch(epoch: int, done: int, total: int) -> None:
-            show(f"epoch {epoch}/{config.epochs}, images", done, total)
+            show(f"epoch {epoch}/{planned}, images", done, total)
 
         # Off a terminal the line an epoch is progress enough.
         progress = within_epoch if sys.stderr.isatty() else None
@@ -84,8 +85,8 @@ def run(
                 click.echo("  epoch " + " ".join(f"{name:>{width}}" for name, _, width, _ in COLUMNS))
             finished = int(metrics["epoch"])
             cells = " ".join(f"{show_as(metrics[key]):>{width}}" for _, key, width, show_as in COLUMNS)
-            click.echo(f"{finished:>3}/{config.epochs:<3} {cells}")
+            click.echo(f"{finished:>3}/{planned:<3} {cells}")
     if finished:
         click.echo(f"Kept in {folder}. Next: co-probe show {folder}")
     else:
-        click.echo(f"{folder} is complete: all {config.epochs} epochs were trained before.")
+        click.echo(f"{folder} is complete: all {planned} epochs were trained before.")

@@ -34,7 +34,7 @@ def show(runs: tuple[Path, ...], runs_dir: Path, style: str | None) -> None:
 
 def verdict(run: "StoredRun") -> str:
     """One line on how the run went."""
-    epochs, planned = run.epochs, run.config.epochs
+    epochs, planned = run.epochs, run.planned
     if not epochs:
         return "no epoch finished yet"
     if (start := run.onset) is not None:
@@ -52,10 +52,10 @@ def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
             [
                 run.name,
                 run.config.method.name,
-                run.config.data.name,
+                run.config.data_title,
                 f"{run.epsilon:.4g}",
                 str(run.config.seed),
-                f"{len(run.epochs)}/{run.config.epochs}",
+                f"{len(run.epochs)}/{run.planned}",
                 percent(max(accuracies, default=float("nan"))),
                 percent(accuracies[-1] if accuracies else float("nan")),
                 verdict(run),
@@ -80,7 +80,7 @@ def _print_run(run: "StoredRun") -> None:
             ]
         )
     config = run.config
-    title = f"{run.name}: {config.method.name} on {config.data.name}, ε = {run.epsilon:.4g}, seed {config.seed}"
+    title = f"{run.name}: {config.method.name} on {config.data_title}, ε = {run.epsilon:.4g}, seed {config.seed}"
     header = ["epoch", "train loss", "train", "clean", "FGSM", "own attack", "PGD-10", "gap (nats)"]
     print_table(title, header, rows)
     click.echo(f"Verdict: {verdict(run)}.")

@@ -1,5 +1,14 @@
-"""Data sets, by name."""
+"""Data sets, by name. A user's own is a function without arguments (but settings) that returns a `Dataset`."""
 
 from co_probe.registry import Registry
 
-DATA = Registry("data set", {"digits": "co_probe.data.digits:digits"})
+DATA = Registry(
+    "data set",
+    {
+        "cifar10": "co_probe.data.downloads:cifar10",
+        "cifar100": "co_probe.data.downloads:cifar100",
+        "digits": "co_probe.data.digits:digits",
+        "image-folder:PATH": "co_probe.data.folder:image_folder",
+        "svhn": "co_probe.data.downloads:svhn",
+    },
+)

@@ -20,13 +20,16 @@ class APARTSimple(Method):
 
     With all step sizes α in units of ε (the paper's are raw pixels), a training step does
         δ₀ = clip(ε·α_ω·ω, ±ε);   s = sign ∇ₓL(x + δ₀);   δ₁ = clip(δ₀ + ε·α₁·s, ±ε)
-        θ descends and α ascends ∇L(x + δ₁) − penalty·‖α‖² (s is a constant);   ω ← clip(ω + (α₁/α_ω)·s, ±1)
-    and α is trained by SGD with momentum 0.9, at a rate that follows the schedule of θ.
+        θ descends L(x + δ₁), and α ascends L(x + δ₁) − penalty·‖α‖² with s constant
+        ω ← clip(ω + (α₁/α_ω)·sign ∇ₓL(x + δ₁), ±1)
+    and α is trained by SGD with momentum 0.9, at a rate that follows the schedule of θ. The last line's gradient is the
+    second pass's, as it follows from the order of Algorithm 1: ω moves on from where δ₁ has got to.
 
     `step_penalty`: λ·ε²; `step_rate`: μ/ε² times the number of steps in the run. The defaults are the paper's CIFAR-10
     constants (λ = 200, μ = 5e-8, ε = 8/255, 60 epochs), made free of scale. `raw_penalty` (λ) and `raw_rate` (μ) give
     the paper's own units instead. `initial_step`: α₁ and α_ω at the start (1e-4 of raw pixels at ε = 8/255);
-    `initial_omega`: standard deviation of ω at the start.
+    `initial_omega`: standard deviation of ω at the start. Without `learn_initialisation` (Table 6) ω stays 0, α_ω has
+    no part, and nothing is kept for the images.
     Raises ValueError for a setting out of range. Source: arXiv 2010.08034, section 4 and Algorithm 1, and for the
     starting values, the momentum and the weight decay of 2λ the authors' released code.
     """
@@ -37,6 +40,7 @@ class APARTSimple(Method):
     raw_rate: float | None = None
     initial_step: float = 1e-4 / (8 / 255)
     initial_omega: float = 1e-3
+    learn_initialisation: bool = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -64,10 +68,10 @@ class APARTSimple(Method):
         self.optimizer = torch.optim.SGD(
             [self.alpha], lr=self.rate, momentum=0.9, weight_decay=2 * self.step_penalty, maximize=True
         )
-        channels, height, width = task.shape
-        size = (task.images, channels, height + 2 * task.padding, width + 2 * task.padding)
         self.padding = task.padding
-        self.omega = torch.empty(size, device=task.device).normal_(0, self.initial_omega, generator=task.rng)
+        if self.learn_initialisation:
+            self.omega = torch.empty(task.store_shape, device=task.device)
+            self.omega.normal_(0, self.initial_omega, generator=task.rng)
 
     def start(self, omega: Tensor) -> Tensor:
         """δ₀, the learned initialisation; differentiable in α_ω."""
@@ -108,44 +112,54 @@ class APARTSimple(Method):
         return gradient.sign(), {name: g.sign() for name, g in zip(seen, inner, strict=True)}
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
-        omega = batch.view.take(self.omega)
+        omega = batch.view.take(self.omega) if self.learn_initialisation else torch.zeros_like(batch.x)
         self.alpha.grad = None
         delta = self.start(omega)
         with self.perturbation_pass(model):
             sign, inner = self.signs(model, (batch.x + delta).clamp(0, 1), batch.y, self.taps)
 
         alphas = dict(zip(self.names, self.alpha, strict=True))
+        x = (batch.x + self.advance(delta, sign)).clamp(0, 1)
+        x.retain_grad()
         with tapped(self.taps, lambda name, activation: activation + self.epsilon * alphas[name] * inner[name]):
-            result = descend(model, (batch.x + self.advance(delta, sign)).clamp(0, 1), batch.y)
+            result = descend(model, x, batch.y)
 
         with torch.no_grad():
+            assert x.grad is not None
             ratio = self.alpha[1] / self.alpha[0].clamp(min=1e-6)  # α_ω = 0 must not make 0·∞ of a zero sign
-            omega = (omega + ratio * sign).clamp(-1, 1)
-            batch.view.put(self.omega, omega)
+            if self.learn_initialisation:
+                batch.view.put(self.omega, (omega + ratio * x.grad.sign()).clamp(-1, 1))
         self.optimizer.param_groups[0]["lr"] = self.rate * batch.rate
         self.optimizer.step()
         return result
 
     def parameters(self) -> dict[str, dict[str, float]]:
-        return {"alpha": dict(zip(self.names, self.alpha.tolist(), strict=True))}
+        alpha = dict(zip(self.names, self.alpha.tolist(), strict=True))
+        if not self.learn_initialisation:
+            del alpha["omega"]
+        return {"alpha": alpha}
 
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         alpha = parameters["alpha"]
         # The first two lead; a file may give them in any order.
         self.names = ["omega", "input", *(name for name in alpha if name not in ("omega", "input"))]
-        self.alpha = torch.tensor([alpha[name] for name in self.names])
+        self.alpha = torch.tensor([alpha.get(name, 0.0) for name in self.names])
 
-    def image_state(self, index: Tensor) -> Tensor:
+    def image_state(self, index: Tensor) -> Tensor | None:
+        if not self.learn_initialisation:
+            return None
         return centre(self.omega[index], self.padding)
 
     def state_dict(self) -> dict[str, Any]:
         momentum = self.optimizer.state[self.alpha].get("momentum_buffer", torch.zeros_like(self.alpha))
-        return {"alpha": self.alpha.detach(), "momentum": momentum, "omega": self.omega}
+        state = {"alpha": self.alpha.detach(), "momentum": momentum}
+        return {**state, "omega": self.omega} if self.learn_initialisation else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             self.alpha.copy_(state["alpha"])
-            self.omega.copy_(state["omega"])
+            if self.learn_initialisation:
+                self.omega.copy_(state["omega"])
         self.optimizer.state[self.alpha]["momentum_buffer"] = state["momentum"].to(self.alpha)
 
 
@@ -162,7 +176,7 @@ class APART(APARTSimple):
         taps = find_taps(model)
         if not taps:
             raise ValueError(
-                f"{type(model).__name__} has no residual block (a module with children conv1 and conv2): "
-                "use apart-simple"
+                "the model has no residual block whose branch begins with a convolution (conv1, say), so there is "
+                "nothing inside it to perturb: use apart-simple"
             )
         return taps

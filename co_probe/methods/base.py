@@ -1,6 +1,5 @@
 """What a training method is."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from co_probe.attacks import Attack
+from co_probe.attacks.outcome import evaluating
 from co_probe.data.augment import View
 
 
@@ -20,9 +21,15 @@ class Task:
     images: int  # training images
     shape: tuple[int, int, int]  # (channels, height, width) of one, without padding
     padding: int  # pixels of padding that crops are taken from
-    steps: int  # optimizer steps in the whole run
+    steps: int  # optimizer steps in the whole run, replays included
     device: torch.device
     rng: torch.Generator
+
+    @property
+    def store_shape(self) -> tuple[int, int, int, int]:
+        """Of a tensor that keeps a number for each pixel of each padded training image, for `View.take` and `put`."""
+        channels, height, width = self.shape
+        return self.images, channels, height + 2 * self.padding, width + 2 * self.padding
 
 
 @dataclass(frozen=True)
@@ -38,32 +45,47 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """On the images that the weights were updated with: mean loss in nats, and how many were classified rightly."""
+    """On the images that the weights were updated with: mean loss in nats, and how many were classified rightly.
+
+    The loss is what the step descended: regularisers are in it.
+    """
 
     loss: Tensor
     correct: Tensor
 
 
 @dataclass(eq=False)
-class Method(ABC):
+class Method:
     """How a method makes a perturbation, and what it does with it.
 
-    A new method is one file with a subclass: `perturb` is enough for those that train on one perturbed batch.
-    `epsilon`: L∞ bound in pixel units. `batchnorm`: which passes of a training step move BatchNorm's running
-    statistics, `both` (as in all published code) or only the weight `update`; all use batch statistics.
+    A new method is one file with a subclass: an `attack` is enough for those that train on its perturbations, or a
+    `perturb`; others define their own `step`.
+    `epsilon`: L∞ bound in pixel units; while ε warms up the loop sets it before each step, so read it when it is used,
+    and keep nothing that was made from it. `batchnorm`: what BatchNorm does in the passes that make the perturbation:
+    it uses batch statistics and moves the running ones, as in the pass that updates the weights (`both`); it uses batch
+    statistics and moves nothing (`update`); or it uses the running ones, as in eval mode (`eval`). A method's default
+    is what its authors' code does. `replays`: optimizer steps on every batch, one call of `step` each.
     """
 
     epsilon: float
     batchnorm: str = field(default="both", kw_only=True)
+    replays = 1  # not a setting, unless a method makes it one
 
     def __post_init__(self):
-        if self.batchnorm not in ("both", "update"):
-            raise ValueError(f"batchnorm must be 'both' or 'update', not {self.batchnorm!r}")
+        if self.batchnorm not in ("both", "update", "eval"):
+            raise ValueError(f"batchnorm must be 'both', 'update' or 'eval', not {self.batchnorm!r}")
 
-    def setup(self, model: nn.Module, task: Task) -> None:  # noqa: B027 (optional)
+    @property
+    def attack(self) -> Attack | None:
+        """What `perturb` comes down to, where that is an attack without state."""
+        return None
+
+    def setup(self, model: nn.Module, task: Task) -> None:
         """Allocate state before the first step of a run."""
 
-    @abstractmethod
+    def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
+        """Before the first step of each epoch (from 1); `rng`: that of the epoch's batches."""
+
     def perturb(
         self,
         model: nn.Module,
@@ -76,6 +98,9 @@ class Method(ABC):
 
         `state`: what `image_state` gave for these images; unseen images have none, and it is taken as 0.
         """
+        if self.attack is None:
+            raise NotImplementedError(f"{type(self).__name__} must define perturb, or have an attack")
+        return self.attack(model, x, y, rng)
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
         """Leave the gradients of one training step in the parameters' `.grad`, and update the method's own state."""
@@ -85,9 +110,13 @@ class Method(ABC):
 
     @contextmanager
     def perturbation_pass(self, model: nn.Module) -> Iterator[None]:
-        """Around the passes that make the perturbation: keeps BatchNorm's running statistics if so set."""
+        """Around the passes that make the perturbation: BatchNorm does there what `batchnorm` says."""
         if self.batchnorm == "both":
             yield
+            return
+        if self.batchnorm == "eval":
+            with evaluating(model):
+                yield
             return
         # Without tracking, BatchNorm uses batch statistics and leaves the running ones (and their count) alone.
         tracking: list[Any] = [m for m in model.modules() if getattr(m, "track_running_stats", False)]
@@ -103,7 +132,7 @@ class Method(ABC):
         """Learned numbers to keep with every epoch: {group: {name: value}}; enough for `perturb`, and to plot."""
         return {}
 
-    def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:  # noqa: B027 (optional)
+    def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         """The inverse of `parameters`."""
 
     def image_state(self, index: Tensor) -> Tensor | None:
@@ -114,7 +143,7 @@ class Method(ABC):
         """Everything that resuming needs: nested dicts of tensors and numbers."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (optional)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
 
 

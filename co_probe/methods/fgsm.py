@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
 from co_probe import attacks
 from co_probe.methods.base import Method
 
@@ -16,12 +13,6 @@ class FGSM(Method):
     Source: Goodfellow et al. (2015), section 6; the FGSM rows of arXiv 2010.08034.
     """
 
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        state: Tensor | None = None,
-    ) -> Tensor:
-        return attacks.FGSM(epsilon=self.epsilon)(model, x, y)
+    @property
+    def attack(self) -> attacks.FGSM:
+        return attacks.FGSM(epsilon=self.epsilon)

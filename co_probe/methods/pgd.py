@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
 from co_probe import attacks
 from co_probe.methods.base import Method
 
@@ -21,14 +18,8 @@ class PGD(Method):
 
     def __post_init__(self):
         super().__post_init__()
-        self.attack = attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size)
+        _ = self.attack  # raises for a setting out of range
 
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        state: Tensor | None = None,
-    ) -> Tensor:
-        return self.attack(model, x, y, rng)
+    @property
+    def attack(self) -> attacks.PGD:
+        return attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size)

@@ -1,5 +1,20 @@
-"""Classifiers, by name. Each takes images in [0, 1]: normalisation is its first layer."""
+"""Classifiers, by name. Each takes images in [0, 1]: normalisation is its first layer.
+
+An entry is called as `entry(channels, classes, mean, std, **settings)`; a user's own as well.
+"""
 
 from co_probe.registry import Registry
 
-MODELS = Registry("model", {"preact_resnet": "co_probe.models.preact_resnet:PreActResNet"})
+MODELS = Registry(
+    "model",
+    {
+        "preact_resnet": "co_probe.models.preact_resnet:PreActResNet",
+        "preact_resnet18": "co_probe.models.preact_resnet:preact_resnet18",
+        "resnet50": "co_probe.models.libraries:resnet50",
+        "timm:NAME": "co_probe.models.libraries:timm_model",
+        "torchvision:NAME": "co_probe.models.libraries:torchvision_model",
+        "wide_resnet": "co_probe.models.wide_resnet:WideResNet",
+        "wide_resnet28_10": "co_probe.models.wide_resnet:wide_resnet28_10",
+        "wide_resnet34_10": "co_probe.models.wide_resnet:wide_resnet34_10",
+    },
+)

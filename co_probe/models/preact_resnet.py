@@ -41,7 +41,8 @@ class PreActResNet(nn.Module):
 
     Takes (B, channels, height, width) images in [0, 1] and returns (B, classes) logits.
     `mean`, `std`: what images are normalised by, a number a channel; `width`: channels of the first stage; `blocks`:
-    how many blocks each stage has. Convolutions start as in He et al. (2015), section 2.2: normal, by fan-out.
+    how many blocks each stage has; `stem`: channels of the stem (`width`, if not given). Convolutions start as in He et
+    al. (2015), section 2.2: normal, by fan-out.
     Raises ValueError if a size is not positive.
     """
 
@@ -54,14 +55,15 @@ class PreActResNet(nn.Module):
         *,
         width: int = 64,
         blocks: Sequence[int] = (2, 2, 2, 2),
+        stem: int | None = None,
     ):
         super().__init__()
-        if width < 1 or not blocks or min(blocks) < 1:
-            raise ValueError(f"width and blocks must be positive, not {width} and {list(blocks)}")
+        inputs = width if stem is None else stem
+        if width < 1 or inputs < 1 or not blocks or min(blocks) < 1:
+            raise ValueError(f"width, stem and blocks must be positive, not {width}, {inputs} and {list(blocks)}")
         self.normalize = Normalize(mean, std)
-        self.conv1 = conv3x3(channels, width)
+        self.conv1 = conv3x3(channels, inputs)
         self.stages = nn.ModuleList()
-        inputs = width
         for stage, depth in enumerate(blocks):
             outputs = width * 2**stage
             layers = []
@@ -80,3 +82,11 @@ class PreActResNet(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.linear(F.relu(self.bn(x)).mean((2, 3)))
+
+
+def preact_resnet18(channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> PreActResNet:
+    """Pre-ResNet18 for CIFAR-sized images: widths 64, 128, 256, 512, two blocks each; 11.2 million parameters.
+
+    Source: the network of the same name in Wong et al. (2020), and in arXiv 2010.08034.
+    """
+    return PreActResNet(channels, classes, mean, std, width=64, blocks=(2, 2, 2, 2))

@@ -10,5 +10,6 @@ PLOTS = Registry(
         "perturbations": "co_probe.plots.perturbations:KIND",
         "robust-overfitting": "co_probe.plots.robust_overfitting:KIND",
         "steps": "co_probe.plots.steps:KIND",
+        "trade-off": "co_probe.plots.trade_off:KIND",
     },
 )

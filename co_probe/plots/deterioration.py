@@ -28,8 +28,8 @@ def strength(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None 
         if len(values):
             ax.axhline(100 * values.mean(), linestyle=dashes, label=label, **YARDSTICK)
     epoch_lines(frame[frame["quantity"] == "strength"], ax, scale=100, **style)
-    mark_onsets(frame, ax, onsets or {})
-    percent_axis(ax, "accuracy of the reference (%)\nlower = stronger perturbation")
+    mark_onsets(frame, ax, onsets or {}, name=False)
+    ax.set_ylabel("accuracy of the reference (%)\nlower = stronger perturbation")
     return ax
 
 
@@ -38,7 +38,8 @@ def robust_accuracy(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets 
     ax = axes_or_new(ax)
     epoch_lines(frame[frame["quantity"] == "pgd10"], ax, scale=100, **style)
     mark_onsets(frame, ax, onsets or {})
-    percent_axis(ax, "test accuracy\nunder PGD-10 (%)")
+    percent_axis(ax)
+    ax.set_ylabel("test accuracy\nunder PGD-10 (%)")
     return ax
 
 
@@ -48,7 +49,7 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     robust_accuracy(frames["metrics"], top, onsets)
     strength(frames["strength"], bottom, onsets)
     top.set_xlabel("")
-    figure.legend(*bottom.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*bottom.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
     return figure
 
 

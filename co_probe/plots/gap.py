@@ -6,15 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from co_probe.labels import attack_label
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets
 from co_probe.plots.style import axes_or_new
-
-
-def attack_label(name: str) -> str:
-    """`pgd10` as PGD-10, `pgd50x10` as PGD-50×10."""
-    steps, _, restarts = name.removeprefix("pgd").partition("x")
-    return f"PGD-{steps}×{restarts}" if restarts else f"PGD-{steps}" if name.startswith("pgd") else name.upper()
 
 
 def gap(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None = None, **style: Any) -> Axes:

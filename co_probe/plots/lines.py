@@ -36,12 +36,15 @@ def epoch_lines(frame: pd.DataFrame, ax: Axes, *, scale: float = 1.0, **style: A
     ax.margins(x=0.02)
 
 
-def mark_onsets(frame: pd.DataFrame, ax: Axes, onsets: Onsets) -> None:
-    """A dotted upright line at the first epoch of catastrophic overfitting of each run in `frame` that has one."""
+def mark_onsets(frame: pd.DataFrame, ax: Axes, onsets: Onsets, *, name: bool = True) -> None:
+    """A dotted upright line at the first epoch of catastrophic overfitting of each run in `frame` that has one.
+
+    `name`: whether to write "onset" beside the first.
+    """
     runs = frame[["run", "method"]].drop_duplicates()
     for number, (run, method) in enumerate((r, m) for r, m in runs.itertuples(index=False) if r in onsets):
         ax.axvline(onsets[run], color=method_style(method)["color"], linestyle=":", linewidth=1, zorder=0)
-        if number == 0:
+        if number == 0 and name:
             ax.annotate(
                 "onset",
                 (onsets[run], 1),
@@ -54,7 +57,6 @@ def mark_onsets(frame: pd.DataFrame, ax: Axes, onsets: Onsets) -> None:
             )
 
 
-def percent_axis(ax: Axes, label: str) -> None:
+def percent_axis(ax: Axes) -> None:
     """0 to 100%, for tables in [0, 1] that were drawn with scale=100."""
     ax.set_ylim(-2, 102)
-    ax.set_ylabel(label)

@@ -3,7 +3,8 @@
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from co_probe.plots.gap import attack_label, gap
+from co_probe.labels import attack_label
+from co_probe.plots.gap import gap
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
 from co_probe.plots.style import method_style, panels
@@ -15,11 +16,12 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     against = attack_label(measured["against"].iloc[0])
     figure, (training, test, bottom) = panels(3, height=1.7, sharex=True)
     epoch_lines(metrics[metrics["quantity"] == "train_accuracy"], training, scale=100)
-    percent_axis(training, "training accuracy (%)")
+    training.set_ylabel("training accuracy (%)")
     epoch_lines(measured[measured["quantity"] == "accuracy"], test, scale=100)
-    percent_axis(test, f"test accuracy\nunder {against} (%)")
+    test.set_ylabel(f"test accuracy\nunder {against} (%)")
     for ax in (training, test):
-        mark_onsets(metrics, ax, onsets)
+        percent_axis(ax)
+        mark_onsets(metrics, ax, onsets, name=ax is training)
         ax.set_xlabel("")
     gap(measured, bottom, onsets)
     bottom.set_ylabel(f"gap to {against} (nats)\nlarger = weaker")

@@ -24,17 +24,19 @@ def steps(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
     """
     ax = axes_or_new(ax)
     blocks = [layer for layer in frame["layer"].unique() if layer not in NAMED]
-    shades = matplotlib.colormaps["viridis"].resampled(max(2, len(blocks)))
+    shades = matplotlib.colormaps["viridis"]
     for layer, rows in frame.groupby("layer", sort=False):
         if layer in NAMED:
             look = NAMED[str(layer)]
         else:
             place = blocks.index(layer)
-            look = {"color": shades(place * 0.9), "linestyle": (0, (1.2, 1)), "label": f"block {place + 1}"}
+            shade = shades(0.85 * place / max(1, len(blocks) - 1))  # the palest are hard to see on white
+            look = {"color": shade, "linestyle": (0, (1.2, 1)), "label": f"block {place + 1}"}
         ax.plot(rows["epoch"], rows["value"], **(look | style))
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.margins(x=0.02)
     ax.set_ylabel("step size $α$ (units of $ε$)")
     return ax
 

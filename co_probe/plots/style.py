@@ -19,8 +19,23 @@ COLUMN = 3.5  # inches: one column of a two-column page
 # Okabe and Ito's colours, which people with any colour vision can tell apart; dashes tell them apart in grey.
 OKABE_ITO = ("#D55E00", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#000000", "#999999")
 DASHES = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (4, 1, 1, 1)))
-METHODS = ("fgsm", "apart-simple", "apart", "pgd")
-LABELS = {"fgsm": "FGSM", "apart-simple": "APART-Simple", "apart": "APART", "pgd": "PGD"}
+LABELS = {
+    # The order gives each its look: the first eight take a colour each, the others the same ones with other dashes.
+    "fgsm": "FGSM",
+    "apart-simple": "APART-Simple",
+    "apart": "APART",
+    "pgd": "PGD",
+    "n-fgsm": "N-FGSM",
+    "grad-align": "GradAlign",
+    "standard": "Standard",
+    "free": "Free",
+    "fgsm-rs": "F+FGSM",
+    "s-fgsm": "S+FGSM",
+    "atta": "ATTA",
+    "trades": "TRADES",
+}
+METHODS = tuple(LABELS)
+LOOKS = len(OKABE_ITO) * len(DASHES)
 
 YARDSTICK: dict[str, Any] = {"color": "0.45", "linewidth": 0.9}
 RC: Any = {
@@ -41,11 +56,18 @@ RC: Any = {
 
 
 def method_style(method: str) -> dict[str, Any]:
-    """Colour, dashes and label of a method's line. A name of the user's own gets a colour that depends on it alone."""
-    place = METHODS.index(method) if method in METHODS else len(METHODS) + sum(map(ord, method))
+    """Colour, dashes and label of a method's line.
+
+    A name of the user's own gets a look that depends on it alone, and that none of this package's methods has.
+    """
+    if method in METHODS:
+        place = METHODS.index(method)
+    else:
+        place = len(METHODS) + sum(map(ord, method)) % (LOOKS - len(METHODS))
+    turn, colour = divmod(place, len(OKABE_ITO))
     return {
-        "color": OKABE_ITO[place % len(OKABE_ITO)],
-        "linestyle": DASHES[place % len(DASHES)],
+        "color": OKABE_ITO[colour],
+        "linestyle": DASHES[(colour + turn) % len(DASHES)],
         "label": LABELS.get(method, method),
     }
 

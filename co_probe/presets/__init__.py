@@ -14,6 +14,11 @@ def names() -> list[str]:
     return sorted(p.name.removesuffix(".toml") for p in files(__name__).iterdir() if p.name.endswith(".toml"))
 
 
+def summary(preset: str) -> str:
+    """What a preset is for: the comment in its first line."""
+    return text(preset).partition("\n")[0].removeprefix("#").strip()
+
+
 def text(preset: str) -> str:
     """The TOML of a preset: one of `names()`, or the path of a file. Raises UserError if it is neither."""
     if preset in names():
@@ -23,12 +28,15 @@ def text(preset: str) -> str:
             return Path(preset).read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"preset file {preset}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"preset file {preset} is not text in UTF-8") from error
     raise unknown("preset", preset, names())
 
 
 def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
     """The settings of a run: the preset, its section for this method, then `overrides` in turn.
 
+    Code of its own that a preset's file names is loaded only if the user allows it (`co_probe.plugins`).
     Raises UserError for an unknown preset or setting, or a value out of range.
     """
     try:

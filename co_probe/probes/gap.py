@@ -13,18 +13,19 @@ from co_probe.statistics import mean_interval
 
 @dataclass(frozen=True, kw_only=True)
 class Gap(Probe):
-    """G_B,i(A) = mean of L(δ_B) − L(δ_A) at θ_A^(i), in nats: larger = weaker, about 0 for a healthy run.
+    """G_B,i(A) = mean of L(δ_B) − L(δ_A) at θ_A^(i), in nats: larger = weaker δ_A, near 0 for a healthy run.
 
     Equation 2 of arXiv 2010.08034 prints the two terms the other way round; this is the sign of its prose ("the weaker
     f_A is, the larger G") and of its Figures 2b and 5c. Every image runs to the end of both attacks.
-    `against`: B, as `named_attack` takes it; `generator`: δ_A of the `method` itself, or of an attack by name;
-    `split`: `test`, or `train` images, for which APART uses what it has learned of each.
+    `against`: B, as `named_attack` takes it; `generator`: whose δ_A, an attack's by name, or that of the `method`
+    itself. FGSM's is usual: one yardstick for all methods (a PGD run's own gap to PGD is 0 by construction, and
+    APART on unseen images lacks what it learned of each). `split`: `test` images, or `train`.
     Quantities: `gap` (nats, 95% normal interval of the paired difference) and `accuracy` under B (Wilson interval).
     """
 
     name: ClassVar[str] = "gap"
     against: str = "pgd10"
-    generator: str = "method"
+    generator: str = "fgsm"
     split: str = "test"
 
     def parameters(self) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def gap(
     runs: RunLike | Iterable[RunLike],
     against: str = "pgd10",
     *,
-    generator: str = "method",
+    generator: str = "fgsm",
     split: str = "test",
     device: str = "auto",
     progress: Progress | None = None,

@@ -31,6 +31,8 @@ def epoch_file(epoch: int) -> str:
 class StoredRun:
     """A run on disk, as numbers: settings, weights, metrics and tables. `path`: its folder or packed file.
 
+    `planned`: the number of epochs that it has once it is finished.
+
     Files are opened for each question and closed again, so a run can be read while it is being trained.
     Raises UserError if there is no run, DamagedFile if there was one.
     """
@@ -49,6 +51,7 @@ class StoredRun:
             self._config = dict(json.loads(tree.read_attributes(file)["config"]))
             self.environment: dict[str, Any] = json.loads(tree.read_attributes(file)["environment"])
             self.probe_set: dict[str, np.ndarray] = tree.read(tree.child(file, "probe_set"))
+            self.planned: int = int(file.attrs.get("planned", self._config["epochs"]))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}: {self.config.method.name}, {len(self.epochs)} epochs)"
@@ -82,6 +85,14 @@ class StoredRun:
         if not self.epochs:
             raise UserError(f"{self.name} has no finished epoch yet")
         return self.epochs[-1]
+
+    @property
+    def best_epoch(self) -> int:
+        """The finished epoch of the best PGD-10 accuracy on the probe set, the first of several.
+
+        Raises UserError if none is finished.
+        """
+        return max([self.last_epoch, *self.epochs], key=lambda epoch: (self.metrics(epoch)["pgd10"], -epoch))
 
     def weights(self, epoch: int) -> dict[str, np.ndarray]:
         """Parameters and buffers after `epoch`, checksums verified. Raises UserError if the run has no such epoch."""
@@ -121,6 +132,8 @@ class StoredRun:
         """The first epoch of catastrophic overfitting, or None (`co_probe.statistics.onset` states the rule)."""
         epochs = self.epochs
         metrics = [self.metrics(epoch) for epoch in epochs]
+        if all(m["own"] == m["clean"] for m in metrics):
+            return None  # no training attack to overfit to: clean training never was robust
         index = onset([m["pgd10"] for m in metrics], [m["own"] for m in metrics])
         return None if index is None else epochs[index]
 
@@ -161,6 +174,7 @@ class StoredRun:
             "config": json.dumps(self._config),
             "environment": json.dumps(self.environment),
             "probe_set": self.probe_set,
+            "planned": self.planned,
             "results": {name: table.to_tree(frame) for name, frame in self._result_frames().items()},
         }
 

@@ -28,7 +28,8 @@ class RunWriter:
     then `run.h5` with a link to it; then older resume files go. So whatever instant a crash picks, the newest
     finished epoch has its resume file.
 
-    `resume`: go on if there is a run (else start one); `overwrite`: delete the run that is there.
+    `planned`: how many epochs there will be, if not `config.epochs`; `resume`: go on if there is a run (else start
+    one); `overwrite`: delete the run that is there.
     Raises UserError if there is a run and neither is set, if the folder holds something else, or has another writer.
     """
 
@@ -39,6 +40,7 @@ class RunWriter:
         probe_set: Mapping[str, np.ndarray],
         environment: Mapping[str, Any],
         *,
+        planned: int | None = None,
         resume: bool = False,
         overwrite: bool = False,
     ):
@@ -49,6 +51,7 @@ class RunWriter:
             "config": json.dumps(config.to_dict()),
             "environment": json.dumps(dict(environment)),
             "probe_set": dict(probe_set),
+            "planned": planned or config.epochs,
             "epochs": {},
         }
 

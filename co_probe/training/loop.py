@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from co_probe.build import make_data, make_method, make_model, pick_device
+from co_probe.build import kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.config import Config
 from co_probe.data.augment import pad_images, random_view
 from co_probe.data.dataset import to_unit
 from co_probe.errors import Diverged, UserError
 from co_probe.methods.base import Batch, Method, Task
 from co_probe.rng import derive_seed, make_rng
-from co_probe.schedules import SCHEDULES
+from co_probe.schedules import SCHEDULES, warmup
 from co_probe.store import RunWriter
 from co_probe.training.metrics import measure
 from co_probe.training.state import arrays, draw_indices, environment, momenta, restore
@@ -35,6 +35,8 @@ def epochs(
 ) -> Iterator[dict[str, float]]:
     """Train `config` into the folder `out`; yields the metrics of each epoch once they are safely on disk.
 
+    An epoch is one pass over the data, in which a method that replays its batches takes every one of them several
+    times; there are then so many fewer epochs (`kept_epochs`), and the run ends on the same budget.
     Metrics: `epoch`, `learning_rate` (the last one), `train_loss` (nats) and `train_accuracy` (both on the perturbed
     images as they were trained on), those of `co_probe.training.metrics.measure`, and `seconds` of training.
     `resume` goes on with a run that is there, `overwrite` starts it afresh. `device`: auto, cpu, cuda, cuda:1.
@@ -43,12 +45,15 @@ def epochs(
     target = pick_device(device)
     data = make_data(config)
     count, seed, padding = len(data.train_y), config.seed, config.augmentation.padding
-    steps = math.ceil(count / config.batch_size)
+    method, last_epoch = make_method(config), kept_epochs(config)
+    steps = math.ceil(count / config.batch_size) * method.replays  # optimizer steps in an epoch
     probe_set = {
         "test": draw_indices(len(data.test_y), config.probe.test, seed, "probe test"),
         "train": draw_indices(count, config.probe.train, seed, "probe train"),
     }
-    writer = RunWriter(Path(out), config, probe_set, environment(target), resume=resume, overwrite=overwrite)
+    writer = RunWriter(
+        Path(out), config, probe_set, environment(target), planned=last_epoch, resume=resume, overwrite=overwrite
+    )
     with torch.random.fork_rng(), ExitStack() as stack:
         torch.manual_seed(derive_seed(seed, "initial weights"))
         model = make_model(config, data).to(target).train()
@@ -56,43 +61,49 @@ def epochs(
             model.parameters(), momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
         )
         schedule = SCHEDULES.make(config.schedule.name, **config.schedule.settings)
-        method = make_method(config)
         method_rng = make_rng(target, seed, "method")
         try:
-            method.setup(model, Task(count, data.shape, padding, steps * config.epochs, target, method_rng))
+            method.setup(model, Task(count, data.shape, padding, steps * last_epoch, target, method_rng))
         except ValueError as error:
             raise UserError(f"method {config.method.name}: {error}") from error
         stack.enter_context(writer)  # not before: settings that cannot be used must not cost the run that is there
-        if 0 < writer.last < config.epochs:
+        if 0 < writer.last < last_epoch:
             restore(writer, model, optimizer, method)
 
         images, labels = pad_images(data.train_x, padding).to(target), data.train_y.to(target)
         probe_test, probe_train = (torch.from_numpy(writer.probe_set[split]) for split in ("test", "train"))
         test_x, test_y = to_unit(data.test_x[probe_test]).to(target), data.test_y[probe_test].to(target)
 
-        for epoch in range(writer.last + 1, config.epochs + 1):
+        rising = round(config.epsilon_warmup * steps)  # steps until ε is what it is to be
+        for epoch in range(writer.last + 1, last_epoch + 1):
             started = time.perf_counter()
             rng = make_rng(target, seed, "epoch", epoch)
             torch.manual_seed(derive_seed(seed, "global", epoch))  # for models that draw, by dropout say
             loss = torch.zeros((), device=target)
             correct = torch.zeros((), device=target, dtype=torch.long)
             order = torch.randperm(count, generator=rng, device=target)
-            for step, index in enumerate(order.split(config.batch_size)):
+            method.start_epoch(epoch, rng)
+            for number, index in enumerate(order.split(config.batch_size)):
                 view = random_view(index, data.shape[1:], padding, config.augmentation.flip, rng)
-                rate = schedule(((epoch - 1) * steps + step) / (steps * config.epochs))
-                batch = Batch(to_unit(view.take(images)), labels[index], view, rate, rng)
-                loss_here, correct_here = train_step(model, method, optimizer, batch, config.optimizer.learning_rate)
-                loss += loss_here * len(index)
-                correct += correct_here
+                x, y = to_unit(view.take(images)), labels[index]
+                for replay in range(method.replays):
+                    step = (epoch - 1) * steps + number * method.replays + replay
+                    rate = schedule(step / (steps * last_epoch))
+                    method.epsilon = config.epsilon * warmup(step + 1, rising)
+                    batch = Batch(x, y, view, rate, rng)
+                    loss_here, right = train_step(model, method, optimizer, batch, config.optimizer.learning_rate)
+                    loss += loss_here * len(index)
+                    correct += right
                 if progress:
-                    progress(epoch, step * config.batch_size + len(index), count)
+                    progress(epoch, number * config.batch_size + len(index), count)
 
             metrics = {
                 "learning_rate": config.optimizer.learning_rate * rate,
-                "train_loss": loss.item() / count,
-                "train_accuracy": correct.item() / count,
+                "train_loss": loss.item() / (count * method.replays),
+                "train_accuracy": correct.item() / (count * method.replays),
                 "seconds": time.perf_counter() - started,
             }
+            method.epsilon = config.epsilon
             if math.isfinite(metrics["train_loss"]):
                 metrics |= measure(model, method, test_x, test_y, seed)
             # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
@@ -109,7 +120,7 @@ def epochs(
                 "images": arrays({} if state is None else {"state": state}),
             }
             going_on = {"momentum": arrays(momenta(model, optimizer)), "method": arrays(method.state_dict())}
-            writer.commit(epoch, checkpoint, going_on if epoch < config.epochs else None)
+            writer.commit(epoch, checkpoint, going_on if epoch < last_epoch else None)
             yield {"epoch": epoch, **metrics}
 
 

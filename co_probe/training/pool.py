@@ -4,7 +4,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from co_probe.config import Config
 from co_probe.errors import CoProbeError
 from co_probe.store.stored_run import EPOCH_FILE
 
-POLL = 0.5  # seconds between two looks at the disk
+POLL = 0.5  # seconds at most between two looks at the disk
 
 
 def run_cell(settings: Mapping[str, Any], out: str, device: str = "auto", threads: int | None = None) -> str:
@@ -25,7 +26,7 @@ def run_cell(settings: Mapping[str, Any], out: str, device: str = "auto", thread
     from co_probe.training.loop import epochs
 
     if threads:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer if OMP_NUM_THREADS says so
     for _ in epochs(Config.from_dict(settings), out, resume=True, device=device):
         pass
     return out
@@ -43,28 +44,37 @@ def run_all(
     Yields each folder as it ends, with its error or None; a failed cell does not stop the others. `progress` is called
     with (epochs finished, epochs planned), counted on disk.
     """
+    from co_probe.build import kept_epochs
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(jobs or cores, len(cells))
-    planned = sum(config.epochs for config in cells.values())
-    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    planned = sum(kept_epochs(config) for config in cells.values())
+    with ThreadPoolExecutor(jobs) as threads:
         waiting: dict[Future[str], Path] = {
-            pool.submit(run_cell, config.to_dict(), str(out), device, max(1, cores // jobs)): out
+            threads.submit(_in_own_process, config.to_dict(), str(out), device, max(1, cores // jobs)): out
             for out, config in cells.items()
         }
         try:
             while waiting:
-                ended, _ = wait(waiting, timeout=POLL)
+                ended, _ = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED)
                 if progress:
                     progress(sum(map(_finished, cells)), planned)
                 for future in ended:
                     yield waiting.pop(future), _error(future)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            if waiting:  # we are being interrupted: stop what still trains, its finished epochs are safe
+            threads.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in waiting):
+                # We are being interrupted: stop what still trains, its finished epochs are safe.
                 for process in multiprocessing.active_children():
                     process.terminate()
                 time.sleep(POLL)
+
+
+def _in_own_process(*arguments: Any) -> str:
+    """`run_cell` in a process that no other cell shares: if it is killed (for memory, say), no other dies."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(run_cell, *arguments).result()
 
 
 def _finished(out: Path) -> int:
@@ -75,4 +85,6 @@ def _error(future: Future[str]) -> CoProbeError | None:
     error = future.exception()
     if error is None or isinstance(error, CoProbeError):
         return error
+    if isinstance(error, BrokenProcessPool):
+        return CoProbeError("its process was killed (out of memory?)")
     return CoProbeError(f"{type(error).__name__}: {error}")

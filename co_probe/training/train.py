@@ -7,6 +7,7 @@ from co_probe import presets
 from co_probe.config import Config, merge
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
+from co_probe.plugins import allow_typed
 from co_probe.runs import Run
 from co_probe.store import StoredRun
 from co_probe.training.loop import Progress, epochs
@@ -17,6 +18,7 @@ def settle(out: Path, method: str, preset: str | None, overrides: list[dict[str,
     otherwise (and if they do, the run's writer will refuse).
     """
     METHODS.check(method)
+    allow_typed(method, *overrides)
     if preset or not (resume and (out / "run.h5").exists()):
         return presets.configure(preset or "digits", method, *overrides)
     stored = StoredRun(out).config
@@ -41,13 +43,14 @@ def train(
 ) -> Run:
     """Train a run to its end and return it.
 
-    `method`: a registered name (`fgsm`, `apart`, ...); `preset`: a name or a TOML file, `digits` if not given; `out`:
-    the run's folder, `runs/METHOD` if not given; `settings`: over the preset, for example `epochs=10`, `epsilon=8/255`,
-    `model={"width": 32}`. Raises UserError for what cannot be used, Diverged if the loss is no longer finite.
+    `method`: `fgsm`, `apart`, ..., or your own as `package.module:Name`; `preset`: a name or a TOML file, `digits` if
+    not given; `out`: the run's folder, `runs/METHOD` if not given; `settings`: over the preset, for example
+    `epochs=10`, `epsilon=8/255`, `model={"width": 32}`. Raises UserError for what cannot be used, Diverged if the loss
+    is no longer finite.
 
     >>> run = co_probe.train("fgsm", epochs=30, seed=1, out="runs/fgsm-1")
     """
-    folder = Path(out or f"runs/{method}")
+    folder = Path(out or Path("runs") / method.rpartition(":")[2])
     config = settle(folder, method, preset, [settings], resume)
     for _ in epochs(config, folder, resume=resume, overwrite=overwrite, device=device, progress=progress):
         pass

@@ -1,0 +1,102 @@
+"""co-probe eval"""
+
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from co_probe.cli import options
+from co_probe.cli.output import PRINTERS, print_frame, progress_bar
+from co_probe.labels import attack_label, epsilon_label
+
+TITLE = "Accuracy (%) on {n} test images"
+NOTE = (
+    "Each column is that attack alone. PGD, C&W and AutoAttack count an image as broken at the first point they visit "
+    "that is misclassified, the image itself included."
+)
+
+
+@click.command("eval")
+@options.runs_argument
+@click.option("--epoch", default="best", show_default=True, help="best (PGD-10 accuracy on the probe set), last, or N.")
+@click.option(
+    "--attacks",
+    default="clean,gaussian,pgd20,cw,aa",
+    show_default=True,
+    help="Columns: clean, gaussian, fgsm, pgdN, pgdNxR (R restarts), cw, aa (AutoAttack).",
+)
+@click.option("--images", type=click.IntRange(min=1), help="Test images to use, of a fixed shuffle.  [default: all]")
+@click.option("--mean", is_flag=True, help="One line a method and ε: mean ± standard deviation over its runs.")
+@options.device
+@options.table_format
+@click.option("--markdown", "style", flag_value="markdown", help="Print the table in Markdown.")
+@click.option("--latex", "style", flag_value="latex", help="Print the table in LaTeX (booktabs).")
+def evaluate(
+    runs: tuple[Path, ...],
+    runs_dir: Path,
+    epoch: str,
+    attacks: str,
+    images: int | None,
+    mean: bool,
+    device: str,
+    style: str | None,
+) -> None:
+    """Accuracy on the test set under each attack, as in Tables 2 to 4 of arXiv 2010.08034, and seconds an epoch.
+
+    Evaluates all runs under runs/, or the RUNs named. What was evaluated before, or before a kill, is not again.
+    aa needs another package: pip install "co-probe[autoattack]".
+    """
+    from co_probe.probes.eval import evaluate as measure
+
+    live = options.open_live(runs, runs_dir)
+    if not runs:
+        live = options.fitting(live, options.unfinished)
+    names = [name.strip() for name in attacks.split(",") if name.strip()]
+    with progress_bar("batches,") as progress:
+        frame = measure(live, names, epoch=epoch, images=images, device=device, progress=progress)
+    if style in ("json", "csv"):
+        print_frame(frame, style)
+        return
+    header, rows = (by_method if mean else by_run)(frame)
+    sizes = sorted({int(n) for n in frame.loc[frame["quantity"] == "accuracy", "n"]})
+    PRINTERS[style or "people"](TITLE.format(n=" or ".join(map(str, sizes))), header, rows)
+    if not style:
+        click.echo(NOTE)
+
+
+def by_run(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """A run a row: header and cells."""
+    columns = _columns(frame)
+    rows = []
+    for run, part in frame.groupby("run", sort=False):
+        values = part.set_index("attack")["value"]
+        cells = [_number(name, values[name]) for name in columns]
+        first = part.iloc[0]
+        rows.append([str(run), str(first["method"]), epsilon_label(first["epsilon"]), str(first["epoch"]), *cells])
+    return ["run", "method", "ε", "epoch", *map(_heading, columns)], rows
+
+
+def by_method(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """A method and ε a row, with mean ± standard deviation (n − 1) where it has several runs: header and cells."""
+    columns = _columns(frame)
+    rows = []
+    for (method, epsilon), part in frame.groupby(["method", "epsilon"]):
+        groups = part.groupby("attack")["value"]
+        mean, spread, count = groups.mean(), groups.std(), part["run"].nunique()
+        cells = [
+            _number(name, mean[name]) + (f" ± {_number(name, spread[name])}" if count > 1 else "") for name in columns
+        ]
+        rows.append([str(method), epsilon_label(float(str(epsilon))), str(count), *cells])
+    return ["method", "ε", "runs", *map(_heading, columns)], rows
+
+
+def _columns(frame: pd.DataFrame) -> list[str]:
+    return [*(name for name in frame["attack"].unique() if name), ""]
+
+
+def _heading(attack: str) -> str:
+    return attack_label(attack) if attack else "seconds/epoch"
+
+
+def _number(attack: str, value: float) -> str:
+    return f"{100 * value:.2f}" if attack else f"{value:.3g}"

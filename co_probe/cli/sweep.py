@@ -1,0 +1,75 @@
+"""co-probe sweep"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from co_probe.cli import options
+from co_probe.cli.output import progress_bar
+from co_probe.methods import METHODS
+
+
+@click.command(epilog="Methods: " + ", ".join(METHODS) + ".")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--methods", help="Methods, separated by commas.")
+@click.option("--epsilons", help="L∞ bounds, as 4/255,8/255 or 0.1.  [default: the preset's]")
+@click.option("--seeds", help="Seeds, as 0,1,2.  [default: 0]")
+@click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for every cell: epochs=10."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the runs.  [default: sweeps/NAME of FILE, or sweeps/sweep]",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes at a time.  [default: one a core; one on a GPU]")
+@click.option("--dry-run", is_flag=True, help="Say which runs there would be, and train none.")
+@options.device
+def sweep(
+    file: Path | None,
+    methods: str | None,
+    epsilons: str | None,
+    seeds: str | None,
+    preset: str | None,
+    assignments: tuple[str, ...],
+    out: Path | None,
+    jobs: int | None,
+    dry_run: bool,
+    device: str,
+) -> None:
+    """Train a grid of methods × ε × seeds, several at a time, into one folder.
+
+    The grid comes from options, from a TOML FILE with the keys methods, epsilons, seeds, preset and a section
+    settings, or from both: options win. A sweep that was interrupted goes on where it stopped when it is called again;
+    a cell that fails is reported and the others are done (exit code 1). All commands take the runs as --runs FOLDER.
+    """
+    from co_probe.config import merge, parse_assignment
+    from co_probe.grid import Grid, is_complete, split
+    from co_probe.grid import sweep as train
+
+    given: dict[str, Any] = {"methods": methods and split(methods, str), "preset": preset}
+    given |= {"epsilons": epsilons and split(epsilons, str), "seeds": seeds and split(seeds, int)}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not (file or methods):
+        raise click.UsageError("name methods with --methods, or a FILE")
+    grid = Grid.from_toml(file, **changes) if file else Grid(**changes)
+    for text in assignments:
+        grid.settings.update(merge(grid.settings, parse_assignment(text)))
+    folder = out or Path("sweeps") / (file.stem if file else "sweep")
+    cells = grid.cells(folder)
+    if dry_run:
+        for path, config in cells.items():
+            click.echo(f"{path}: {config.epochs} epochs{', done' if is_complete(path, config) else ''}")
+        return
+
+    failed = 0
+    with progress_bar(f"{len(cells)} runs, epochs") as show:
+        for path, error in train(cells, jobs=jobs, device=device, progress=lambda done, all_: show("", done, all_)):
+            failed += error is not None
+            click.echo(f"{path}: {f'FAILED: {error}' if error else 'done'}")
+    click.echo(f"{len(cells) - failed} of {len(cells)} runs are complete. Next: co-probe show --runs {folder}")
+    if failed:
+        click.echo(f"{failed} failed; the same command tries them again.", err=True)
+        raise click.exceptions.Exit(1)

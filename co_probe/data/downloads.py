@@ -1,0 +1,91 @@
+"""CIFAR-10, CIFAR-100 and SVHN through torchvision: downloaded once, and checked by checksum at every use."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from co_probe.data.dataset import Dataset
+from co_probe.data.places import alone, data_dir, make_folder
+from co_probe.errors import UserError
+
+
+def cifar10(*, root: str | None = None) -> Dataset:
+    """50,000 train and 10,000 test photographs in 10 classes, (n, 3, 32, 32) uint8.
+
+    `root`: the folder that holds, or will hold, the download; see `data_dir` for the usual one. Raises UserError if it
+    is neither there nor to be had. Source: Krizhevsky (2009); mean and standard deviation of its training pixels.
+    """
+    return _cifar("CIFAR10", root, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+
+def cifar100(*, root: str | None = None) -> Dataset:
+    """50,000 train and 10,000 test photographs in 100 classes, (n, 3, 32, 32) uint8; otherwise as `cifar10`."""
+    return _cifar("CIFAR100", root, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+
+
+def svhn(*, root: str | None = None) -> Dataset:
+    """73,257 train and 26,032 test house-number digits, (n, 3, 32, 32) uint8, without its `extra` part.
+
+    `root`, errors: as `cifar10`. Source: Netzer et al. (2011); mean and standard deviation of its training pixels.
+    """
+    from torchvision.datasets import SVHN
+
+    folder = _folder(root)
+
+    def part(split: str) -> tuple[Tensor, Tensor]:
+        url, file, _ = SVHN.split_list[split]
+        loaded = _fetch("SVHN", partial(SVHN, folder, split), folder, file, url)
+        return torch.from_numpy(np.ascontiguousarray(loaded.data)), torch.from_numpy(loaded.labels)
+
+    classes, mean, std = tuple("0123456789"), (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
+    return Dataset(*part("train"), *part("test"), classes, mean, std)
+
+
+def _cifar(name: str, root: str | None, mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
+    from torchvision import datasets
+
+    source, folder, title = getattr(datasets, name), _folder(root), name.replace("R", "R-")
+    train, test = (
+        _fetch(title, partial(source, folder, train=train), folder, source.filename, source.url)
+        for train in (True, False)
+    )
+    return Dataset(*_channels_first(train), *_channels_first(test), tuple(train.classes), mean, std)
+
+
+def _channels_first(part: Any) -> tuple[Tensor, Tensor]:
+    images = np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))
+    return torch.from_numpy(images), torch.tensor(part.targets)
+
+
+def _folder(root: str | None) -> Path:
+    if root is None:
+        return make_folder(data_dir())
+    # A run's file may come from another machine: its folders are looked for here, but not made.
+    if not (folder := Path(root).expanduser()).is_dir():
+        raise UserError(f"data.root {root} is no folder here: make it, or set CO_PROBE_DATA instead of data.root")
+    return folder
+
+
+def _fetch(title: str, load: Callable[..., Any], folder: Path, file: str, url: str) -> Any:
+    """One part of a data set: what is there (the folder need not be writable), or downloaded.
+
+    Raises UserError, saying which file goes where, if it is not to be had.
+    """
+    try:
+        return load(download=False)
+    except RuntimeError:  # not there, or not as published
+        pass
+    try:
+        with alone(folder / f".{file}.lock", f"downloading {title}"):
+            return load(download=True)
+    except (OSError, RuntimeError, EOFError) as error:  # no network; no or another file than expected; a broken archive
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{title} is not in {folder}, or damaged there, and cannot be downloaded ({reason}): "
+            f"get {url} elsewhere and put it at {folder / file}"
+        ) from error

@@ -1,0 +1,223 @@
+"""A folder of images, a folder a class."""
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from co_probe.data.dataset import Dataset
+from co_probe.data.places import VARIABLE, alone, data_dir, make_folder
+from co_probe.errors import UserError
+from co_probe.store.atomic import replace_atomic
+
+REPORT_EVERY = 5.0  # seconds between two lines of progress
+WIDE = ("I", "F")  # how Pillow's modes of more than 8 bits a channel begin; turning them into RGB would clip them
+
+
+def image_folder(path: str, *, size: int | None = None, test_share: float = 0.2) -> Dataset:
+    """Images of any format in `path`/train/CLASS/ and `path`/test/CLASS/ (or val/), (n, 3, height, width) uint8.
+
+    `path`: absolute, or relative to the working directory or to the data folder (`data_dir`). Without train/, classes
+    are the folders in `path` itself, and a fixed random choice of `test_share` of all images is for testing.
+    `size`: resize the shorter side to it, bilinearly, and cut out the central square; if not given, all images must
+    have the same size. Grey images become RGB. Classes and images are sorted by name; names that start with a dot are
+    passed over. `mean` and `std` are those of the training pixels.
+    Decoded once: pixels are kept in the data folder until the names, sizes or times of the files change.
+    Raises UserError, naming the file, for one that is unreadable or of another size, and for a class without images;
+    nothing is kept then.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"size must be positive, not {size}")
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share must be between 0 and 1, not {test_share:g}")
+    folder = _find(path)
+    classes, train, test = _list(folder, test_share)
+    listing = train + test
+    images = _cached(folder, listing, size)
+    count = len(train)
+    labels = torch.tensor([image.label for image in listing])
+    mean, std = _moments(images[:count])
+    return Dataset(images[:count], labels[:count], images[count:], labels[count:], classes, mean, std)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An image file, the number of its class, and its size (bytes) and time of change (ns)."""
+
+    path: str
+    label: int
+    bytes: int
+    changed: int
+
+
+def _find(path: str) -> Path:
+    given = Path(path).expanduser()
+    for folder in (given, data_dir() / given):
+        if folder.is_dir():
+            return folder.resolve()
+    where = "" if given.is_absolute() else f", neither here nor in {data_dir()} ({VARIABLE})"
+    raise UserError(f"image-folder: {path} is not a folder{where}")
+
+
+def _list(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[Listed], list[Listed]]:
+    """Class names, and the training and the test images."""
+    if not (folder / "train").is_dir():
+        classes, images = _list_split(folder)
+        # RandomState's stream is frozen for good, so the split is the same under every version of numpy.
+        order = np.random.RandomState(0).permutation(len(images))
+        testing = round(test_share * len(images))
+        if not 0 < testing < len(images):
+            raise UserError(f"image-folder: {folder} has too few images ({len(images)}) to split")
+        test, train = np.sort(order[:testing]), np.sort(order[testing:])
+        return classes, [images[i] for i in train], [images[i] for i in test]
+    held_out = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
+    if held_out is None:
+        raise UserError(f"image-folder: {folder} has train/, but neither test/ nor val/")
+    classes, train_images = _list_split(folder / "train")
+    test_classes, test_images = _list_split(held_out)
+    for name in sorted(set(classes) ^ set(test_classes)):
+        here, there = (folder / "train", held_out) if name in classes else (held_out, folder / "train")
+        raise UserError(f"image-folder: class {name} is in {here}, but not in {there}")
+    return classes, train_images, test_images
+
+
+def _list_split(folder: Path) -> tuple[tuple[str, ...], list[Listed]]:
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
+        raise UserError(f"image-folder: {folder} has no folders in it: each class needs one")
+    images: list[Listed] = []
+    for label, name in enumerate(names):
+        found = sorted(_files(str(folder / name)), key=lambda entry: entry.path)
+        if not found:
+            raise UserError(f"image-folder: class {folder / name} has no images: add some, or remove the folder")
+        for file in found:
+            try:
+                status = file.stat()
+            except OSError as error:
+                raise UserError(f"image-folder: {file.path} cannot be read: {error.strerror}") from error
+            images.append(Listed(file.path, label, status.st_size, status.st_mtime_ns))
+    return tuple(names), images
+
+
+def _files(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Everything below `folder` but folders and what starts with a dot."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _files(entry.path)
+            else:
+                yield entry
+
+
+def _cached(folder: Path, listing: list[Listed], size: int | None) -> Tensor:
+    """All images of `listing`, (n, 3, height, width) uint8: from the cache if it is of these very files."""
+    caches = make_folder(data_dir() / "image-folders")
+    key = hashlib.sha256(f"{folder}\n{size}".encode()).hexdigest()[:16]
+    cache = caches / f"{folder.name}-{key}.h5"
+    fingerprint = _fingerprint(listing)
+    with alone(caches / f".{cache.name}.lock", f"decoding {folder}"):
+        if (images := _read(cache, fingerprint)) is None:
+            replace_atomic(cache, lambda beside: _decode(beside, listing, size, fingerprint, folder))
+            images = _read(cache, fingerprint)
+    if images is None:
+        raise UserError(f"image-folder: the cache {cache} cannot be read back: is the disk failing?")
+    return images
+
+
+def _fingerprint(listing: list[Listed]) -> str:
+    digest = hashlib.sha256()
+    for image in listing:
+        digest.update(f"{image.path}\0{image.bytes}\0{image.changed}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _read(cache: Path, fingerprint: str) -> Tensor | None:
+    try:
+        with h5py.File(cache) as file:
+            if file.attrs.get("fingerprint") == fingerprint:
+                return torch.from_numpy(file["images"][...])
+    except (OSError, KeyError):  # none there, or a damaged one: decode anew
+        pass
+    return None
+
+
+def _decode(beside: Path, listing: list[Listed], size: int | None, fingerprint: str, folder: Path) -> None:
+    """Decode into `beside`, image by image, so that it takes no memory. On an error `beside` is removed."""
+    try:
+        first = _pixels(listing[0].path, size)
+        report = _reporter(f"decoding {folder}", len(listing))
+        with h5py.File(beside, "w") as file:
+            images = file.create_dataset("images", (len(listing), *first.shape), np.uint8)
+            for number, image in enumerate(listing):
+                pixels = _pixels(image.path, size)
+                if pixels.shape != first.shape:
+                    (_, h, w), (_, height, width) = pixels.shape, first.shape
+                    raise UserError(
+                        f"image-folder: {image.path} is {w}×{h} pixels, and {listing[0].path} is {width}×{height}: "
+                        "set data.size, and all are resized to it"
+                    )
+                images[number] = pixels
+                report(number + 1)
+            file.attrs["fingerprint"] = fingerprint
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _pixels(path: str, size: int | None) -> np.ndarray:
+    """(3, height, width) uint8. Raises UserError if the file is no image, or one of more than 8 bits a channel."""
+    try:
+        with Image.open(path) as file:
+            if file.mode.startswith(WIDE):
+                raise UserError(f"image-folder: {path} has more than 8 bits a channel (mode {file.mode}): convert it")
+            image = file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "a damaged file" if isinstance(error, SyntaxError) else str(error).replace("\n", " ")
+        raise UserError(f"image-folder: {path} is not a readable image ({reason})") from error
+    if size is not None:
+        scale = size / min(image.size)
+        width, height = (max(size, round(scale * side)) for side in image.size)
+        left, top = (width - size) // 2, (height - size) // 2
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, in [0, 1] units, from a histogram: exact, in little memory."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.zeros(256, dtype=torch.int64)
+        for part in images[:, channel].split(4096):
+            counts += torch.bincount(part.flatten(), minlength=256)
+        shares = counts.double() / counts.sum()
+        centre = (shares * levels).sum()
+        mean.append(centre.item())
+        std.append((shares * (levels - centre) ** 2).sum().sqrt().item() or 1.0)  # one colour only: leave it as it is
+    return tuple(mean), tuple(std)
+
+
+def _reporter(what: str, total: int) -> Callable[[int], None]:
+    """A function to call with the number of images done: a line on standard error every few seconds."""
+    started = last = time.monotonic()
+
+    def report(done: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last > REPORT_EVERY:
+            last, rate = now, done / (now - started)
+            left = (total - done) / rate
+            print(f"{what}: {done}/{total} images, {rate:.0f}/s, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    return report

@@ -1,0 +1,22 @@
+"""What attacks and ε are called in tables, figures and folder names."""
+
+import re
+
+ATTACKS = {"clean": "clean", "gaussian": "Gaussian", "cw": "C&W", "aa": "AutoAttack"}
+
+
+def attack_label(name: str) -> str:
+    """`pgd10` as PGD-10, `pgd50x10` as PGD-50×10, `cw` as C&W, `fgsm` as FGSM."""
+    if name in ATTACKS:
+        return ATTACKS[name]
+    parts = re.fullmatch(r"(pgd|cw)(\d+)(?:x(\d+))?", name)
+    if not parts:
+        return name.upper()
+    family = "PGD" if parts[1] == "pgd" else "C&W"
+    return f"{family}-{parts[2]}×{parts[3]}" if parts[3] else f"{family}-{parts[2]}"
+
+
+def epsilon_label(epsilon: float) -> str:
+    """ε as a person would type it: `8/255` where it is a whole number of grey levels, else `0.031`."""
+    levels = round(epsilon * 255)
+    return f"{levels}/255" if levels and abs(epsilon * 255 - levels) < 1e-6 else f"{epsilon:.6g}"

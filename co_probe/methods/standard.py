@@ -1,0 +1,27 @@
+"""Clean training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from co_probe.methods.base import Method
+
+
+@dataclass(eq=False)
+class Standard(Method):
+    """Train on x itself: δ = 0.
+
+    So its own perturbation, wherever one is asked for, is none: accuracy under it is clean accuracy.
+    ε has no part in training; the run's attacks use it.
+    """
+
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rng: torch.Generator | None = None,
+        state: Tensor | None = None,
+    ) -> Tensor:
+        return torch.zeros_like(x)

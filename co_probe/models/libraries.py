@@ -1,0 +1,78 @@
+"""The classifiers of torchvision and timm, by their names there, from random weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from co_probe.errors import UserError, unknown
+from co_probe.models.normalize import Normalize
+
+# A run's or a .pt file's settings may come from somebody else: nothing in them may fetch or open other files.
+REFUSED = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "weights")
+
+
+class Normalized(nn.Module):
+    """`network` behind a normalisation; grey images are repeated in `repeat` channels for networks that want colour.
+
+    Takes (B, channels, height, width) images in [0, 1] and returns (B, classes) logits: of networks that give auxiliary
+    logits too in training, the main ones.
+    """
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], repeat: int = 1):
+        super().__init__()
+        self.normalize = Normalize(mean, std)
+        self.network = network
+        self.repeat = repeat
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.network(self.normalize(x).repeat(1, self.repeat, 1, 1))
+        return logits if isinstance(logits, Tensor) else logits[0]
+
+
+def torchvision_model(
+    name: str, channels: int, classes: int, mean: Sequence[float], std: Sequence[float], **settings: Any
+) -> Normalized:
+    """A torchvision classifier; `settings` as its constructor takes them.
+
+    Raises UserError for a name that torchvision does not have or a setting that would fetch weights, ValueError for
+    images that are neither grey nor RGB.
+    """
+    from torchvision import models
+
+    if name not in (names := models.list_models(module=models)):
+        raise unknown("torchvision model", name, names)
+    if channels not in (1, 3):
+        raise ValueError(f"it takes grey or RGB images, not {channels} channels")
+    _refuse(name, settings)
+    network = models.get_model(name, weights=None, num_classes=classes, **settings)
+    return Normalized(network, mean, std, repeat=3 // channels)
+
+
+def resnet50(channels: int, classes: int, mean: Sequence[float], std: Sequence[float], **settings: Any) -> Normalized:
+    """torchvision's ResNet-50, made for images of 224×224. Source: He et al. (2016), with the stride in the 3×3."""
+    return torchvision_model("resnet50", channels, classes, mean, std, **settings)
+
+
+def timm_model(
+    name: str, channels: int, classes: int, mean: Sequence[float], std: Sequence[float], **settings: Any
+) -> Normalized:
+    """A timm classifier; `settings` as its constructor takes them.
+
+    Raises UserError if timm is not installed, for a name that it does not have, or a setting that would fetch weights.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f"timm:{name} needs the package timm: pip install timm") from error
+
+    if name not in (names := timm.list_models()):
+        raise unknown("timm model", name, names)
+    _refuse(name, settings)
+    return Normalized(timm.create_model(name, num_classes=classes, in_chans=channels, **settings), mean, std)
+
+
+def _refuse(name: str, settings: dict[str, Any]) -> None:
+    for key in settings:
+        if key in REFUSED:
+            raise UserError(f"model {name} starts from random weights here: leave out {key}")

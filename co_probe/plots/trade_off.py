@@ -1,0 +1,120 @@
+"""What robustness costs in clean accuracy, over several ε: Figure 4 of arXiv 2010.08034."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from co_probe.labels import epsilon_label
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.style import axes_or_new, method_style, panels
+
+MARKERS = "osD^vP"
+LABEL = 6.5  # points
+AROUND = ((0.9, 0.8), (-0.9, 0.8), (0.9, -0.8), (-0.9, -0.8), (0, 1.1), (0, -1.1), (1.2, 0), (-1.2, 0))
+# Where a label may go, in label heights from its point, best first; the far ones get a line to it.
+PLACES = [(dx * far, dy * far) for far in (1.0, 1.7, 2.6) for dx, dy in AROUND]
+
+
+def trade_off(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
+    """Accuracy under PGD-20 against clean accuracy: a line a method, through its points from the smallest ε on.
+
+    `frame`: the table `eval`, one epoch a run. A point is the mean over the runs of its method and ε, with bars of one
+    standard deviation (n − 1) if there are several. `style` goes to `Axes.errorbar`.
+    """
+    ax = axes_or_new(ax)
+    points = _points(frame)
+    for number, (method, rows) in enumerate(points.groupby("method", sort=False)):
+        look = method_style(str(method)) | {"marker": MARKERS[number % len(MARKERS)]} | style
+        bars = {"xerr": rows["clean_sd"], "yerr": rows["pgd20_sd"]} if rows["runs"].max() > 1 else {}
+        ax.errorbar(rows["clean"], rows["pgd20"], **bars, markersize=3.2, elinewidth=0.6, **look)
+    ax.margins(0.13)
+    ax.set_xlabel("clean accuracy (%)")
+    ax.set_ylabel("accuracy under PGD-20 (%)")
+    labels = [epsilon_label(epsilon) for epsilon in points["epsilon"]]
+    if _in_grey_levels(points):
+        labels = [label.removesuffix("/255") for label in labels]
+    _place_labels(ax, points[["clean", "pgd20"]].to_numpy(), labels, [str(m) for m in points["method"]])
+    return ax
+
+
+def _points(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each method and ε: runs, mean and standard deviation of both accuracies, in percent."""
+    accuracies = frame[frame["quantity"] == "accuracy"]
+    wide = accuracies.pivot_table(index=["method", "epsilon", "run"], columns="attack", values="value") * 100
+    groups = wide.reset_index().groupby(["method", "epsilon"])
+    mean, spread = groups[["clean", "pgd20"]].mean(), groups[["clean", "pgd20"]].std().fillna(0)
+    return mean.join(spread.add_suffix("_sd")).assign(runs=groups.size()).reset_index()
+
+
+def _place_labels(ax: Axes, points: np.ndarray, labels: Sequence[str], methods: Sequence[str]) -> None:
+    """Write each label beside its point, in the first place where it covers no line, point or other label.
+
+    If there is none, in the place that covers least.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.canvas.draw()  # the layout decides where the points are
+    unit = LABEL * figure.dpi / 72
+    at = ax.transData.transform(points)
+    ink = [at]
+    for method in dict.fromkeys(methods):
+        corners = at[[name == method for name in methods]]
+        ink += [np.linspace(a, b, 40) for a, b in pairwise(corners)]
+    taken = np.concatenate(ink)
+    for place, (x0, y0), label, method in zip(at, points, labels, methods, strict=True):
+        half = unit * np.array([0.3 * len(label), 0.45])
+        spots = [place + unit * np.array([dx * (0.4 + 0.3 * len(label)), dy]) for dx, dy in PLACES]
+        covered = [int((np.abs(taken - spot) < half + unit * 0.15).all(1).sum()) for spot in spots]
+        best = int(np.argmin(covered))
+        x, y = ax.transData.inverted().transform(spots[best])
+        color = method_style(method)["color"]
+        near = best < len(AROUND)
+        ax.annotate(
+            label,
+            (x0, y0),
+            (x, y),
+            ha="center",
+            va="center",
+            fontsize=LABEL,
+            color=color,
+            arrowprops=None
+            if near
+            else {"arrowstyle": "-", "color": color, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
+        )
+        grid = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 5)), -1).reshape(-1, 2)
+        taken = np.concatenate([taken, spots[best] + grid * half])
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    """One panel; the legend comes first, so that labels are placed in the layout that the figure will have."""
+    frame = frames["eval"]
+    figure, ax = panels(height=2.7)
+    methods = sorted(frame["method"].unique())
+    figure.legend(
+        [
+            Line2D([], [], marker=MARKERS[n % len(MARKERS)], markersize=3.2, **method_style(m))
+            for n, m in enumerate(methods)
+        ],
+        [method_style(method)["label"] for method in methods],
+        loc="outside lower center",
+        ncols=4,
+        columnspacing=1,
+        handlelength=2.4,
+        title="numbers: " + ("255 ε" if _in_grey_levels(frame) else "ε"),
+        title_fontsize=7,
+    )
+    trade_off(frame, ax)
+    return figure
+
+
+def _in_grey_levels(frame: pd.DataFrame) -> bool:
+    return all(epsilon_label(epsilon).endswith("/255") for epsilon in frame["epsilon"])
+
+
+KIND = Kind(needs=("eval",), draw=draw)

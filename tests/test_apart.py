@@ -1,0 +1,226 @@
+"""APART against a slow, literal version of Algorithm 1 of arXiv 2010.08034."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from co_probe.data.augment import pad_images, random_view
+from co_probe.methods.apart import APART, APARTSimple
+from co_probe.methods.base import Batch, Task
+from co_probe.methods.taps import find_taps, tapped
+from co_probe.models.preact_resnet import PreActBlock, PreActResNet
+
+EPSILON = 0.1
+ALPHA = [0.6, 0.5, 0.3, -0.2]  # ω, input, two blocks: far from the start, where every term counts
+
+
+class LiteralBlock(nn.Module):
+    """A PreActBlock that shows the input of its branch and adds a given perturbation to it."""
+
+    def __init__(self, block: PreActBlock):
+        super().__init__()
+        self.block, self.extra = block, torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        b = self.block
+        inner = F.relu(b.bn1(x))
+        skip = x if b.shortcut is None else b.shortcut(inner[:, :, :: b.stride, :: b.stride])
+        self.seen = inner * 1.0  # the branch's own copy: its gradient has no part of the shortcut's
+        if self.seen.requires_grad:
+            self.seen.retain_grad()
+        return b.conv2(F.relu(b.bn2(b.conv1(self.seen + self.extra)))) + skip
+
+
+class Literal:
+    """Algorithm 1 with its equations spelt out, its own ω and α, and loops over pixels."""
+
+    def __init__(self, model: nn.Module, method: APARTSimple):
+        self.model = copy.deepcopy(model)
+        for stage in self.model.stages:
+            stage[0] = LiteralBlock(stage[0])
+        self.blocks = [stage[0] for stage in self.model.stages]
+        self.alpha = method.alpha.detach().double()
+        self.velocity = torch.zeros_like(self.alpha)
+        self.omega = method.omega.clone()
+        self.rate, self.penalty = method.step_rate / 100, method.step_penalty  # 100 steps in the run
+
+    def cut(self, view) -> Tensor:
+        out = torch.zeros(len(view.index), 1, 6, 6, dtype=torch.float64)
+        for b, i, j in torch.cartesian_prod(*map(torch.arange, (len(view.index), 6, 6))).tolist():
+            out[b, 0, i, j] = self.omega[view.index[b], 0, view.rows[b, i], view.columns[b, j]]
+        return out
+
+    def objective(self, batch: Batch, omega: Tensor, alpha: Tensor) -> Tensor:
+        """L(x + δ₁) with the blocks perturbed: a function of α, with all signs constant. Keeps the input, x + δ₁."""
+        delta = (EPSILON * alpha[0] * omega).clamp(-EPSILON, EPSILON)
+        delta = (delta + EPSILON * alpha[1] * self.sign).clamp(-EPSILON, EPSILON)
+        for block, step, sign in zip(self.blocks, alpha[2:], self.inner, strict=False):
+            block.extra = EPSILON * step * sign
+        self.x = (batch.x + delta).clamp(0, 1)
+        self.x.retain_grad()
+        return F.cross_entropy(self.model(self.x), batch.y)
+
+    def first_pass(self, batch: Batch, omega: Tensor) -> None:
+        for block in self.blocks:
+            block.extra = torch.zeros(())
+        x = (batch.x + (EPSILON * self.alpha[0] * omega).clamp(-EPSILON, EPSILON)).clamp(0, 1).requires_grad_()
+        F.cross_entropy(self.model(x), batch.y).backward()
+        self.sign, self.inner = x.grad.sign(), [block.seen.grad.sign() for block in self.blocks]
+        self.model.zero_grad()
+
+    def step(self, batch: Batch) -> None:
+        omega = self.cut(batch.view)
+        self.first_pass(batch, omega)
+        alpha = self.alpha.clone().requires_grad_()
+        self.objective(batch, omega, alpha).backward()
+
+        new = (omega + self.alpha[1] / self.alpha[0] * self.x.grad.sign()).clamp(-1, 1)
+        for b, i, j in torch.cartesian_prod(*map(torch.arange, (len(batch.y), 6, 6))).tolist():
+            self.omega[batch.view.index[b], 0, batch.view.rows[b, i], batch.view.columns[b, j]] = new[b, 0, i, j]
+        self.velocity = 0.9 * self.velocity + alpha.grad - 2 * self.penalty * self.alpha
+        self.alpha = self.alpha + self.rate * batch.rate * self.velocity
+
+
+def make(kind, **settings) -> tuple[nn.Module, APARTSimple, list[Batch]]:
+    torch.manual_seed(0)
+    model = PreActResNet(1, 10, (0.3,), (0.5,), width=3, blocks=(1, 1)).double().train()
+    rng = torch.Generator().manual_seed(0)
+    method = kind(EPSILON, **settings)
+    method.setup(model, Task(9, (1, 6, 6), 1, 100, torch.device("cpu"), rng))
+    method.omega = torch.rand(method.omega.shape, generator=rng, dtype=torch.float64) * 2 - 1
+    with torch.no_grad():
+        method.alpha.copy_(torch.tensor(ALPHA[: len(method.alpha)]))
+    images = pad_images(torch.rand((9, 1, 6, 6), generator=rng, dtype=torch.float64), 1)
+    batches = []
+    for index in ([4, 0, 8, 3, 7], [0, 1, 2, 8]):
+        view = random_view(torch.tensor(index), (6, 6), 1, True, rng)
+        batches.append(Batch(view.take(images), torch.tensor(index) % 10, view, 0.5, rng))
+    return model, method, batches
+
+
+def plain(name: str) -> str:
+    return name.replace(".block.", ".")
+
+
+@pytest.mark.parametrize("kind", [APARTSimple, APART])
+def test_two_updates_against_the_literal_algorithm(kind):
+    model, method, batches = make(kind)
+    literal = Literal(model, method)
+    for batch in batches:
+        model.zero_grad()
+        literal.model.zero_grad()
+        method.step(model, batch)
+        literal.step(batch)
+        gradients = {plain(name): p.grad for name, p in literal.model.named_parameters()}
+        for name, parameter in model.named_parameters():
+            assert torch.allclose(parameter.grad, gradients[name], atol=1e-6), name
+        assert torch.allclose(method.alpha.double(), literal.alpha, atol=1e-6)
+        assert torch.allclose(method.omega, literal.omega, atol=1e-6)
+        # Both passes move BatchNorm's running statistics, each once.
+        statistics = {plain(name): value for name, value in literal.model.state_dict().items()}
+        for name, value in model.state_dict().items():
+            assert torch.allclose(value, statistics[name], atol=1e-6), name
+
+
+def test_step_size_gradients_against_finite_differences():
+    model, method, (batch, _) = make(APART)
+    literal = Literal(model, method)
+    omega = literal.cut(batch.view)
+    literal.first_pass(batch, omega)
+    method.step(model, batch)
+    h = 1e-6
+    for i in range(len(literal.alpha)):
+        nudge = torch.zeros_like(literal.alpha)
+        nudge[i] = h
+        points = (literal.alpha + sign * nudge for sign in (1, -1))
+        up, down = (literal.objective(batch, omega, point.requires_grad_()) for point in points)
+        slope = ((up - down) / (2 * h)).item()
+        assert method.alpha.grad[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-6)
+        assert abs(slope) > 1e-4  # a check of zeros would check nothing
+
+
+def test_batchnorm_update_lets_only_the_weight_pass_move_statistics():
+    model, method, (batch, _) = make(APART, batchnorm="update")
+    method.step(model, batch)
+    assert model.bn.num_batches_tracked == 1
+    twice, usual, (batch, _) = make(APART)
+    usual.step(twice, batch)
+    assert twice.bn.num_batches_tracked == 2
+    # The gradients are those of the usual way: batch statistics are used in both.
+    for one, two in zip(model.parameters(), twice.parameters(), strict=True):
+        assert torch.allclose(one.grad, two.grad)
+
+
+def test_raw_constants_are_the_scale_free_ones_of_the_paper():
+    epsilon, steps = 8 / 255, 60 * 391
+    raw = APARTSimple(epsilon, raw_penalty=200, raw_rate=5e-8)
+    model, method, _ = make(APARTSimple)
+    raw.setup(model, replace(task(), steps=steps))
+    assert raw.step_penalty == pytest.approx(0.2, rel=0.02)
+    assert raw.rate * steps == pytest.approx(1.19, rel=0.01)
+    assert method.step_penalty == 0.2 and 1.2 <= method.step_rate <= 1.6
+    # Starting values: 1e-4 of raw pixels for ω and the input, 0 for blocks.
+    assert raw.alpha[0].item() * epsilon == pytest.approx(1e-4)
+
+
+def task() -> Task:
+    return Task(9, (1, 6, 6), 1, 100, torch.device("cpu"), torch.Generator().manual_seed(0))
+
+
+def test_start():
+    model, _, _ = make(APART)
+    method = APART(EPSILON)
+    method.setup(model, task())
+    assert method.parameters()["alpha"] == pytest.approx(
+        {"omega": 0.0031875, "input": 0.0031875, "stages.0.0.conv1": 0.0, "stages.1.0.conv1": 0.0}
+    )
+    assert method.omega.shape == (9, 1, 8, 8) and 5e-4 < method.omega.std() < 2e-3
+
+
+def test_perturb_uses_what_was_learned_of_each_image_and_nothing_else():
+    model, method, (batch, _) = make(APART)
+    model.eval()
+    omega = method.image_state(batch.view.index)
+    x, y = torch.rand_like(batch.x), batch.y
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    known, unseen = method.perturb(model, x, y, state=omega), method.perturb(model, x, y)
+    assert not torch.allclose(known, unseen)
+    assert torch.equal(unseen, method.perturb(model, x, y, state=torch.zeros_like(omega)))
+    for delta in (known, unseen):
+        assert delta.abs().max() <= EPSILON + 1e-9 and (x + delta).min() >= 0 and (x + delta).max() <= 1
+        assert not delta.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_shortcut_does_not_see_the_tap():
+    model, _, (batch, _) = make(APART)
+    taps = find_taps(model)
+    assert list(taps) == ["stages.0.0.conv1", "stages.1.0.conv1"]
+    block = model.stages[1][0].eval()
+    x = torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    with tapped({"conv1": block.conv1}, lambda _, activation: activation * 0):
+        without_branch = block(x)
+    bias_only = block.conv2(F.relu(block.bn2(torch.zeros(2, 6, 3, 3, dtype=torch.float64))))
+    assert torch.allclose(without_branch - bias_only, block.shortcut(F.relu(block.bn1(x))[:, :, ::2, ::2]))
+
+
+def test_a_model_without_residual_blocks_is_refused():
+    plain_model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
+    with pytest.raises(ValueError, match="no residual block"):
+        APART(EPSILON).setup(plain_model, task())
+    APARTSimple(EPSILON).setup(plain_model, task())
+
+
+def test_learned_numbers_survive_storage_in_any_order():
+    _, method, _ = make(APART)
+    stored = method.parameters()
+    shuffled = {"alpha": dict(sorted(stored["alpha"].items()))}
+    other = APART(EPSILON)
+    other.load_parameters(shuffled)
+    assert other.parameters() == stored
+    assert torch.equal(other.alpha, method.alpha.detach())

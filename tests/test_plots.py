@@ -1,0 +1,109 @@
+import subprocess
+import sys
+
+import matplotlib
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+
+matplotlib.use("Agg")
+
+from co_probe.plots import PLOTS
+from co_probe.plots.deterioration import robust_accuracy, strength
+from co_probe.plots.gap import attack_label, gap
+from co_probe.plots.steps import steps
+from co_probe.plots.style import LABELS, METHODS, method_style, paper_style, save
+
+
+def table(**extra) -> pd.DataFrame:
+    rows = []
+    for method in ("fgsm", "apart"):
+        for epoch in (1, 2, 3):
+            value = 0.1 * epoch
+            interval = {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 100}
+            rows.append({"run": method, "method": method, "seed": 0, "epoch": epoch, **interval, **extra})
+    return pd.DataFrame(rows)
+
+
+def lines(ax: Axes) -> dict[str, list[float]]:
+    return {line.get_label(): list(line.get_ydata()) for line in ax.lines if not line.get_label().startswith("_")}
+
+
+def test_gap_draws_each_run_in_its_methods_colour_and_marks_the_onset():
+    ax = gap(table(quantity="gap", against="pgd20"), onsets={"fgsm": 2})
+    assert lines(ax)["FGSM"] == pytest.approx([0.1, 0.2, 0.3]) and set(lines(ax)) == {"FGSM", "APART"}
+    assert "PGD-20 (nats)" in ax.get_ylabel() and "larger = weaker" in ax.get_ylabel()
+    assert [t.get_text() for t in ax.texts] == ["onset"]
+    assert any(list(line.get_xdata()) == [2, 2] for line in ax.lines)
+    colours = {line.get_label(): line.get_color() for line in ax.lines}
+    assert colours["FGSM"] == method_style("fgsm")["color"]
+
+
+def test_an_axes_of_ones_own_is_used():
+    _, ax = matplotlib.pyplot.subplots()
+    assert robust_accuracy(table(quantity="pgd10"), ax) is ax
+    assert lines(ax)["FGSM"] == pytest.approx([10, 20, 30])  # per cent
+
+
+def test_strength_shows_the_lines_of_noise():
+    noise = table(quantity="noise").query("method == 'fgsm' and epoch == 1").assign(epoch=0, value=0.7)
+    ax = strength(pd.concat([table(quantity="strength"), noise]))
+    assert lines(ax)["uniform noise"] == [70.0, 70.0]
+    assert len(lines(ax)["FGSM"]) == 3  # the yardstick's epoch 0 is no point of the line
+
+
+def test_steps_tell_layers_apart():
+    frame = pd.concat(
+        [table(layer=layer).query("method == 'apart'") for layer in ("omega", "input", "a.conv1", "b.conv1")]
+    )
+    ax = steps(frame)
+    assert list(lines(ax)) == ["$α_ω$ (initialisation)", "$α_1$ (input)", "block 1", "block 2"]
+    looks = {(str(line.get_color()), line.get_linestyle()) for line in ax.lines[:4]}
+    assert len(looks) == 4
+
+
+def test_methods_look_different_from_each_other():
+    looks = {(method_style(m)["color"], str(method_style(m)["linestyle"])) for m in METHODS}
+    assert len(looks) == len(METHODS) and set(LABELS) == set(METHODS)
+    assert method_style("somebody:Else") == method_style("somebody:Else")
+
+
+@pytest.mark.parametrize(("name", "label"), [("pgd10", "PGD-10"), ("pgd50x10", "PGD-50×10"), ("fgsm", "FGSM")])
+def test_attack_labels(name, label):
+    assert attack_label(name) == label
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_every_kind_draws_to_every_format(runs, tmp_path, ending):
+    import co_probe
+    from co_probe.drawing import Request, draw, objection
+    from co_probe.exchange import export
+
+    opened = [co_probe.open_run(path) for path in sorted(runs.iterdir())]
+    export(opened[-1], 3, tmp_path / "ref.pt")
+    co_probe.strength(opened, tmp_path / "ref.pt", device="cpu")
+    for kind in PLOTS:
+        fit = [run for run in opened if not objection(kind, run, Request())]
+        figure = draw(kind, fit, Request(device="cpu"))
+        assert figure.get_size_inches()[0] == pytest.approx(3.5)
+        save(figure, tmp_path / f"{kind}.{ending}")
+        assert (tmp_path / f"{kind}.{ending}").stat().st_size > 2000
+
+
+def test_plots_need_neither_torch_nor_the_training_code(runs):
+    import co_probe
+
+    co_probe.gap(runs / "fgsm", device="cpu")
+    code = (
+        "import sys; from co_probe.store import StoredRun; from co_probe.drawing import draw\n"
+        f"draw('gap', [StoredRun({str(runs / 'fgsm')!r})]); draw('steps', [StoredRun({str(runs / 'apart')!r})])\n"
+        "sys.exit('torch' in sys.modules or 'co_probe.methods.base' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env={"MPLBACKEND": "Agg", "PATH": ""}).returncode == 0
+
+
+def test_paper_style_is_undone():
+    before = matplotlib.rcParams["font.size"]
+    with paper_style():
+        assert matplotlib.rcParams["font.size"] == 8
+    assert matplotlib.rcParams["font.size"] == before

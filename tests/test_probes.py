@@ -1,0 +1,143 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import co_probe
+import co_probe.probes.runner as runner
+from co_probe.attacks import FGSM, PGD
+from co_probe.attacks.outcome import outcome
+from co_probe.errors import UserError
+from co_probe.exchange import export
+from co_probe.rng import make_rng
+
+COLUMNS = ["run", "method", "seed", "epoch", "probe"]
+
+
+@pytest.fixture
+def reference(runs, tmp_path):
+    path = tmp_path / "pgd10_ep3.pt"
+    export(co_probe.open_run(runs / "pgd"), 3, path)
+    return path
+
+
+def test_gap_is_the_difference_of_mean_losses(runs):
+    frame = co_probe.gap(runs / "fgsm", device="cpu")
+    assert list(frame.columns[:5]) == COLUMNS and set(frame["quantity"]) == {"gap", "accuracy"}
+    run = co_probe.open_run(runs / "fgsm")
+    model, (x, y) = run.load_model(3), run.test_data()
+    losses = [
+        outcome(model, x, y, attack(model, x, y, make_rng("cpu", 0, "probe"))).loss
+        for attack in (PGD(epsilon=run.epsilon), FGSM(epsilon=run.epsilon))
+    ]
+    row = frame[(frame["epoch"] == 3) & (frame["quantity"] == "gap")].iloc[0]
+    assert row["value"] == pytest.approx((losses[0] - losses[1]).mean().item(), rel=1e-5)
+    assert row["low"] < row["value"] < row["high"] and row["n"] == len(y)
+    # What the run measured of itself while it trained is the same number.
+    assert row["value"] == run.metrics(3)["gap"]
+
+
+def test_a_pgd_runs_own_gap_to_its_own_attack_is_zero(runs):
+    frame = co_probe.gap(runs / "pgd", generator="method", device="cpu")
+    assert (frame.loc[frame["quantity"] == "gap", "value"] == 0).all()
+
+
+def test_the_train_split_uses_what_apart_learned_of_each_image(runs, monkeypatch):
+    run = co_probe.open_run(runs / "apart")
+    with_state = co_probe.gap(run, generator="method", split="train", device="cpu")
+    monkeypatch.setattr(co_probe.Run, "image_state", lambda self, epoch: None)
+    (runs / "apart" / "results.h5").unlink()
+    without = co_probe.gap(run, generator="method", split="train", device="cpu")
+    assert not np.allclose(with_state["value"], without["value"])
+
+
+def test_strength_is_the_references_accuracy_on_transferred_perturbations(runs, reference):
+    frame = co_probe.strength([runs / "fgsm", runs / "apart"], reference, device="cpu")
+    run, judge = co_probe.open_run(runs / "fgsm"), co_probe.open_run(runs / "pgd").load_model(3)
+    model, (x, y) = run.load_model(2), run.test_data()
+    delta = FGSM(epsilon=run.epsilon)(model, x, y)
+    right = (judge((x + delta).clamp(0, 1)).argmax(1) == y).float().mean().item()
+    chosen = frame[(frame["run"] == "fgsm") & (frame["epoch"] == 2)]
+    assert chosen["value"].item() == pytest.approx(right)
+    yardsticks = frame[(frame["run"] == "fgsm") & (frame["epoch"] == 0)].set_index("quantity")["value"]
+    assert yardsticks["clean"] == pytest.approx((judge(x).argmax(1) == y).float().mean().item())
+    assert set(yardsticks.index) == {"clean", "noise", "sign-noise"}
+    assert set(frame["reference"]) == {"pgd10_ep3.pt"}
+
+
+def test_what_is_stored_is_not_measured_again(runs, reference, monkeypatch):
+    first = co_probe.strength(runs / "fgsm", reference, device="cpu")
+    measured = []
+    original = runner._Table._measure_epoch
+    monkeypatch.setattr(
+        runner._Table,
+        "_measure_epoch",
+        lambda self, epoch, *rest: measured.append(epoch) or original(self, epoch, *rest),
+    )
+    again = co_probe.strength(runs / "fgsm", reference, device="cpu")
+    pd.testing.assert_frame_equal(first.reset_index(drop=True), again.reset_index(drop=True))
+    assert measured == []
+    # Other settings are other rows, beside the first.
+    co_probe.strength(runs / "fgsm", reference, generator="method", device="cpu")
+    assert measured == [1, 2, 3]
+    stored = co_probe.open_run(runs / "fgsm").frame("strength")
+    assert set(stored["generator"]) == {"fgsm", "method"} and len(stored) == 2 * len(first)
+
+
+def test_an_interrupted_probe_keeps_what_it_had(runs, monkeypatch):
+    original = runner._Table._measure_epoch
+
+    def fails_at_three(self, epoch, *rest):
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return original(self, epoch, *rest)
+
+    monkeypatch.setattr(runner._Table, "_measure_epoch", fails_at_three)
+    with pytest.raises(KeyboardInterrupt):
+        co_probe.gap(runs / "fgsm", device="cpu")
+    assert set(co_probe.open_run(runs / "fgsm").frame("gap")["epoch"]) == {1, 2}
+
+
+def test_probes_work_on_a_packed_run_and_write_beside_it(runs, tmp_path):
+    from co_probe.store import StoredRun
+    from co_probe.store.pack import pack
+
+    packed = tmp_path / "sent.h5"
+    pack(StoredRun(runs / "fgsm"), packed)
+    before = packed.read_bytes()
+    frame = co_probe.gap(packed, device="cpu")
+    assert packed.read_bytes() == before and (tmp_path / "sent.results.h5").exists()
+    live = co_probe.gap(runs / "fgsm", device="cpu")
+    assert np.array_equal(frame["value"], live["value"])
+    assert co_probe.open_run(packed).frame("gap")["run"].unique().tolist() == ["sent"]
+
+
+def test_a_reference_from_another_device_opens_here(runs, reference):
+    from co_probe.exchange import load_reference
+
+    content = torch.load(reference, weights_only=True)
+    assert all(value.device.type == "cpu" for value in content["weights"].values())
+    loaded = load_reference(reference)
+    assert not loaded.model.training and loaded.shape == (1, 8, 8)
+
+
+def test_a_reference_must_fit(runs, tmp_path):
+    from conftest import tiny_config
+
+    from co_probe.training.loop import epochs
+
+    for _ in epochs(tiny_config("fgsm", epochs=1, data={"size": 9}), tmp_path / "larger", device="cpu"):
+        pass
+    export(co_probe.open_run(tmp_path / "larger"), 1, tmp_path / "larger.pt")
+    with pytest.raises(UserError, match=r"takes images of shape \(1, 9, 9\)"):
+        co_probe.strength(runs / "fgsm", tmp_path / "larger.pt", device="cpu")
+
+
+def test_tidy_tables_of_a_run(runs):
+    run = co_probe.open_run(runs / "apart")
+    metrics, steps = run.frame("metrics"), run.frame("steps")
+    assert list(metrics.columns) == [*COLUMNS, "quantity", "value", "low", "high", "n"]
+    pgd = metrics[metrics["quantity"] == "pgd10"]
+    assert ((pgd["low"] <= pgd["value"]) & (pgd["value"] <= pgd["high"])).all() and len(pgd) == 3
+    assert set(steps["layer"]) == {"omega", "input", "stages.0.0.conv1", "stages.1.0.conv1", "stages.2.0.conv1"}
+    assert run.frame("gap").empty

@@ -1,0 +1,138 @@
+import os
+import signal
+
+import pytest
+from click.testing import CliRunner
+from conftest import TINY
+
+import co_probe
+from co_probe.cli.main import cli
+from co_probe.errors import CoProbeError, UserError
+from co_probe.grid import Grid, is_complete
+from co_probe.store import StoredRun, find_runs
+from co_probe.training import pool
+
+SMALL = {**TINY, "epochs": 1}
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Cells run in this process, as an engine of one worker would run them: no interpreter has to start."""
+    monkeypatch.setattr(pool, "_in_own_process", lambda *arguments: pool.run_cell(*arguments))
+
+
+def test_a_grid_names_its_cells(tmp_path):
+    grid = Grid(methods=("fgsm", "pgd"), epsilons=("8/255", 0.14), seeds=(0, 3), settings={"model": {"width": 8}})
+    cells = grid.cells(tmp_path)
+    assert [path.name for path in cells] == [
+        f"{method}-eps{epsilon}-seed{seed}"
+        for method in ("fgsm", "pgd")
+        for epsilon in ("8of255", "0.14")
+        for seed in (0, 3)
+    ]
+    config = cells[tmp_path / "pgd-eps8of255-seed3"]
+    assert (config.method.name, config.epsilon, config.seed) == ("pgd", 8 / 255, 3)
+    assert config.model.settings["width"] == 8 and config.model.settings["blocks"] == [1, 1, 1]
+    assert [c.epsilon for c in Grid(methods=("fgsm",)).cells(tmp_path).values()] == [0.14]  # the preset's
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"methods": ("fgsm", "fgsm")}, "twice"),
+        ({"methods": ("fgsm",), "epsilons": ("8/255", "16/510")}, "twice"),
+        ({"methods": ()}, "at least one method"),
+        ({"methods": ("fgms",)}, "did you mean fgsm"),
+        ({"methods": ("fgsm",), "epsilons": ("8",)}, "8/255"),
+        ({"methods": ("fgsm",), "preset": "nothing"}, "unknown preset"),
+    ],
+)
+def test_a_grid_that_cannot_be_used_is_refused_before_anything_is_trained(grid, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        Grid(**grid).cells(tmp_path)
+
+
+def test_a_toml_file_and_options_over_it(tmp_path):
+    file = tmp_path / "first.toml"
+    file.write_text('methods = ["fgsm"]\nepsilons = ["4/255", 0.1]\nseeds = [1]\n[settings]\nmodel.width = 8\n')
+    assert Grid.from_toml(file) == Grid(
+        methods=("fgsm",), epsilons=(4 / 255, 0.1), seeds=(1,), settings={"model": {"width": 8}}
+    )
+    arguments = ["sweep", str(file), "--seeds", "5,6", "--set", "epochs=2", "--set", "model.width=9", "--dry-run"]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.output.splitlines() == [
+        f"sweeps/first/fgsm-eps{epsilon}-seed{seed}: 2 epochs" for epsilon in ("4of255", "0.1") for seed in (5, 6)
+    ]
+    for text, message in (
+        ("method = 1", "did you mean methods"),
+        ("methods = 'fgsm'", "must be a list"),
+        ("[", "file"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            Grid.from_toml(file)
+
+
+def test_a_failing_cell_is_reported_and_the_rest_is_done(here, tmp_path):
+    # Only FGSM has no setting `steps`: its cell fails when it is built.
+    grid = Grid(methods=("fgsm", "pgd"), settings={**SMALL, "method": {"steps": 2}})
+    ended = dict(co_probe.sweep(grid, tmp_path, jobs=1))
+    assert set(ended) == set(grid.cells(tmp_path))
+    assert "steps" in str(ended[tmp_path / "fgsm-eps0.14-seed0"])
+    assert ended[tmp_path / "pgd-eps0.14-seed0"] is None
+    assert StoredRun(tmp_path / "pgd-eps0.14-seed0").epochs == [1]
+
+
+def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_again(here, tmp_path, monkeypatch):
+    sets = ["epochs=1", "batch_size=256", "model.width=8", "data.size=8", "probe.test=40", "probe.train=30"]
+    arguments = ["sweep", "--methods", "fgsm,pgd", "--seeds", "0", "--out", str(tmp_path / "s"), "--jobs", "1"]
+    arguments += [part for text in sets for part in ("--set", text)]
+    trained, real = [], pool.run_cell
+
+    def fails_at_pgd(settings, out, *rest):
+        if settings["method"]["name"] == "pgd":
+            raise CoProbeError("no such luck")
+        trained.append(out)
+        return real(settings, out, *rest)
+
+    monkeypatch.setattr(pool, "run_cell", fails_at_pgd)
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 1
+    assert "pgd-eps0.14-seed0: FAILED: no such luck" in result.output and "fgsm-eps0.14-seed0: done" in result.output
+    assert len(trained) == 1
+
+    monkeypatch.setattr(
+        pool, "run_cell", lambda settings, out, *rest: trained.append(out) or real(settings, out, *rest)
+    )
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0 and "2 of 2 runs are complete" in result.output
+    assert [path.rsplit("/")[-1] for path in trained] == ["fgsm-eps0.14-seed0", "pgd-eps0.14-seed0"]
+    assert [path.name for path in find_runs(tmp_path / "s")] == ["fgsm-eps0.14-seed0", "pgd-eps0.14-seed0"]
+
+
+def test_complete_means_these_settings_and_all_epochs(trained):
+    config = StoredRun(trained / "fgsm").config
+    assert is_complete(trained / "fgsm", config)
+    assert not is_complete(trained / "fgsm", StoredRun(trained / "pgd").config)
+    assert not is_complete(trained / "nothing", config)
+
+
+def die(*arguments) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
+@pytest.mark.slow
+def test_a_killed_process_takes_no_other_cell_along(tmp_path, monkeypatch):
+    grid = Grid(methods=("fgsm", "pgd"), settings=SMALL)
+    first, second = grid.cells(tmp_path)
+    real = pool.run_cell
+
+    def own_process(settings, out, *rest):
+        monkeypatch.setattr(pool, "run_cell", die if out == str(first) else real)
+        return original(settings, out, *rest)
+
+    original = pool._in_own_process
+    monkeypatch.setattr(pool, "_in_own_process", own_process)
+    ended = dict(co_probe.sweep(grid, tmp_path, jobs=1))
+    assert "killed" in str(ended[first]) and ended[second] is None
