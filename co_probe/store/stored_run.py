@@ -142,15 +142,16 @@ class StoredRun:
         with self._changing_frames() as frames:
             frames[probe] = frame
 
-    def add_rows(self, probe: str, rows: pd.DataFrame) -> pd.DataFrame:
-        """Add rows to the stored table of `probe` and return it; what was measured before is replaced.
+    def add_rows(self, probe: str, rows: pd.DataFrame, key: list[str] | None = None) -> pd.DataFrame:
+        """Add rows to the stored table of `probe` and return it; a row that is there with the same `key` is replaced.
 
-        Others may add theirs at the same time. Raises UserError if it cannot be written.
+        `key`: columns; all that are not results, if None. Others may add theirs at the same time.
+        Raises UserError if it cannot be written.
         """
         with self._changing_frames() as frames:
             frame = pd.concat([frames[probe], rows], ignore_index=True) if probe in frames else rows
-            what = [name for name in frame if name not in ("value", "low", "high", "n")]
-            frames[probe] = frame.drop_duplicates(what, keep="last", ignore_index=True)
+            key = key or [str(name) for name in frame if name not in ("value", "low", "high", "n")]
+            frames[probe] = frame.drop_duplicates(key, keep="last", ignore_index=True)
         return frames[probe]
 
     @contextmanager
