@@ -7,7 +7,9 @@ which therefore imports little itself.
 import io
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,3 +106,44 @@ def train_until(call: int, path: Path, settings: Mapping[str, Any]) -> None:
     torch.set_num_threads(1)
     arm(call)
     run_cell(settings, str(path), device="cpu")
+
+
+def pack_run(source: Path, out: Path) -> None:
+    from co_probe.store import StoredRun
+    from co_probe.store.pack import pack
+
+    pack(StoredRun(source), out)
+
+
+def under_a_limit(limit: int, work, *args) -> None:
+    """Exit with 42 if `work` raises a clear error where the kernel refuses to make a file longer than `limit` bytes."""
+    from co_probe.errors import UserError
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        work(*args)
+    except UserError as error:
+        assert "File too large" in str(error) and "\n" not in str(error), error
+        sys.exit(42)
+
+
+def hold(path: Path, ready, done) -> None:
+    """Hold the lock `path` until told otherwise."""
+    from co_probe.store.lock import Lock
+
+    with Lock(path, "it"):
+        ready.set()
+        done.wait()
+
+
+def save_tables(path: Path, name: str, start) -> None:
+    """Replace a table of a run over and over, and add to another, while others do."""
+    import pandas as pd
+
+    from co_probe.store import StoredRun
+
+    start.wait()
+    for value in range(10):
+        StoredRun(path).save_frame(name, pd.DataFrame({"value": [value]}))
+        StoredRun(path).add_rows("common", pd.DataFrame({"by": [name], "epoch": [value], "value": [0.5]}))

@@ -2,14 +2,12 @@
 
 import errno
 import json
-import multiprocessing
 import os
-import resource
 import shutil
-import signal
 import socket
 from pathlib import Path
 
+import children
 import h5py
 import numpy as np
 import pandas as pd
@@ -283,33 +281,14 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(run, monkeypatch):
     assert run.frame("gap")["value"].tolist() == [0.5]
 
 
-def under_a_limit(limit: int, work, *args) -> None:
-    """In a process of its own: the kernel itself refuses to make a file longer than `limit` bytes."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    try:
-        work(*args)
-    except UserError as error:
-        assert "File too large" in str(error) and "\n" not in str(error), error
-        os._exit(42)
-    os._exit(0)
-
-
-def pack_into(source: Path, out: Path) -> None:
-    pack(StoredRun(source), out)
-
-
 @pytest.mark.parametrize("limit", [0, 3000, 20000])
 def test_the_kernel_refusing_to_write_is_a_clear_error(run, tmp_path, limit):
     before, target = files(run.path), tmp_path / "packed.h5"
     target.write_bytes(b"what was there before")
-    context = multiprocessing.get_context("fork")
-    for work, args in ((write_run, (tmp_path / "new",)), (pack_into, (run.path, target))):
-        process = context.Process(target=under_a_limit, args=(limit, work, *args))
-        process.start()
-        process.join()
-        expected = 0 if work is write_run and limit == 20000 else 42  # each of a run's files is shorter than that
-        assert process.exitcode == expected
+    settings = tiny_config("fgsm", epochs=2).to_dict()
+    for work, args in ((children.write_run, (tmp_path / "new", settings)), (children.pack_run, (run.path, target))):
+        refused = work is children.pack_run or limit < 20000  # each of that run's files is shorter than that
+        assert children.run(children.under_a_limit, limit, work, *args) == (42 if refused else 0)
     assert files(run.path) == before and target.read_bytes() == b"what was there before"
     assert not [*tmp_path.rglob(".*.partial")]
 
@@ -327,16 +306,9 @@ def test_a_second_writer_is_told_who_the_first_is(tmp_path):
     assert not (path / "run.lock").exists()
 
 
-def hold(path: Path, ready, done) -> None:
-    with Lock(path, "it"):
-        ready.set()
-        done.wait()
-
-
 def test_another_process_keeps_its_lock_until_it_dies(tmp_path):
-    context = multiprocessing.get_context("fork")
-    ready, done, path = context.Event(), context.Event(), tmp_path / "run.lock"
-    process = context.Process(target=hold, args=(path, ready, done))
+    ready, done, path = children.context.Event(), children.context.Event(), tmp_path / "run.lock"
+    process = children.context.Process(target=children.hold, args=(path, ready, done))
     process.start()
     assert ready.wait(60)
     with pytest.raises(UserError, match=f"it is being written by process {process.pid} on"), Lock(path, "it"):
@@ -363,28 +335,30 @@ def test_a_lock_that_names_nobody_is_taken_over(run, content):
     write_run(run.path, resume=True)
 
 
-def save_table(path: Path, name: str, start) -> None:
-    start.wait()
-    for value in range(20):
-        while True:
-            try:
-                StoredRun(path).save_frame(name, pd.DataFrame({"value": [value]}))
-                break
-            except UserError as error:
-                assert "is being written by" in str(error)
-
-
 def test_tables_of_two_processes_are_both_kept(run):
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(2)
-    processes = [context.Process(target=save_table, args=(run.path, name, start)) for name in ("gap", "strength")]
+    start = children.context.Barrier(2)
+    processes = [
+        children.context.Process(target=children.save_tables, args=(run.path, name, start))
+        for name in ("gap", "strength")
+    ]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert run.probes() == ["gap", "strength"]
-    assert all(run.frame(name)["value"].tolist() == [19] for name in run.probes())
+    assert run.probes() == ["common", "gap", "strength"]
+    for name in ("gap", "strength"):
+        common = run.frame("common")
+        assert run.frame(name)["value"].tolist() == [9]
+        assert common[common["by"] == name]["epoch"].tolist() == list(range(10))
+
+
+def test_what_is_measured_again_replaces_what_was(run):
+    run.add_rows("gap", pd.DataFrame({"against": ["pgd10"] * 2, "epoch": [1, 2], "value": [0.1, 0.2], "n": [5, 5]}))
+    run.add_rows("gap", pd.DataFrame({"against": ["pgd20"], "epoch": [2], "value": [0.3], "n": [5]}))
+    frame = run.add_rows("gap", pd.DataFrame({"against": ["pgd10"], "epoch": [2], "value": [0.4], "n": [6]}))
+    assert frame["value"].tolist() == [0.1, 0.3, 0.4]
+    pd.testing.assert_frame_equal(run.frame("gap").drop(columns="run"), frame, check_dtype=False)
 
 
 # -- somebody else's run is data -------------------------------------------------------------------------------------

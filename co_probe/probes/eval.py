@@ -197,7 +197,7 @@ def _add(run: Run, table: str, rows: pd.DataFrame, key: list[str]) -> None:
     old = run.frame(table)
     merged = pd.concat([old, rows], ignore_index=True).drop_duplicates(key, keep="last") if len(rows) else old
     if len(merged) and not (len(old) and _in_order(merged, key).equals(_in_order(old, key))):
-        run.save_frame(table, merged.reset_index(drop=True))
+        run.add_rows(table, rows, key)
 
 
 def _in_order(frame: pd.DataFrame, key: list[str]) -> pd.DataFrame:

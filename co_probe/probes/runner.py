@@ -94,5 +94,4 @@ class _Table:
 
     def _save(self, new: list[dict[str, Any]]) -> None:
         if new:
-            self.frame = pd.concat([self.frame, pd.DataFrame(new)], ignore_index=True)
-            self.run.save_frame(self.probe.name, self.frame)
+            self.frame = self.run.add_rows(self.probe.name, pd.DataFrame(new))

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ class Lock:
 
     On one machine the kernel's file lock decides, which a dead process cannot hold, so a stale file is taken over.
     A lock that another machine left is respected: nobody here can tell whether its owner lives.
-    Raises UserError if somebody else holds it.
+    Raises UserError if somebody else holds it, and still does after `patience` seconds.
     """
 
-    def __init__(self, path: Path, what: str):
-        self.path, self.what = path, what
+    def __init__(self, path: Path, what: str, patience: float = 0.0):
+        self.path, self.what, self.patience = path, what, patience
 
     def __enter__(self) -> "Lock":
+        end = time.monotonic() + self.patience
         while True:
             try:
                 self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -29,9 +31,12 @@ class Lock:
                 raise UserError(f"cannot write to {self.path.parent}: {error.strerror}") from error
             try:
                 self._claim()
-            except BaseException:
+            except UserError:
                 os.close(self.handle)
-                raise
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.02)
+                continue
             # Its last owner may have removed the file between our opening and our locking it: then try again.
             if self._is_current():
                 break

@@ -139,8 +139,27 @@ class StoredRun:
 
     def save_frame(self, probe: str, frame: pd.DataFrame) -> None:
         """Replace the stored table of `probe`. Raises UserError if it cannot be written."""
-        with Lock(self._results_path.with_suffix(".lock"), f"the table {self._results_path}"):
-            frames = self._result_frames() | {probe: frame}
+        with self._changing_frames() as frames:
+            frames[probe] = frame
+
+    def add_rows(self, probe: str, rows: pd.DataFrame, key: list[str] | None = None) -> pd.DataFrame:
+        """Add rows to the stored table of `probe` and return it; a row that is there with the same `key` is replaced.
+
+        `key`: columns; all that are not results, if None. Others may add theirs at the same time.
+        Raises UserError if it cannot be written.
+        """
+        with self._changing_frames() as frames:
+            frame = pd.concat([frames[probe], rows], ignore_index=True) if probe in frames else rows
+            key = key or [str(name) for name in frame if name not in ("value", "low", "high", "n")]
+            frames[probe] = frame.drop_duplicates(key, keep="last", ignore_index=True)
+        return frames[probe]
+
+    @contextmanager
+    def _changing_frames(self) -> Iterator[dict[str, pd.DataFrame]]:
+        """The stored tables, which nobody else changes until they are written back, with the changes made inside."""
+        with Lock(self._results_path.with_suffix(".lock"), f"the table {self._results_path}", patience=10):
+            frames = self._result_frames()
+            yield frames
             write_atomic(self._results_path, tree.encode({name: table.to_tree(f) for name, f in frames.items()}))
 
     def read_epoch(self, epoch: int) -> dict[str, Any]:
