@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Run": "co_probe.runs",
     "allow": "co_probe.plugins",
+    "bench": "co_probe.bench",
     "draw": "co_probe.drawing",
     "evaluate": "co_probe.probes.eval",
     "gap": "co_probe.probes.gap",
@@ -30,7 +31,7 @@ _HOMES = {
     "train": "co_probe.training.train",
 }
 
-__all__ = ["Run", "allow", "draw", "evaluate", "gap", "open_run", "strength", "sweep", "train"]
+__all__ = ["Run", "allow", "bench", "draw", "evaluate", "gap", "open_run", "strength", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from co_probe import plugins
+from co_probe.cli.bench import bench
 from co_probe.cli.demo import demo
 from co_probe.cli.eval import evaluate
 from co_probe.cli.export import export
@@ -38,7 +39,7 @@ def cli(debug: bool, allow: tuple[str, ...]) -> None:
         plugins.allow(name)
 
 
-for command in (demo, evaluate, export, gap, pack, plot, preset, run, show, strength, sweep):
+for command in (bench, demo, evaluate, export, gap, pack, plot, preset, run, show, strength, sweep):
     cli.add_command(command)
 
 
