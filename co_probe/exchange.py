@@ -52,7 +52,7 @@ def export(run: Run, epoch: int, out: str | Path) -> None:
         "weights": {name: value.contiguous() for name, value in run.load_model(epoch).state_dict().items()},
     }
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(content | {"checksum": _checksum(content)}, buffer)
     write_atomic(out, buffer.getvalue())
 
 
@@ -70,25 +70,38 @@ def load_reference(path: str | Path, device: str | torch.device = "cpu") -> Refe
         raise DamagedFile(
             f"{path} holds more than tensors, numbers and strings (or is no .pt file): it was not opened"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise DamagedFile(f"{path} cannot be read as a .pt file: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of any kind: the file may hold anything
+        reason = [*str(error).splitlines(), type(error).__name__][0]
+        raise DamagedFile(f"{path} cannot be read as a .pt file: {reason}") from error
     try:
         return _reference(path, content, device)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise DamagedFile(f"{path} is not a model that co-probe exported: {error!r}") from error
 
 
 def _reference(path: Path, content: dict[str, Any], device: str | torch.device) -> Reference:
     if not isinstance(content, dict) or content.get("format") != "co-probe model":
         raise DamagedFile(f"{path} is a .pt file, but not one that co-probe export wrote")
+    if content.pop("checksum", None) not in (None, _checksum(content)):
+        raise DamagedFile(f"{path} was altered since it was exported: its checksum does not match")
     settings = dict(content["model"])
     channels, height, width = content["shape"]
     classes, weights = tuple(content["classes"]), content["weights"]
     model = new_model(settings.pop("name"), settings, channels, len(classes), [0.0] * channels, [1.0] * channels)
     load_weights(model, weights, str(path))
-    fingerprint = hashlib.sha256()
+    identity = _fingerprint(weights).hexdigest()[:12]
+    return Reference(model.to(device).eval(), path.name, identity, (channels, height, width), classes)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Of all of `content`; the format itself has none that torch verifies."""
+    total = _fingerprint(content["weights"])
+    total.update(repr([(name, value) for name, value in sorted(content.items()) if name != "weights"]).encode())
+    return total.hexdigest()
+
+
+def _fingerprint(weights: dict[str, torch.Tensor]):
+    total = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        fingerprint.update(name.encode() + value.numpy().tobytes())
-    return Reference(
-        model.to(device).eval(), path.name, fingerprint.hexdigest()[:12], (channels, height, width), classes
-    )
+        total.update(name.encode() + value.numpy().tobytes())
+    return total

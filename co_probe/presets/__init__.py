@@ -43,7 +43,10 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
         data = tomllib.loads(text(preset))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"preset {preset} is no valid TOML: {error}") from error
-    own = data.pop("methods", {}).get(method, {})
+    methods = data.pop("methods", {})
+    own = methods.get(method, {}) if isinstance(methods, dict) else methods
+    if not isinstance(own, dict):
+        raise UserError(f"preset {preset}: methods.{method} is a section of settings, not one value")
     data = merge(data, {"method": {"name": method, **own}, "preset": preset})
     for extra in overrides:
         data = merge(data, extra)
