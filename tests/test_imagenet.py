@@ -214,7 +214,7 @@ def test_a_crop_of_a_stored_image_is_one_of_its_squares(tree):
     assert to_unit(crops).max() <= 1 and plan.phase(1) is plan.phase(2) is not plan.phase(3)
 
 
-@pytest.mark.parametrize("method", ["apart", "atta", "free", "fgsm-rs"])
+@pytest.mark.parametrize("method", ["apart", "atta", "free"])
 def test_a_run_goes_on_bit_for_bit_from_within_a_phase_and_between_two(method, tree, tmp_path):
     settings = {"apart": {"learn_initialisation": True}, "free": {"replays": 2}, "atta": {"reset": 3}}.get(method, {})
     budget = {"epochs": 8, "phases": [p | {"epochs": 4} for p in PHASES]} if method == "free" else {}
