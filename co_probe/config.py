@@ -3,9 +3,9 @@
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from co_probe.errors import UserError, unknown
 from co_probe.kinds import fits, in_words
@@ -47,6 +47,27 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of `epochs` in which images stored at `size`×`size` are trained on in random crops of `crop`×`crop`.
+
+    `batch_size`: that of the run, if not given.
+    """
+
+    epochs: int
+    size: int
+    crop: int
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            if value is not None and value < 1:
+                raise UserError(f"phases: {name} must be greater than 0, not {value}")
+        # Crops are placed as in images with padding, which has the same width on both sides.
+        if self.crop > self.size or (self.size - self.crop) % 2:
+            raise UserError(f"phases: crop {self.crop} must be size {self.size} or less, by an even number of pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeSizes:
     """How many test and train images every diagnostic of the run uses (fewer if there are fewer)."""
 
@@ -60,7 +81,8 @@ class Config:
 
     `epsilon` is the L∞ bound in pixel units of a [0, 1] image; training raises it from 0 to there over the first
     `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m times on
-    every batch goes through them, and keeps, an m-th as many).
+    every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during the run;
+    their epochs add up to `epochs`.
     """
 
     method: Part
@@ -76,6 +98,7 @@ class Config:
     probe: ProbeSizes = ProbeSizes()
     preset: str = ""
     epsilon_warmup: float = 0.0
+    phases: tuple[Phase, ...] = ()
 
     def __post_init__(self):
         positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
@@ -95,6 +118,10 @@ class Config:
                 raise UserError(f"{name} must not be negative, but it is {value:g}")
         if not 0 <= self.epsilon_warmup <= self.epochs:
             raise UserError(f"epsilon_warmup must be between 0 and {self.epochs} epochs, not {self.epsilon_warmup:g}")
+        if self.phases and (total := sum(phase.epochs for phase in self.phases)) != self.epochs:
+            raise UserError(f"phases have {total} epochs together, and epochs is {self.epochs}: set both")
+        if self.phases and self.augmentation.padding:
+            raise UserError("augmentation.padding must be 0 in a run with phases: their images are cropped as they are")
         if not isinstance(self.data.settings.get("title", ""), str):
             raise UserError(f"data.title must be text, not {self.data.settings['title']!r}")
 
@@ -120,6 +147,8 @@ class Config:
 def _flatten(value: Any) -> Any:
     if isinstance(value, Part):
         return {"name": value.name, **value.settings}
+    if isinstance(value, tuple):
+        return [_flatten(part) for part in value]
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
@@ -141,9 +170,16 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{name} is a section of settings, not one value: {value!r}")
         _check_keys(f"setting in {name}", value, kind)
+        for f in fields(kind):
+            if f.name not in value and f.default is MISSING:
+                raise UserError(f"{name}: {f.name} is missing")
         return kind(
             **{f.name: _convert(f"{name}.{f.name}", f.type, value[f.name]) for f in fields(kind) if f.name in value}
         )
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{name} is a list of tables, not {value!r}")
+        return tuple(_convert(name, get_args(kind)[0], part) for part in value)
     if kind is float and not isinstance(value, bool):
         return parse_number(value)
     if not fits(value, kind):

@@ -2,6 +2,9 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
 
 from co_probe.registry import Registry
 
@@ -10,6 +13,7 @@ Schedule = Callable[[float], float]
 SCHEDULES = Registry(
     "schedule",
     {
+        "linear": "co_probe.schedules:linear",
         "triangular": "co_probe.schedules:triangular",
         "piecewise": "co_probe.schedules:piecewise",
         "constant": "co_probe.schedules:constant",
@@ -35,6 +39,18 @@ def piecewise(*, drops: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> S
     if not all(0 < drop < 1 for drop in drops):
         raise ValueError(f"drops must be between 0 and 1, not {list(drops)}")
     return lambda t: factor ** bisect_right(sorted(drops), t)
+
+
+def linear(*, at: Sequence[float], share: Sequence[float]) -> Schedule:
+    """Straight lines through `share`[i] at `at`[i].
+
+    `at` rises from 0 to the end of training, in any unit: epochs, say.
+    Raises ValueError if that is not so, or if there are not as many of the one as of the other.
+    Source: Wong et al. (2020), the learning rates of their ImageNet configurations.
+    """
+    if len(at) != len(share) or len(at) < 2 or at[0] != 0 or any(a >= b for a, b in pairwise(at)):
+        raise ValueError("at must rise from 0 to the end of training, and share have as many numbers")
+    return lambda t: float(np.interp(t * at[-1], at, share))
 
 
 def constant() -> Schedule:

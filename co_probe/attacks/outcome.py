@@ -36,9 +36,10 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def batch_size(device: torch.device) -> int:
-    """Images a batch for evaluation: what fits a CPU's caches, or fills a GPU."""
-    return 1000 if device.type == "cuda" else 125
+def batch_size(x: Tensor) -> int:
+    """Images of the size of `x` (n, C, H, W) a batch for evaluation: what fits a CPU's caches, or fills a GPU."""
+    small = 1000 if x.device.type == "cuda" else 125  # up to 64×64; of larger ones as many pixels
+    return max(1, min(small, small * 64**2 // (x.shape[-2] * x.shape[-1])))
 
 
 def perturb(
@@ -55,7 +56,7 @@ def perturb(
     """
     deltas, start = [], 0
     with evaluating(model):
-        for xs, ys in zip(x.split(batch_size(x.device)), y.split(batch_size(x.device)), strict=True):
+        for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True):
             kept = {} if state is None else {"state": state[start : start + len(xs)]}
             deltas.append(generator(model, xs, ys, rng=rng, **kept))
             start += len(xs)
@@ -69,7 +70,7 @@ def outcome(model: nn.Module, x: Tensor, y: Tensor, delta: Tensor | None = None)
         x = (x + delta).clamp(0, 1)
     losses, correct = [], []
     with evaluating(model):
-        for xs, ys in zip(x.split(batch_size(x.device)), y.split(batch_size(x.device)), strict=True):
+        for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True):
             logits = model(xs).float()
             losses.append(F.cross_entropy(logits, ys, reduction="none"))
             correct.append(logits.argmax(1) == ys)

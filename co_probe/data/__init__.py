@@ -9,6 +9,7 @@ DATA = Registry(
         "cifar100": "co_probe.data.downloads:cifar100",
         "digits": "co_probe.data.digits:digits",
         "image-folder:PATH": "co_probe.data.folder:image_folder",
+        "imagenet:PATH": "co_probe.data.imagenet:imagenet",
         "svhn": "co_probe.data.downloads:svhn",
     },
 )

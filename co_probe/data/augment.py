@@ -4,7 +4,7 @@ A `View` remembers where each image of a batch was cut out of its padded origina
 (APART's ω, ATTA's perturbations) can be cut out the same way and written back to the same pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,7 +33,13 @@ class View:
         )
 
     def take(self, store: Tensor) -> Tensor:
-        """Cut the batch out of `store` (n, channels, padded height, padded width): (B, channels, height, width)."""
+        """Cut the batch out of `store` (n, channels, padded height, padded width): (B, channels, height, width).
+
+        A store on another device stays there: only the batch's own images move.
+        """
+        if store.device != self.index.device:
+            images = store[self.index.to(store.device)].to(self.index.device)
+            return replace(self, index=torch.arange(len(images), device=images.device)).take(images)
         return store.permute(0, 2, 3, 1)[self._positions(store.shape[1])].permute(0, 3, 1, 2)
 
     def put(self, store: Tensor, values: Tensor) -> None:

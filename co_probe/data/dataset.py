@@ -1,5 +1,6 @@
 """What every data set is once loaded."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images in memory, train and test.
+    """Images, train and test: tensors in memory, or mapped from the disk and read as they are indexed.
 
     `train_x`, `test_x`: (n, channels, height, width), float32 in [0, 1] or uint8 in 0..255;
     `train_y`, `test_y`: (n,) int64 class numbers; `classes`: their names; `mean`, `std`: what models normalise by, a
     number a channel, in [0, 1] units.
+    `train_at`: gives all training images as mapped squares of a size, for runs in phases; None if they have but one.
     """
 
     train_x: Tensor
@@ -22,6 +24,7 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    train_at: Callable[[int], Tensor] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

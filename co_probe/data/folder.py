@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,10 @@ def image_folder(path: str, *, size: int | None = None, test_share: float = 0.2)
         raise ValueError(f"size must be positive, not {size}")
     if not 0 < test_share < 1:
         raise ValueError(f"test_share must be between 0 and 1, not {test_share:g}")
-    folder = _find(path)
-    classes, train, test = _list(folder, test_share)
+    folder = find_folder(path)
+    classes, train, test = list_images(folder, test_share)
     listing = train + test
-    images = _cached(folder, listing, size)
+    images = decoded(folder, listing, size)
     count = len(train)
     labels = torch.tensor([image.label for image in listing])
     mean, std = _moments(images[:count])
@@ -59,7 +60,8 @@ class Listed:
     changed: int
 
 
-def _find(path: str) -> Path:
+def find_folder(path: str) -> Path:
+    """The folder `path`, here or in the data folder. Raises UserError if it is in neither."""
     given = Path(path).expanduser()
     for folder in (given, data_dir() / given):
         if folder.is_dir():
@@ -68,8 +70,8 @@ def _find(path: str) -> Path:
     raise UserError(f"image-folder: {path} is not a folder{where}")
 
 
-def _list(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[Listed], list[Listed]]:
-    """Class names, and the training and the test images."""
+def list_images(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[Listed], list[Listed]]:
+    """Class names, and the training and the test images. Raises UserError, naming it, for what is missing or empty."""
     if not (folder / "train").is_dir():
         classes, images = _list_split(folder)
         # RandomState's stream is frozen for good, so the split is the same under every version of numpy.
@@ -120,16 +122,19 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
                 yield entry
 
 
-def _cached(folder: Path, listing: list[Listed], size: int | None) -> Tensor:
-    """All images of `listing`, (n, 3, height, width) uint8: from the cache if it is of these very files."""
+def decoded(folder: Path, listing: list[Listed], size: int | None, *, mapped: bool = False) -> Tensor:
+    """All images of `listing`, (n, 3, height, width) uint8: from the cache if it is of these very files.
+
+    `mapped`: leave them on the disk, in a tensor to read from only (writing to it ends the process).
+    """
     caches = make_folder(data_dir() / "image-folders")
     key = hashlib.sha256(f"{folder}\n{size}".encode()).hexdigest()[:16]
     cache = caches / f"{folder.name}-{key}.h5"
     fingerprint = _fingerprint(listing)
     with alone(caches / f".{cache.name}.lock", f"decoding {folder}"):
-        if (images := _read(cache, fingerprint)) is None:
+        if (images := _read(cache, fingerprint, mapped)) is None:
             replace_atomic(cache, lambda beside: _decode(beside, listing, size, fingerprint, folder))
-            images = _read(cache, fingerprint)
+            images = _read(cache, fingerprint, mapped)
     if images is None:
         raise UserError(f"image-folder: the cache {cache} cannot be read back: is the disk failing?")
     return images
@@ -142,14 +147,24 @@ def _fingerprint(listing: list[Listed]) -> str:
     return digest.hexdigest()
 
 
-def _read(cache: Path, fingerprint: str) -> Tensor | None:
+def _read(cache: Path, fingerprint: str, mapped: bool) -> Tensor | None:
     try:
         with h5py.File(cache) as file:
             if file.attrs.get("fingerprint") == fingerprint:
-                return torch.from_numpy(file["images"][...])
+                images = file["images"]
+                return _map(cache, images) if mapped else torch.from_numpy(images[...])
     except (OSError, KeyError):  # none there, or a damaged one: decode anew
         pass
     return None
+
+
+def _map(cache: Path, images: h5py.Dataset) -> Tensor:
+    """What lies in `images`, which HDF5 keeps in one piece, as a tensor that the system reads page by page."""
+    # Not copy on write: of that the system would promise memory for the whole file, and refuse.
+    pixels = np.memmap(cache, np.uint8, "r", offset=images.id.get_offset(), shape=images.shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
 
 
 def _decode(beside: Path, listing: list[Listed], size: int | None, fingerprint: str, folder: Path) -> None:

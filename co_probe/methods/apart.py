@@ -29,8 +29,10 @@ class APARTSimple(Method):
     constants (λ = 200, μ = 5e-8, ε = 8/255, 60 epochs), made free of scale. `raw_penalty` (λ) and `raw_rate` (μ) give
     the paper's own units instead. `initial_step`: α₁ and α_ω at the start (1e-4 of raw pixels at ε = 8/255);
     `initial_omega`: standard deviation of ω at the start. Without `learn_initialisation` (Table 6) ω stays 0, α_ω has
-    no part, and nothing is kept for the images.
-    Raises ValueError for a setting out of range. Source: arXiv 2010.08034, section 4 and Algorithm 1, and for the
+    no part, and nothing is kept for the images. Where images grow during a run, ω starts afresh with each size, and the
+    step sizes go on.
+    Raises ValueError for a setting out of range, or if ω does not fit into memory.
+    Source: arXiv 2010.08034, section 4 and Algorithm 1, and for the
     starting values, the momentum and the weight decay of 2λ the authors' released code.
     """
 
@@ -68,10 +70,13 @@ class APARTSimple(Method):
         self.optimizer = torch.optim.SGD(
             [self.alpha], lr=self.rate, momentum=0.9, weight_decay=2 * self.step_penalty, maximize=True
         )
+        self.start_phase(task)
+
+    def start_phase(self, task: Task) -> None:
         self.padding = task.padding
         if self.learn_initialisation:
-            self.omega = torch.empty(task.store_shape, device=task.device)
-            self.omega.normal_(0, self.initial_omega, generator=task.rng)
+            self.omega = torch.empty(0)  # the old one must not take memory beside the new one
+            self.omega = task.new_store().normal_(0, self.initial_omega, generator=task.rng)
 
     def start(self, omega: Tensor) -> Tensor:
         """δ₀, the learned initialisation; differentiable in α_ω."""

@@ -17,12 +17,13 @@ class ATTA(Method):
 
     δ is kept for each padded training image: the crop and flip of the day are cut out of it, and written back to the
     same pixels afterwards. It starts from `initial_noise` · N(0, 1) (pixel units), and does so again at the start of
-    epochs R, 2R, 3R, ... Π projects to the ε-ball and to x + δ in [0, 1]; unseen images start from δ = 0.
+    epochs R, 2R, 3R, ... and where images come to another size. Π projects to the ε-ball and to x + δ in [0, 1];
+    unseen images start from δ = 0.
     `steps`: K; `step_size`: α in pixel units (if not given ε/2 for K = 1, ε/3 for K ≤ 3, ε/4 for more: the authors'
     settings, rounded); `reset`: R.
-    Raises ValueError for a setting out of range. Source: Zheng et al. (2020), "Efficient adversarial training with
-    transferable adversarial examples", section 4; the starting noise, the epochs of resets, and perturbing in eval mode
-    are as in their code.
+    Raises ValueError for a setting out of range, or if δ does not fit into memory. Source: Zheng et al. (2020),
+    "Efficient adversarial training with transferable adversarial examples", section 4; the starting noise, the epochs
+    of resets, and perturbing in eval mode are as in their code.
     """
 
     batchnorm: str = "eval"
@@ -45,8 +46,12 @@ class ATTA(Method):
         return self.epsilon / share if self.step_size is None else self.step_size
 
     def setup(self, model: nn.Module, task: Task) -> None:
+        self.start_phase(task)
+
+    def start_phase(self, task: Task) -> None:
         self.padding = task.padding
-        self.delta = torch.empty(task.store_shape, device=task.device)
+        self.delta = torch.empty(0)  # the old one must not take memory beside the new one
+        self.delta = task.new_store()
         self._start_afresh(task.rng)
 
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:

@@ -1,5 +1,7 @@
 """What a training method is."""
 
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,12 +26,28 @@ class Task:
     steps: int  # optimizer steps in the whole run, replays included
     device: torch.device
     rng: torch.Generator
+    largest: int = 0  # numbers in the largest store of the run, where images grow
 
     @property
     def store_shape(self) -> tuple[int, int, int, int]:
         """Of a tensor that keeps a number for each pixel of each padded training image, for `View.take` and `put`."""
         channels, height, width = self.shape
         return self.images, channels, height + 2 * self.padding, width + 2 * self.padding
+
+    def new_store(self) -> Tensor:
+        """Such a tensor, not yet filled. Raises ValueError if the device will not have memory for the run's largest."""
+        need = 4 * max(self.largest, math.prod(self.store_shape))
+        if self.device.type == "cuda":
+            there = torch.cuda.get_device_properties(self.device).total_memory
+        else:
+            there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if need > there:
+            raise ValueError(
+                f"what it keeps for each pixel of {self.images} images takes {need / 1e9:.0f} GB, and there are "
+                f"{there / 1e9:.0f} GB: choose a method that keeps nothing, or APART with "
+                "method.learn_initialisation=false"
+            )
+        return torch.empty(self.store_shape, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -82,6 +100,9 @@ class Method:
 
     def setup(self, model: nn.Module, task: Task) -> None:
         """Allocate state before the first step of a run."""
+
+    def start_phase(self, task: Task) -> None:
+        """Before the first step with images of another size than until then: start afresh what is kept per image."""
 
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         """Before the first step of each epoch (from 1); `rng`: that of the epoch's batches."""

@@ -37,6 +37,9 @@ class Free(Method):
         return attacks.FGSM(epsilon=self.epsilon)
 
     def setup(self, model: nn.Module, task: Task) -> None:
+        self.start_phase(task)
+
+    def start_phase(self, task: Task) -> None:
         self.delta = torch.zeros(0, *task.shape, device=task.device)
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from co_probe.build import kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.config import Config
-from co_probe.data.augment import pad_images, random_view
+from co_probe.data.augment import random_view
 from co_probe.data.dataset import to_unit
 from co_probe.errors import Diverged, UserError
-from co_probe.methods.base import Batch, Method, Task
+from co_probe.methods.base import Batch, Method
 from co_probe.rng import derive_seed, make_rng
 from co_probe.schedules import SCHEDULES, warmup
 from co_probe.store import RunWriter
 from co_probe.training.metrics import measure
+from co_probe.training.phases import Plan
 from co_probe.training.state import arrays, draw_indices, environment, momenta, restore
 
 Progress = Callable[[int, int, int], None]  # (epoch, images done of it, images in it)
@@ -36,7 +37,8 @@ def epochs(
     """Train `config` into the folder `out`; yields the metrics of each epoch once they are safely on disk.
 
     An epoch is one pass over the data, in which a method that replays its batches takes every one of them several
-    times; there are then so many fewer epochs (`kept_epochs`), and the run ends on the same budget.
+    times; there are then so many fewer epochs (`kept_epochs`), and the run ends on the same budget. Progress, for the
+    schedule and for ε, counts in epochs, also where these differ in steps (`Plan`).
     Metrics: `epoch`, `learning_rate` (the last one), `train_loss` (nats) and `train_accuracy` (both on the perturbed
     images as they were trained on), those of `co_probe.training.metrics.measure`, and `seconds` of training.
     `resume` goes on with a run that is there, `overwrite` starts it afresh. `device`: auto, cpu, cuda, cuda:1.
@@ -44,9 +46,9 @@ def epochs(
     """
     target = pick_device(device)
     data = make_data(config)
-    count, seed, padding = len(data.train_y), config.seed, config.augmentation.padding
+    count, seed = len(data.train_y), config.seed
     method, last_epoch = make_method(config), kept_epochs(config)
-    steps = math.ceil(count / config.batch_size) * method.replays  # optimizer steps in an epoch
+    plan = Plan(config, data, last_epoch, method.replays, target)
     probe_set = {
         "test": draw_indices(len(data.test_y), config.probe.test, seed, "probe test"),
         "train": draw_indices(count, config.probe.train, seed, "probe train"),
@@ -61,31 +63,36 @@ def epochs(
             model.parameters(), momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
         )
         schedule = SCHEDULES.make(config.schedule.name, **config.schedule.settings)
-        method_rng = make_rng(target, seed, "method")
         try:
-            method.setup(model, Task(count, data.shape, padding, steps * last_epoch, target, method_rng))
+            method.setup(model, plan.task(1, make_rng(target, seed, "method")))
         except ValueError as error:
             raise UserError(f"method {config.method.name}: {error}") from error
         stack.enter_context(writer)  # not before: settings that cannot be used must not cost the run that is there
         if 0 < writer.last < last_epoch:
+            if plan.phase(writer.last) is not plan.phase(1):  # room for what is about to be read
+                method.start_phase(plan.task(writer.last, make_rng(target, seed, "method")))
             restore(writer, model, optimizer, method)
 
-        images, labels = pad_images(data.train_x, padding).to(target), data.train_y.to(target)
+        labels = data.train_y.to(target)
         probe_test, probe_train = (torch.from_numpy(writer.probe_set[split]) for split in ("test", "train"))
         test_x, test_y = to_unit(data.test_x[probe_test]).to(target), data.test_y[probe_test].to(target)
 
-        rising = round(config.epsilon_warmup * steps)  # steps until ε is what it is to be
         for epoch in range(writer.last + 1, last_epoch + 1):
             started = time.perf_counter()
+            phase = plan.phase(epoch)
+            steps = phase.steps  # optimizer steps in this epoch
+            rising = round(config.epsilon_warmup * steps)  # steps until ε is what it is to be
+            if epoch > 1 and phase is not plan.phase(epoch - 1):
+                method.start_phase(plan.task(epoch, make_rng(target, seed, "method", epoch)))
             rng = make_rng(target, seed, "epoch", epoch)
             torch.manual_seed(derive_seed(seed, "global", epoch))  # for models that draw, by dropout say
             loss = torch.zeros((), device=target)
             correct = torch.zeros((), device=target, dtype=torch.long)
             order = torch.randperm(count, generator=rng, device=target)
             method.start_epoch(epoch, rng)
-            for number, index in enumerate(order.split(config.batch_size)):
-                view = random_view(index, data.shape[1:], padding, config.augmentation.flip, rng)
-                x, y = to_unit(view.take(images)), labels[index]
+            for number, index in enumerate(order.split(phase.batch_size)):
+                view = random_view(index, phase.shape[1:], phase.padding, config.augmentation.flip, rng)
+                x, y = to_unit(view.take(phase.images)), labels[index]
                 for replay in range(method.replays):
                     step = (epoch - 1) * steps + number * method.replays + replay
                     rate = schedule(step / (steps * last_epoch))
@@ -95,7 +102,7 @@ def epochs(
                     loss += loss_here * len(index)
                     correct += right
                 if progress:
-                    progress(epoch, number * config.batch_size + len(index), count)
+                    progress(epoch, number * phase.batch_size + len(index), count)
 
             metrics = {
                 "learning_rate": config.optimizer.learning_rate * rate,
@@ -112,7 +119,8 @@ def epochs(
                     f"{out}: the loss is no longer a finite number in epoch {epoch} (training loss "
                     f"{metrics['train_loss']:g}); stopped; epochs kept: {epoch - 1}"
                 )
-            state = method.image_state(probe_train.to(target))
+            # Not of images of another size than those that diagnostics see: it would belong to other pixels.
+            state = method.image_state(probe_train.to(target)) if phase.shape == data.shape else None
             checkpoint = {
                 "model": arrays(model.state_dict()),
                 "metrics": metrics,
