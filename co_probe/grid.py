@@ -118,7 +118,7 @@ def is_complete(path: Path, config: Config) -> bool:
     """Whether the run is there, with these settings and all of its epochs."""
     try:
         stored = StoredRun(path)
-        return stored.config == config and stored.epochs[-1:] == [config.epochs]
+        return stored.config == config and stored.epochs[-1:] == [stored.planned]
     except CoProbeError:
         return False
 
