@@ -14,6 +14,7 @@ from co_probe.config import Config
 from co_probe.data.augment import random_view
 from co_probe.data.dataset import to_unit
 from co_probe.errors import Diverged, UserError
+from co_probe.memory import keep_freed_memory
 from co_probe.methods.base import Batch, Method
 from co_probe.rng import derive_seed, make_rng
 from co_probe.schedules import SCHEDULES, warmup
@@ -44,6 +45,7 @@ def epochs(
     `resume` goes on with a run that is there, `overwrite` starts it afresh. `device`: auto, cpu, cuda, cuda:1.
     Raises UserError for settings or files that cannot be used, Diverged if the loss is no longer finite.
     """
+    keep_freed_memory()
     target = pick_device(device)
     data = make_data(config)
     count, seed = len(data.train_y), config.seed
