@@ -77,7 +77,8 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
         return
     config = runs[0].config
     print_table(
-        f"{config.data_title}, ε = {config.epsilon:.3g}, seed {config.seed}, after epoch {config.epochs}, on {config.probe.test} test images",
+        f"{config.data_title}, ε = {config.epsilon:.3g}, seed {config.seed}: after epoch {config.epochs}, "
+        f"on {config.probe.test} test images",
         ["method", "clean", "FGSM", "PGD-10", "gap (nats)", "strength", "onset", "seconds"],
         [_cells(row) for row in summary.to_dict("records")],
     )
