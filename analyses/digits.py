@@ -22,15 +22,16 @@ METHODS = ("fgsm", "apart-simple", "apart", "pgd")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="[default: the preset's]")
     parser.add_argument("--demo", type=Path, help="folder of the demo [default: demo, or demo-seedN]")
     parser.add_argument("--out", type=Path, help="folder of the figures [default: figures/digits, or with -seedN]")
     arguments = parser.parse_args()
-    suffix = f"-seed{arguments.seed}" if arguments.seed else ""
+    suffix = "" if arguments.seed is None else f"-seed{arguments.seed}"
     demo = arguments.demo or Path(f"demo{suffix}")
     out = arguments.out or Path(__file__).parents[1] / "figures" / f"digits{suffix}"
 
-    command = [sys.executable, "-m", "co_probe", "demo", "--out", str(demo), "--seed", str(arguments.seed), "--csv"]
+    command = [sys.executable, "-m", "co_probe", "demo", "--out", str(demo), "--csv"]
+    command += [] if arguments.seed is None else ["--seed", str(arguments.seed)]
     summary = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.csv").write_text(summary)
@@ -40,7 +41,7 @@ def main() -> None:
     for name in ("metrics", "gap", "strength", "steps"):
         frame = pd.concat([run.frame(name) for run in runs], ignore_index=True)
         frame.to_csv(out / f"{name}.csv", index=False, float_format="%.6g")
-    environment = {"seed": arguments.seed, "command": "python analyses/digits.py", **runs[0].environment}
+    environment = {"seed": runs[0].config.seed, "command": "python analyses/digits.py", **runs[0].environment}
     (out / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
 
 

@@ -62,6 +62,8 @@ def load_reference(path: str | Path, device: str | torch.device = "cpu") -> Refe
     Raises UserError if there is no such file, DamagedFile if it is not such a file or its weights do not fit.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; make a reference of a run with: co-probe export {path} -o FILE.pt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -14,6 +14,8 @@ from co_probe.config import Config
 from co_probe.presets import configure
 
 TINY = {
+    "epsilon": 0.14,
+    "seed": 0,
     "epochs": 3,
     "batch_size": 256,
     "probe": {"test": 40, "train": 30},

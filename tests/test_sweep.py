@@ -22,18 +22,18 @@ def here(monkeypatch):
 
 
 def test_a_grid_names_its_cells(tmp_path):
-    grid = Grid(methods=("fgsm", "pgd"), epsilons=("8/255", 0.14), seeds=(0, 3), settings={"model": {"width": 8}})
+    grid = Grid(methods=("fgsm", "pgd"), epsilons=("8/255", 0.13), seeds=(0, 3), settings={"model": {"width": 8}})
     cells = grid.cells(tmp_path)
     assert [path.name for path in cells] == [
         f"{method}-eps{epsilon}-seed{seed}"
         for method in ("fgsm", "pgd")
-        for epsilon in ("8of255", "0.14")
+        for epsilon in ("8of255", "0.13")
         for seed in (0, 3)
     ]
     config = cells[tmp_path / "pgd-eps8of255-seed3"]
     assert (config.method.name, config.epsilon, config.seed) == ("pgd", 8 / 255, 3)
     assert config.model.settings["width"] == 8 and config.model.settings["blocks"] == [1, 1, 1]
-    assert [c.epsilon for c in Grid(methods=("fgsm",)).cells(tmp_path).values()] == [0.14]  # the preset's
+    assert [c.epsilon for c in Grid(methods=("fgsm",)).cells(tmp_path).values()] == [0.13]  # the preset's
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_a_failing_cell_is_reported_and_the_rest_is_done(here, tmp_path):
     grid = Grid(methods=("fgsm", "pgd"), settings={**SMALL, "method": {"steps": 2}})
     ended = dict(co_probe.sweep(grid, tmp_path, jobs=1))
     assert set(ended) == set(grid.cells(tmp_path))
-    assert "steps" in str(ended[tmp_path / "fgsm-eps0.14-seed0"])
-    assert ended[tmp_path / "pgd-eps0.14-seed0"] is None
-    assert StoredRun(tmp_path / "pgd-eps0.14-seed0").epochs == [1]
+    assert "steps" in str(ended[tmp_path / "fgsm-eps0.13-seed0"])
+    assert ended[tmp_path / "pgd-eps0.13-seed0"] is None
+    assert StoredRun(tmp_path / "pgd-eps0.13-seed0").epochs == [1]
 
 
 def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_again(here, tmp_path, monkeypatch):
@@ -98,7 +98,7 @@ def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_agai
     monkeypatch.setattr(pool, "run_cell", fails_at_pgd)
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1
-    assert "pgd-eps0.14-seed0: FAILED: no such luck" in result.output and "fgsm-eps0.14-seed0: done" in result.output
+    assert "pgd-eps0.13-seed0: FAILED: no such luck" in result.output and "fgsm-eps0.13-seed0: done" in result.output
     assert len(trained) == 1
 
     monkeypatch.setattr(
@@ -106,8 +106,8 @@ def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_agai
     )
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0 and "2 of 2 runs are complete" in result.output
-    assert [path.rsplit("/")[-1] for path in trained] == ["fgsm-eps0.14-seed0", "pgd-eps0.14-seed0"]
-    assert [path.name for path in find_runs(tmp_path / "s")] == ["fgsm-eps0.14-seed0", "pgd-eps0.14-seed0"]
+    assert [path.rsplit("/")[-1] for path in trained] == ["fgsm-eps0.13-seed0", "pgd-eps0.13-seed0"]
+    assert [path.name for path in find_runs(tmp_path / "s")] == ["fgsm-eps0.13-seed0", "pgd-eps0.13-seed0"]
 
 
 def test_complete_means_these_settings_and_all_epochs(trained):

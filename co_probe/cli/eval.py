@@ -52,7 +52,7 @@ def evaluate(
     if not runs:
         live = options.fitting(live, options.unfinished)
     names = [name.strip() for name in attacks.split(",") if name.strip()]
-    with progress_bar("batches,") as progress:
+    with progress_bar("evaluating, batches") as progress:
         frame = measure(live, names, epoch=epoch, images=images, device=device, progress=progress)
     if style in ("json", "csv"):
         print_frame(frame, style)

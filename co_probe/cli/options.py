@@ -76,7 +76,9 @@ def find(named: tuple[Path, ...], runs_dir: Path) -> list[Path]:
     """The runs that were named or, if none were, all in `runs_dir`. Raises UserError if there is none."""
     from co_probe.store import find_runs
 
-    paths = list(named) or find_runs(runs_dir)
+    # A run may be named as tables name it: `fgsm` for runs/fgsm.
+    paths = [runs_dir / path if not path.exists() and (runs_dir / path).exists() else path for path in named]
+    paths = paths or find_runs(runs_dir)
     if not paths:
         raise UserError(f"no runs in {runs_dir}/: name one, or make one with: co-probe run fgsm")
     return paths

@@ -28,7 +28,7 @@ COLUMNS = (
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/METHOD]")
 @click.option("--epochs", type=int, help="Budget, in passes over the training images.")
 @click.option("--epsilon", type=Number(), help="L∞ bound in units of a [0, 1] image: 8/255 or 0.031.")
-@click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]")
+@click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: the preset's, else 0]")
 @click.option(
     "--set",
     "assignments",

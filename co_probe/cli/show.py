@@ -37,7 +37,10 @@ def verdict(run: "StoredRun") -> str:
     epochs, planned = run.epochs, run.planned
     if not epochs:
         return "no epoch finished yet"
-    if (start := run.onset) is not None:
+    best = max(run.metrics(epoch)["pgd10"] for epoch in epochs)
+    if best < 0.1:
+        text = "never robust (PGD-10 accuracy was below 10% throughout), so nothing can be said"
+    elif (start := run.onset) is not None:
         text = f"catastrophic overfitting from epoch {start}"
     else:
         text = "no catastrophic overfitting"

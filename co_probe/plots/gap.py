@@ -22,7 +22,7 @@ def gap(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None = Non
     epoch_lines(frame[frame["quantity"] == "gap"], ax, **style)
     mark_onsets(frame, ax, onsets or {})
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-    ax.set_ylabel(f"gap to {against} (nats):\n$L(δ_B) - L(δ_A)$, larger = weaker")
+    ax.set_ylabel(f"gap to {against} (nats)\n$L(δ_B) - L(δ_A)$\nlarger = weaker $δ_A$")
     return ax
 
 

@@ -21,9 +21,10 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     test.set_ylabel(f"test accuracy\nunder {against} (%)")
     for ax in (training, test):
         percent_axis(ax)
-        mark_onsets(metrics, ax, onsets, name=ax is training)
+        mark_onsets(metrics, ax, onsets, name=ax is test)
         ax.set_xlabel("")
-    gap(measured, bottom, onsets)
+    gap(measured, bottom)
+    mark_onsets(measured, bottom, onsets, name=False)
     bottom.set_ylabel(f"gap to {against} (nats)\nlarger = weaker")
     methods = [str(m) for m in metrics["method"].unique()]
     figure.legend(

@@ -44,11 +44,9 @@ def run_all(
     Yields each folder as it ends, with its error or None; a failed cell does not stop the others. `progress` is called
     with (epochs finished, epochs planned), counted on disk.
     """
-    from co_probe.build import kept_epochs
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(jobs or cores, len(cells))
-    planned = sum(kept_epochs(config) for config in cells.values())
+    planned = sum(map(_planned, cells.values()))
     with ThreadPoolExecutor(jobs) as threads:
         waiting: dict[Future[str], Path] = {
             threads.submit(_in_own_process, config.to_dict(), str(out), device, max(1, cores // jobs)): out
@@ -75,6 +73,16 @@ def _in_own_process(*arguments: Any) -> str:
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(run_cell, *arguments).result()
+
+
+def _planned(config: Config) -> int:
+    """How many epochs a cell will have; one with settings that cannot be used fails when its turn comes, not here."""
+    from co_probe.build import kept_epochs
+
+    try:
+        return kept_epochs(config)
+    except CoProbeError:
+        return config.epochs
 
 
 def _finished(out: Path) -> int:
