@@ -78,9 +78,9 @@ def test_a_failing_cell_is_reported_and_the_rest_is_done(here, tmp_path):
     grid = Grid(methods=("fgsm", "pgd"), settings={**SMALL, "method": {"steps": 2}})
     ended = dict(co_probe.sweep(grid, tmp_path, jobs=1))
     assert set(ended) == set(grid.cells(tmp_path))
-    assert "steps" in str(ended[tmp_path / "fgsm-eps0.13-seed0"])
-    assert ended[tmp_path / "pgd-eps0.13-seed0"] is None
-    assert StoredRun(tmp_path / "pgd-eps0.13-seed0").epochs == [1]
+    assert "steps" in str(ended[tmp_path / "fgsm-eps0.14-seed0"])
+    assert ended[tmp_path / "pgd-eps0.14-seed0"] is None
+    assert StoredRun(tmp_path / "pgd-eps0.14-seed0").epochs == [1]
 
 
 def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_again(here, tmp_path, monkeypatch):
