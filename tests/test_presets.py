@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import tiny_config
 
 from co_probe import presets
 from co_probe.cli.main import main
@@ -15,7 +16,6 @@ from co_probe.methods.fgsm import FGSM
 from co_probe.presets import configure
 from co_probe.schedules import SCHEDULES, warmup
 from co_probe.training.loop import epochs
-from tests.conftest import tiny_config
 
 # data, model, epochs, peak learning rate, schedule, epochs of ε warm-up
 PAPER = {
