@@ -16,7 +16,7 @@ def pack(run: StoredRun, out: Path) -> None:
 
     Raises UserError if `out` is the run itself or cannot be written, DamagedFile if a part of the run does not verify.
     """
-    if out.suffix != ".h5":
+    if out.suffix != ".h5" and not out.is_dir():
         raise UserError(f"the name {out.name} must end in .h5: that is how other commands know a packed run")
     if out.exists() and out.samefile(run.path):
         raise UserError(f"{out} is the run itself: choose another -o")
