@@ -155,7 +155,7 @@ REFUSED = {
     # references
     "no reference": (["strength", "--reference", "no.pt"], "no.pt does not exist; make it with: co-probe export"),
     "text as .pt": (["strength", "--reference", "notes.txt"], "notes.txt"),
-    "folder as .pt": (["strength", "--reference", "runs"], "runs is a folder; make a reference of a run with: co-probe export"),
+    "folder as .pt": (["strength", "--reference", "runs"], "runs is a folder; make a reference"),
     "other .pt": (
         ["strength", "--reference", "tensor.pt"],
         "tensor.pt is a .pt file, but not one that co-probe",
