@@ -61,7 +61,7 @@ def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, t
         runs = [next((run for run in runs if run.onset is not None), runs[0])]
     request = replace(request, against=request.against or spec.against)
     frames = {table: TABLES[table](runs, request) for table in spec.needs}
-    onsets = {run.name: run.onset for run in runs if run.onset is not None}
+    onsets = {run.name: onset for run in runs if (onset := run.onset) is not None}
     with paper_style():
         figure = spec.draw(frames, onsets)
         figure.suptitle(_title(runs) if title is None else title, fontsize=8)
