@@ -36,18 +36,26 @@ def make_data(config: Config) -> Dataset:
 
 def make_model(config: Config, data: Dataset) -> nn.Module:
     """The model of a run, freshly initialised from the global random state, for images in [0, 1]."""
-    return new_model(config.model.name, config.model.settings, data.shape[0], len(data.classes), data.mean, data.std)
+    name, settings, classes = config.model.name, config.model.settings, len(data.classes)
+    return new_model(name, settings, data.shape[0], classes, data.mean, data.std, data.bounds)
 
 
 def new_model(
-    name: str, settings: dict[str, Any], channels: int, classes: int, mean: Sequence[float], std: Sequence[float]
+    name: str,
+    settings: dict[str, Any],
+    channels: int,
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    bounds: tuple[float, float],
 ) -> nn.Module:
-    """A model by its name, laid out channels last.
+    """A model by its name, laid out channels last, with the `bounds` that attacks read.
 
     A user's own is called as `Name(channels, classes, mean, std, **settings)`, and returns a module that takes images
     in [0, 1].
     """
     model = _expect(nn.Module, "model", name, MODELS.make(name, channels, classes, mean, std, **settings))
+    model.bounds = bounds  # type: ignore[assignment]
     return model.to(memory_format=torch.channels_last)
 
 

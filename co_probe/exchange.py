@@ -49,6 +49,7 @@ def export(run: Run, epoch: int, out: str | Path) -> None:
         "model": {"name": run.config.model.name, **run.config.model.settings},
         "shape": list(run.data.shape),
         "classes": list(run.data.classes),
+        "bounds": list(run.data.bounds),
         "weights": {name: value.contiguous() for name, value in run.load_model(epoch).state_dict().items()},
     }
     buffer = io.BytesIO()
@@ -89,7 +90,9 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
     settings = dict(content["model"])
     channels, height, width = content["shape"]
     classes, weights = tuple(content["classes"]), content["weights"]
-    model = new_model(settings.pop("name"), settings, channels, len(classes), [0.0] * channels, [1.0] * channels)
+    low, high = content.get("bounds", (0.0, 1.0))  # files of earlier versions do not say
+    name, zeros, ones = settings.pop("name"), [0.0] * channels, [1.0] * channels
+    model = new_model(name, settings, channels, len(classes), zeros, ones, (low, high))
     load_weights(model, weights, str(path))
     identity = _fingerprint(weights).hexdigest()[:12]
     return Reference(model.to(device).eval(), path.name, identity, (channels, height, width), classes)

@@ -42,6 +42,7 @@ class Run(StoredRun):
             classes,
             [0.0] * channels,
             [1.0] * channels,
+            self.data.bounds,
         )
         load_weights(model, weights, f"{self.path}, epoch {epoch}")
         return model.to(device).eval()

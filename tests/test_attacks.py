@@ -174,3 +174,19 @@ def test_attacks_by_name():
     for name in ("pgd", "pgd0", "foo", "pgd10x0"):
         with pytest.raises(UserError, match="unknown attack"):
             named_attack(name, 0.1)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd10", "cw", "gaussian"])
+def test_images_of_other_bounds_are_kept_within_theirs(name: str):
+    model, x, y = linear()
+    model.bounds = (-0.1, 1.2)
+    x = 1.3 * x - 0.1
+    seen = x + named_attack(name, 0.2)(model, x, y, torch.Generator().manual_seed(0))
+    assert seen.min() >= -0.1 - ROUNDING and seen.max() <= 1.2 + ROUNDING
+    assert (seen < 0).any() and (seen > 1).any()
+
+
+def test_without_bounds_a_step_is_taken_whole():
+    model, x, y = linear()
+    model.bounds = (-torch.inf, torch.inf)
+    assert torch.equal(FGSM(epsilon=0.4)(model, x, y).abs(), torch.full_like(x, 0.4))

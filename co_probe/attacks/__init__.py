@@ -1,7 +1,7 @@
-"""Attacks: (model, x, y) -> δ, with x + δ in [0, 1]."""
+"""Attacks: (model, x, y) -> δ, with x + δ within the bounds of images."""
 
 from co_probe.attacks.autoattack import AutoAttack
-from co_probe.attacks.base import Attack, Clean, Disturbance, input_gradient, project
+from co_probe.attacks.base import Attack, Clean, Disturbance, Rng, bounds, clip, input_gradient, project
 from co_probe.attacks.fgsm import FGSM
 from co_probe.attacks.margin import CW
 from co_probe.attacks.noise import Gaussian, Noise
@@ -17,6 +17,9 @@ __all__ = [
     "Disturbance",
     "Gaussian",
     "Noise",
+    "Rng",
+    "bounds",
+    "clip",
     "input_gradient",
     "project",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from co_probe.attacks.base import Attack, Clean, Disturbance, right
+from co_probe.attacks.base import Attack, Clean, Disturbance, Rng, bounds, right
 from co_probe.errors import UserError
 
 TARGETS = 9  # classes that the targeted attacks of the standard version aim at
@@ -21,22 +21,16 @@ class AutoAttack(Attack):
     """The standard version: APGD on cross-entropy, targeted APGD on the DLR loss, targeted FAB, Square (5000 queries).
 
     With fewer than 10 classes the targeted attacks aim at every wrong class.
-    Raises UserError if the package is missing, or for a model of fewer than 4 classes (the DLR loss needs 4).
+    Raises UserError if the package is missing, for a model of fewer than 4 classes (the DLR loss needs 4) or
+    with other bounds than [0, 1].
     Source: Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks", in its authors' code.
     """
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
         return self._run(model, x, y, rng)[0] - x
 
-    def survivors(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        alive: Tensor | None = None,
-    ) -> Tensor:
+    def survivors(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, alive: Tensor | None = None) -> Tensor:
         """Which images none of the four attacks breaks; each attacks only those that are left, as AutoAttack has it."""
         alive = right(model, x, y) if alive is None else alive.clone()
         index = alive.nonzero()[:, 0]
@@ -54,8 +48,10 @@ class AutoAttack(Attack):
         _package()
         return f"pyautoattack {metadata.version('pyautoattack')}"
 
-    def _run(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _run(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """The adversarial images and the classes they are given, as one batch; global random states are restored."""
+        if bounds(model) != (0.0, 1.0):
+            raise UserError("AutoAttack keeps images within [0, 1], and these data do not: leave 'aa' out")
         source = rng or torch.default_generator
         seed = int(torch.randint(2**31, (), generator=source, device=source.device))
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What all attacks share: the input gradient and the two projections."""
+"""What all attacks share: the input gradient, and the limits that images and perturbations keep to."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,28 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Rng = torch.Generator | None  # on the device of the images; None: the global one
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, classes), y (B,)) -> one number an image (B,), to be raised
 
 
 class Disturbance:
     """What turns images into others of the same class: an attack, noise, or nothing at all."""
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """δ, of the shape of `x`, with x + δ in [0, 1].
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
+        """δ, of the shape of `x`, with x + δ within the `bounds` of the model.
 
-        `x`: (B, C, H, W) in [0, 1]; `y`: (B,) class numbers; `rng`: on the device of `x`, for those that draw.
+        `x`: (B, C, H, W) within them; `y`: (B,) class numbers; `rng`: on the device of `x`, for those that draw.
         The model is used in the mode it is in; no parameter's `.grad` is touched.
         """
         raise NotImplementedError
 
-    def survivors(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        alive: Tensor | None = None,
-    ) -> Tensor:
+    def survivors(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, alive: Tensor | None = None) -> Tensor:
         """Which images are still classified rightly, bool (B,): their mean is the robust accuracy.
 
         Here: those that are right at x + δ. Attacks that search (PGD, AutoAttack) count an image as broken when any
@@ -52,7 +46,7 @@ class Disturbance:
 class Clean(Disturbance):
     """No perturbation: δ = 0."""
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
         return torch.zeros_like(x)
 
 
@@ -97,6 +91,20 @@ def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return model(x).argmax(1) == y
 
 
-def project(delta: Tensor, x: Tensor, epsilon: float) -> Tensor:
-    """The nearest δ with |δ| ≤ ε and x + δ in [0, 1]."""
-    return delta.clamp(-epsilon, epsilon).clamp(-x, 1 - x)
+def bounds(model: nn.Module) -> tuple[float, float]:
+    """The least and the greatest value that a pixel may have: (0, 1), if the model's attribute `bounds` says no other.
+
+    A property of the images that a model takes, so it stands with the model; ±∞ for data that are no images.
+    """
+    return getattr(model, "bounds", (0.0, 1.0))
+
+
+def clip(x: Tensor, model: nn.Module) -> Tensor:
+    """The nearest image within the `bounds` of the model."""
+    return x.clamp(*bounds(model))
+
+
+def project(delta: Tensor, x: Tensor, epsilon: float, model: nn.Module) -> Tensor:
+    """The nearest δ with |δ| ≤ ε and x + δ within the `bounds` of the model."""
+    low, high = bounds(model)
+    return delta.clamp(-epsilon, epsilon).clamp(low - x, high - x)

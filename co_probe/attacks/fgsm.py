@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from co_probe.attacks.base import Attack, input_gradient, project
+from co_probe.attacks.base import Attack, Rng, input_gradient, project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,5 +14,5 @@ class FGSM(Attack):
     Source: Goodfellow et al. (2015), "Explaining and harnessing adversarial examples", section 4.
     """
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        return project(self.epsilon * input_gradient(model, x, y).sign(), x, self.epsilon)
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
+        return project(self.epsilon * input_gradient(model, x, y).sign(), x, self.epsilon, model)

@@ -1,11 +1,12 @@
 """Perturbations that know nothing of the model: the yardsticks of a generator that has decayed, and of a model."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from co_probe.attacks.base import Attack, Disturbance, project
+from co_probe.attacks.base import Attack, Disturbance, Rng, project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +18,9 @@ class Noise(Attack):
 
     sign: bool = False
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
         delta = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=rng)
-        return project(self.epsilon * delta.sign() if self.sign else delta, x, self.epsilon)
+        return project(self.epsilon * delta.sign() if self.sign else delta, x, self.epsilon, model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,5 +37,5 @@ class Gaussian(Disturbance):
         if not self.sigma > 0:
             raise ValueError(f"sigma must be greater than 0, not {self.sigma:g}")
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        return torch.empty_like(x).normal_(0, self.sigma, generator=rng).clamp(-x, 1 - x)
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
+        return project(torch.empty_like(x).normal_(0, self.sigma, generator=rng), x, math.inf, model)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from co_probe.attacks.base import Rng, clip
+
 Generator = Callable[..., Tensor]  # (model, x, y, rng=None[, state=None]) -> δ; an Attack, or a method's `perturb`
 
 
@@ -47,7 +49,7 @@ def perturb(
     generator: Generator,
     x: Tensor,
     y: Tensor,
-    rng: torch.Generator | None = None,
+    rng: Rng = None,
     state: Tensor | None = None,
 ) -> Tensor:
     """δ of `generator` on any number of images, made in eval mode, batch by batch.
@@ -65,9 +67,9 @@ def perturb(
 
 @torch.no_grad()
 def outcome(model: nn.Module, x: Tensor, y: Tensor, delta: Tensor | None = None) -> Outcome:
-    """Loss and correctness of `model`, in eval mode, at x + δ clipped to [0, 1] (at x if no δ is given)."""
+    """Loss and correctness of `model`, in eval mode, at x + δ, clipped to its bounds (at x if no δ is given)."""
     if delta is not None:
-        x = (x + delta).clamp(0, 1)
+        x = clip(x + delta, model)
     losses, correct = [], []
     with evaluating(model):
         for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True):

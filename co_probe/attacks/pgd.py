@@ -10,6 +10,7 @@ from co_probe.attacks.base import (
     Clean,
     Disturbance,
     Loss,
+    Rng,
     cross_entropy,
     gradient_and_logits,
     input_gradient,
@@ -23,7 +24,7 @@ class PGD(Attack):
     """`steps` steps of δ ← Π(δ + step_size · sign ∇ₓL) from a start that is uniform in the ε-ball.
 
     `step_size`: pixel units, ε/4 if it is not given; `restarts`: of several random starts, each image keeps the
-    δ of the largest loss; `loss`: L, one number an image. Π projects to the ε-ball and to x + δ in [0, 1].
+    δ of the largest loss; `loss`: L, one number an image. Π projects to the ε-ball and the bounds of images.
     Raises ValueError if a setting is not positive. Source: Madry et al. (2018), section 2.1.
     """
 
@@ -37,7 +38,7 @@ class PGD(Attack):
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and not self.step_size > 0):
             raise ValueError("step_size, steps and restarts must be greater than 0")
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
         best = self._ascend(model, x, y, rng)
         if self.restarts == 1:
             return best
@@ -50,14 +51,7 @@ class PGD(Attack):
             best_loss = torch.where(better, loss, best_loss)
         return best
 
-    def survivors(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        alive: Tensor | None = None,
-    ) -> Tensor:
+    def survivors(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, alive: Tensor | None = None) -> Tensor:
         """Which images are classified rightly at every point that PGD visits: the image, each start and each step.
 
         An image leaves the batch at the first point that breaks it. Running all to the end and looking at every
@@ -66,7 +60,7 @@ class PGD(Attack):
         """
         alive = right(model, x, y) if alive is None else alive.clone()
         for _ in range(self.restarts):
-            start = self._start(x, rng)  # of every image: what one meets does not depend on who else is left
+            start = self._start(model, x, rng)  # of every image: what one meets does not depend on who else is left
             index = alive.nonzero()[:, 0]
             delta = start[index]
             for _ in range(self.steps):
@@ -75,7 +69,7 @@ class PGD(Attack):
                 gradient, logits = gradient_and_logits(model, x[index] + delta, y[index], self.loss)
                 stands = logits.argmax(1) == y[index]
                 index, gradient, delta = index[stands], gradient[stands], delta[stands]
-                delta = self._move(delta, gradient, x[index])
+                delta = self._move(model, delta, gradient, x[index])
             if len(index):
                 index = index[right(model, x[index] + delta, y[index])]
             alive = torch.zeros_like(alive).index_fill_(0, index, True)
@@ -93,16 +87,17 @@ class PGD(Attack):
     def _step(self) -> float:
         return self.epsilon / 4 if self.step_size is None else self.step_size
 
-    def _start(self, x: Tensor, rng: torch.Generator | None) -> Tensor:
-        return project(torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=rng), x, self.epsilon)
+    def _start(self, model: nn.Module, x: Tensor, rng: Rng) -> Tensor:
+        start = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=rng)
+        return project(start, x, self.epsilon, model)
 
-    def _move(self, delta: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
-        return project(delta + self._step * gradient.sign(), x, self.epsilon)
+    def _move(self, model: nn.Module, delta: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
+        return project(delta + self._step * gradient.sign(), x, self.epsilon, model)
 
-    def _ascend(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None) -> Tensor:
-        delta = self._start(x, rng)
+    def _ascend(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng) -> Tensor:
+        delta = self._start(model, x, rng)
         for _ in range(self.steps):
-            delta = self._move(delta, input_gradient(model, x + delta, y, self.loss), x)
+            delta = self._move(model, delta, input_gradient(model, x + delta, y, self.loss), x)
         return delta
 
     @torch.no_grad()

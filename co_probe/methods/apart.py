@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.attacks import project
+from co_probe.attacks import Rng, clip, project
 from co_probe.data.augment import centre
 from co_probe.methods.base import Batch, Method, StepResult, Task, descend
 from co_probe.methods.taps import find_taps, tapped
@@ -86,18 +86,11 @@ class APARTSimple(Method):
         """δ₁, one learned step from δ₀; differentiable in α₁ and through `delta`."""
         return (delta + self.epsilon * self.alpha[1] * sign).clamp(-self.epsilon, self.epsilon)
 
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        state: Tensor | None = None,
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
         with torch.no_grad():
             delta = self.start(torch.zeros_like(x) if state is None else state)
-            sign, _ = self.signs(model, (x + delta).clamp(0, 1), y, taps={})
-            return project(self.advance(delta, sign), x, self.epsilon)
+            sign, _ = self.signs(model, clip(x + delta, model), y, taps={})
+            return project(self.advance(delta, sign), x, self.epsilon, model)
 
     def signs(
         self, model: nn.Module, x: Tensor, y: Tensor, taps: Mapping[str, nn.Module]
@@ -121,10 +114,10 @@ class APARTSimple(Method):
         self.alpha.grad = None
         delta = self.start(omega)
         with self.perturbation_pass(model):
-            sign, inner = self.signs(model, (batch.x + delta).clamp(0, 1), batch.y, self.taps)
+            sign, inner = self.signs(model, clip(batch.x + delta, model), batch.y, self.taps)
 
         alphas = dict(zip(self.names, self.alpha, strict=True))
-        x = (batch.x + self.advance(delta, sign)).clamp(0, 1)
+        x = clip(batch.x + self.advance(delta, sign), model)
         x.retain_grad()
         with tapped(self.taps, lambda name, activation: activation + self.epsilon * alphas[name] * inner[name]):
             result = descend(model, x, batch.y)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.attacks import Attack
+from co_probe.attacks import Attack, Rng, clip
 from co_probe.attacks.outcome import evaluating
 from co_probe.data.augment import View
 
@@ -107,15 +107,8 @@ class Method:
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         """Before the first step of each epoch (from 1); `rng`: that of the epoch's batches."""
 
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        state: Tensor | None = None,
-    ) -> Tensor:
-        """f_A: δ of the shape of `x`, with x + δ in [0, 1], on images in [0, 1].
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
+        """f_A: δ of the shape of `x`, with x + δ within the model's bounds, as the images are.
 
         `state`: what `image_state` gave for these images; unseen images have none, and it is taken as 0.
         """
@@ -127,7 +120,7 @@ class Method:
         """Leave the gradients of one training step in the parameters' `.grad`, and update the method's own state."""
         with self.perturbation_pass(model):
             delta = self.perturb(model, batch.x, batch.y, batch.rng)
-        return descend(model, (batch.x + delta).clamp(0, 1), batch.y)
+        return descend(model, clip(batch.x + delta, model), batch.y)
 
     @contextmanager
     def perturbation_pass(self, model: nn.Module) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from co_probe import attacks
@@ -26,13 +25,8 @@ class FGSMRS(Method):
             raise ValueError(f"relative_step must be greater than 0, not {self.relative_step:g}")
 
     def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        state: Tensor | None = None,
+        self, model: nn.Module, x: Tensor, y: Tensor, rng: attacks.Rng = None, state: Tensor | None = None
     ) -> Tensor:
         start = attacks.Noise(epsilon=self.epsilon)(model, x, y, rng)
         sign = attacks.input_gradient(model, x + start, y).sign()
-        return attacks.project(start + self.relative_step * self.epsilon * sign, x, self.epsilon)
+        return attacks.project(start + self.relative_step * self.epsilon * sign, x, self.epsilon, model)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from co_probe import attacks
+from co_probe.attacks import Rng, clip
 from co_probe.methods.base import Batch, Method, StepResult
 from co_probe.methods.fgsm import FGSM
 from co_probe.methods.fgsm_rs import FGSMRS
@@ -47,14 +48,7 @@ class GradAlign(Method):
     def attack(self) -> attacks.Attack | None:
         return self.generator.attack
 
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        state: Tensor | None = None,
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
         return self.generator.perturb(model, x, y, rng)
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
@@ -63,11 +57,11 @@ class GradAlign(Method):
         with self.perturbation_pass(model):
             here = live_gradient(model, x, y)
             if self.base == "fgsm":
-                delta = attacks.project(self.epsilon * here.detach().sign(), x, self.epsilon)
+                delta = attacks.project(self.epsilon * here.detach().sign(), x, self.epsilon, model)
             else:
                 delta = self.perturb(model, x, y, batch.rng)
             there = live_gradient(model, x + noise, y)
-        logits = model((x + delta).clamp(0, 1))
+        logits = model(clip(x + delta, model))
         misaligned = 1 - mean_cosine(here.detach() if self.detach else here, there)
         loss = F.cross_entropy(logits, y) + self.penalty * misaligned
         loss.backward()

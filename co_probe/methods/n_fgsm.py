@@ -1,8 +1,8 @@
 """FGSM adversarial training around strong noise, without projection."""
 
+import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from co_probe import attacks
@@ -27,13 +27,8 @@ class NFGSM(Method):
             raise ValueError("noise and relative_step must be greater than 0 (without noise this is fgsm)")
 
     def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        state: Tensor | None = None,
+        self, model: nn.Module, x: Tensor, y: Tensor, rng: attacks.Rng = None, state: Tensor | None = None
     ) -> Tensor:
         noise = attacks.Noise(epsilon=self.noise * self.epsilon)(model, x, y, rng)
         sign = attacks.input_gradient(model, x + noise, y).sign()
-        return (noise + self.relative_step * self.epsilon * sign).clamp(-x, 1 - x)
+        return attacks.project(noise + self.relative_step * self.epsilon * sign, x, math.inf, model)

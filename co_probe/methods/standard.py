@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from co_probe.attacks import Rng
 from co_probe.methods.base import Method
 
 
@@ -16,12 +17,5 @@ class Standard(Method):
     ε has no part in training; the run's attacks use it.
     """
 
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator | None = None,
-        state: Tensor | None = None,
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
         return torch.zeros_like(x)
