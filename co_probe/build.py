@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import Method
 from co_probe.models import MODELS
+from co_probe.rng import make_rng
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -29,9 +31,19 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def make_data(config: Config) -> Dataset:
-    """The data set of a run, on the CPU."""
-    settings = {key: value for key, value in config.data.settings.items() if key != "title"}
-    return _expect(Dataset, "data set", config.data.name, DATA.make(config.data.name, **settings))
+    """The data set of a run, on the CPU; with `data.limit`, so many of its training images, always the same ones.
+
+    Raises UserError if the data set cannot be used, or if it is no longer one with a limit.
+    """
+    settings = {key: value for key, value in config.data.settings.items() if key not in ("title", "limit")}
+    data = _expect(Dataset, "data set", config.data.name, DATA.make(config.data.name, **settings))
+    limit = config.data.settings.get("limit", len(data.train_y))
+    if limit >= len(data.train_y):
+        return data
+    if data.train_at:
+        raise UserError(f"data.limit is not for {config.data.name}, whose images are read from the disk")
+    chosen = torch.randperm(len(data.train_y), generator=make_rng("cpu", 0, "limit"))[:limit]
+    return replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen])
 
 
 def make_model(config: Config, data: Dataset) -> nn.Module:

@@ -124,6 +124,9 @@ class Config:
             raise UserError("augmentation.padding must be 0 in a run with phases: their images are cropped as they are")
         if not isinstance(self.data.settings.get("title", ""), str):
             raise UserError(f"data.title must be text, not {self.data.settings['title']!r}")
+        limit = self.data.settings.get("limit", 1)
+        if not fits(limit, int) or limit < 1:
+            raise UserError(f"data.limit must be a whole number of training images, at least 1, not {limit!r}")
 
     @property
     def data_title(self) -> str:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from co_probe.build import make_data
 from co_probe.config import Config
 from co_probe.data import DATA, downloads, folder
 from co_probe.errors import UserError
@@ -365,3 +366,25 @@ def test_cifar10_as_jpeg(tmp_path, home):
     assert data.classes[:3] == ("airplane", "automobile", "bird")
     np.testing.assert_allclose(data.mean, (0.4914, 0.4822, 0.4465), atol=0.05)  # all of CIFAR-10
     np.testing.assert_allclose(data.std, (0.2470, 0.2435, 0.2616), atol=0.05)
+
+
+# -- fewer images --------------------------------------------------------------------------------------------------
+
+
+def config_with(**data) -> Config:
+    return Config.from_dict({"method": "fgsm", "model": "preact_resnet", "epsilon": 0.1, "epochs": 1, "data": data})
+
+
+def test_a_limit_keeps_some_training_images_and_all_test_images():
+    whole, some = make_data(config_with(name="digits")), make_data(config_with(name="digits", limit=50))
+    assert len(some.train_x) == len(some.train_y) == 50
+    assert torch.equal(some.test_x, whole.test_x)
+    assert all((whole.train_x == image).flatten(1).all(1).any() for image in some.train_x)
+    assert torch.equal(make_data(config_with(name="digits", limit=20)).train_x, some.train_x[:20])
+    assert len(make_data(config_with(name="digits", limit=10**6)).train_x) == len(whole.train_x)
+
+
+@pytest.mark.parametrize("limit", [0, -3, 2.5, "many", True])
+def test_a_limit_is_a_number_of_images(limit):
+    with pytest.raises(UserError, match="limit must be a whole number of training images"):
+        config_with(name="digits", limit=limit)
