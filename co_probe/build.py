@@ -73,7 +73,8 @@ def new_model(
 
 def make_method(config: Config) -> Method:
     """The method of a run, without any state yet."""
-    method = METHODS.make(config.method.name, config.epsilon, **config.method.settings)
+    settings = {key: value for key, value in config.method.settings.items() if key != "title"}
+    method = METHODS.make(config.method.name, config.epsilon, **settings)
     return _expect(Method, "method", config.method.name, method)
 
 

@@ -122,8 +122,9 @@ class Config:
             raise UserError(f"phases have {total} epochs together, and epochs is {self.epochs}: set both")
         if self.phases and self.augmentation.padding:
             raise UserError("augmentation.padding must be 0 in a run with phases: their images are cropped as they are")
-        if not isinstance(self.data.settings.get("title", ""), str):
-            raise UserError(f"data.title must be text, not {self.data.settings['title']!r}")
+        for kind, part in (("data", self.data), ("method", self.method)):
+            if not isinstance(part.settings.get("title", ""), str):
+                raise UserError(f"{kind}.title must be text, not {part.settings['title']!r}")
         limit = self.data.settings.get("limit", 1)
         if not fits(limit, int) or limit < 1:
             raise UserError(f"data.limit must be a whole number of training images, at least 1, not {limit!r}")
@@ -132,6 +133,11 @@ class Config:
     def data_title(self) -> str:
         """What tables and figures call the data set: `data.title`, or its name (of a folder, without the way there)."""
         return self.data.settings.get("title") or self.data.name.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+
+    @property
+    def method_title(self) -> str:
+        """What tables and figures call the method: `method.title`, for one with settings of its own, or its name."""
+        return self.method.settings.get("title") or self.method.name
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""
