@@ -34,7 +34,7 @@ COLUMNS = [("best", attack) for attack in (*ATTACKS, "aa")] + [("last", "pgd20")
 
 @dataclass(frozen=True)
 class Scale:
-    """How large: the seeds, how many test images for the attacks, and for AutoAttack, and what differs from a preset."""
+    """The seeds, how many test images the attacks and AutoAttack are tried on, and what differs from a preset."""
 
     preset: str
     seeds: tuple[int, ...]
@@ -116,14 +116,14 @@ def caption(scale: Scale, frame: pd.DataFrame) -> str:
     """What is in the table, and how small it is."""
     config = configure(scale.preset, "fgsm", scale.settings)
     sizes = frame.groupby("attack")["n"].first()
-    data = config.data_title + (
-        f", {config.data.settings['limit']} training images" if "limit" in config.data.settings else ""
-    )
-    model = " ".join(f"{key} {value}" for key, value in config.model.settings.items())
+    limit = config.data.settings.get("limit")
+    data = config.data_title + (f", {limit} training images" if limit else "")
+    model = ", ".join([config.model.name, *(f"{key} {value}" for key, value in config.model.settings.items())])
+    run = f"ε = {config.epsilon:.4g}, {config.epochs} epochs, batches of {config.batch_size}"
+    seeds = f"{len(scale.seeds)} seeds" if len(scale.seeds) > 1 else f"seed {scale.seeds[0]} alone"
     return (
-        f"{data}; {config.model.name} ({model}); ε = {config.epsilon:.4g}, {config.epochs} epochs, batch {config.batch_size}, "
-        f"{len(scale.seeds)} seed{'s' if len(scale.seeds) > 1 else ''}. Accuracy (%) on {sizes['clean']} test images "
-        f"({sizes['aa']} for AutoAttack) at the epoch that was best under PGD-10, and at the last one."
+        f"{data}; {model}; {run}; {seeds}. Accuracy (%) on {sizes['clean']} test images ({sizes['aa']} for AutoAttack) "
+        "at the epoch that was best under PGD-10, and at the last one."
     )
 
 
