@@ -26,7 +26,8 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name} cannot be used: choose auto, cpu, cuda or cuda:N ({reason})") from error
     return device
 
 

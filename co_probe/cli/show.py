@@ -44,7 +44,9 @@ def verdict(run: "StoredRun") -> str:
         text = f"catastrophic overfitting from epoch {start}"
     else:
         text = "no catastrophic overfitting"
-    return text if len(epochs) >= planned else f"{text}, so far"
+    if missing := sorted(set(range(1, epochs[-1])) - set(epochs)):
+        text += f"; epochs whose files are missing: {', '.join(map(str, missing))}"
+    return text if epochs[-1] >= planned else f"{text}, so far"
 
 
 def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
