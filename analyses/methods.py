@@ -51,8 +51,8 @@ SCALES = {
         1000,
         100,
         {
-            "epochs": 10,
-            "data": {"title": "CIFAR-10 (JPEG)", "limit": 5000},
+            "epochs": 8,
+            "data": {"title": "CIFAR-10 (JPEG)", "limit": 4000},
             "model": {"name": "preact_resnet", "width": 16, "blocks": [1, 1, 1]},
             "probe": {"test": 200},
         },
