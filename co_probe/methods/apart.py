@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from co_probe.attacks import Rng, clip, project
 from co_probe.data.augment import centre
 from co_probe.methods.base import Batch, Method, StepResult, Task, descend
-from co_probe.methods.taps import find_taps, tapped
+from co_probe.methods.taps import Taps, find_taps
+
+NO_TAPS = Taps({})
 
 
 @dataclass(eq=False, kw_only=True)
@@ -52,7 +54,7 @@ class APARTSimple(Method):
             raise ValueError("penalties and rates must not be negative")
         if not (self.initial_step > 0 and self.initial_omega >= 0):
             raise ValueError("initial_step must be greater than 0 and initial_omega must not be negative")
-        self.taps: Mapping[str, nn.Module] = {}
+        self.taps = NO_TAPS
         self.names = ["omega", "input"]
         self.alpha = torch.zeros(2)
 
@@ -61,8 +63,8 @@ class APARTSimple(Method):
         return {}
 
     def setup(self, model: nn.Module, task: Task) -> None:
-        self.taps = self.find_taps(model)
-        self.names = ["omega", "input", *self.taps]
+        self.taps = Taps(self.find_taps(model))
+        self.names = ["omega", "input", *self.taps.modules]
         self.alpha = torch.zeros(len(self.names), device=task.device)
         self.alpha[:2] = self.initial_step
         self.alpha.requires_grad_()
@@ -89,23 +91,15 @@ class APARTSimple(Method):
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
         with torch.no_grad():
             delta = self.start(torch.zeros_like(x) if state is None else state)
-            sign, _ = self.signs(model, clip(x + delta, model), y, taps={})
+            sign, _ = self.signs(model, clip(x + delta, model), y, NO_TAPS)
             return project(self.advance(delta, sign), x, self.epsilon, model)
 
-    def signs(
-        self, model: nn.Module, x: Tensor, y: Tensor, taps: Mapping[str, nn.Module]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def signs(self, model: nn.Module, x: Tensor, y: Tensor, taps: Taps) -> tuple[Tensor, dict[str, Tensor]]:
         """Signs of the loss gradient at `x`, and at each tap's input: the first pass, without weight gradients."""
-        seen: dict[str, Tensor] = {}
-
-        def look(name: str, activation: Tensor) -> Tensor:
-            # A view of its own, so that the gradient is the branch's alone: the shortcut may use the tensor too.
-            seen[name] = activation.view_as(activation)
-            return seen[name]
-
         x = x.detach().requires_grad_()
-        with torch.enable_grad(), tapped(taps, look):
-            loss = F.cross_entropy(model(x), y, reduction="sum")
+        with torch.enable_grad():
+            logits, seen = taps.watch(model, x)
+            loss = F.cross_entropy(logits, y, reduction="sum")
         gradient, *inner = torch.autograd.grad(loss, [x, *seen.values()])
         return gradient.sign(), {name: g.sign() for name, g in zip(seen, inner, strict=True)}
 
@@ -114,12 +108,17 @@ class APARTSimple(Method):
         self.alpha.grad = None
         delta = self.start(omega)
         with self.perturbation_pass(model):
-            sign, inner = self.signs(model, clip(batch.x + delta, model), batch.y, self.taps)
+            sign, signs = self.signs(model, clip(batch.x + delta, model), batch.y, self.taps)
 
+        # Computed in float32 whatever the layer computes in, so that α has its gradient in float32.
         alphas = dict(zip(self.names, self.alpha, strict=True))
+        steps = {
+            name: (self.epsilon * alphas[name] * s.to(torch.promote_types(s.dtype, torch.float32))).to(s.dtype)
+            for name, s in signs.items()
+        }
         x = clip(batch.x + self.advance(delta, sign), model)
         x.retain_grad()
-        with tapped(self.taps, lambda name, activation: activation + self.epsilon * alphas[name] * inner[name]):
+        with self.taps.adding(steps):
             result = descend(model, x, batch.y)
 
         with torch.no_grad():
