@@ -14,6 +14,9 @@ from co_probe.methods.base import Batch, Method, StepResult, Task, descend
 from co_probe.methods.taps import Taps, find_taps
 
 NO_TAPS = Taps({})
+OMEGA_DTYPES = ("auto", "float32", "float16", "int8")
+LEVELS = 127  # of ω in int8, on either side of 0
+PART = 1000  # images
 
 
 @dataclass(eq=False, kw_only=True)
@@ -44,6 +47,7 @@ class APARTSimple(Method):
     raw_rate: float | None = None
     initial_step: float = 1e-4 / (8 / 255)
     initial_omega: float = 1e-3
+    omega_dtype: str = "auto"
     learn_initialisation: bool = True
 
     def __post_init__(self):
@@ -54,6 +58,8 @@ class APARTSimple(Method):
             raise ValueError("penalties and rates must not be negative")
         if not (self.initial_step > 0 and self.initial_omega >= 0):
             raise ValueError("initial_step must be greater than 0 and initial_omega must not be negative")
+        if self.omega_dtype not in OMEGA_DTYPES:
+            raise ValueError(f"omega_dtype must be one of {', '.join(OMEGA_DTYPES)}, not {self.omega_dtype!r}")
         self.taps = NO_TAPS
         self.names = ["omega", "input"]
         self.alpha = torch.zeros(2)
@@ -76,9 +82,16 @@ class APARTSimple(Method):
 
     def start_phase(self, task: Task) -> None:
         self.padding = task.padding
-        if self.learn_initialisation:
-            self.omega = torch.empty(0)  # the old one must not take memory beside the new one
-            self.omega = task.new_store().normal_(0, self.initial_omega, generator=task.rng)
+        if not self.learn_initialisation:
+            return
+        auto = "float16" if task.device.type == "cuda" else "float32"
+        dtype = getattr(torch, auto if self.omega_dtype == "auto" else self.omega_dtype)
+        self.omega = torch.empty(0)  # the old one must not take memory beside the new one
+        self.omega = task.new_store(dtype)
+        # Drawn in float32: at once where it is kept so, else in parts, so as not to take that memory after all.
+        for part in self.omega.split(len(self.omega) if dtype == torch.float32 else PART):
+            drawn = part if dtype == torch.float32 else torch.empty(part.shape, device=task.device)
+            part.copy_(pack(drawn.normal_(0, self.initial_omega, generator=task.rng), dtype))
 
     def start(self, omega: Tensor) -> Tensor:
         """δ₀, the learned initialisation; differentiable in α_ω."""
@@ -104,7 +117,7 @@ class APARTSimple(Method):
         return gradient.sign(), {name: g.sign() for name, g in zip(seen, inner, strict=True)}
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
-        omega = batch.view.take(self.omega) if self.learn_initialisation else torch.zeros_like(batch.x)
+        omega = unpack(batch.view.take(self.omega)) if self.learn_initialisation else torch.zeros_like(batch.x)
         self.alpha.grad = None
         delta = self.start(omega)
         with self.perturbation_pass(model):
@@ -125,7 +138,7 @@ class APARTSimple(Method):
             assert x.grad is not None
             ratio = self.alpha[1] / self.alpha[0].clamp(min=1e-6)  # α_ω = 0 must not make 0·∞ of a zero sign
             if self.learn_initialisation:
-                batch.view.put(self.omega, (omega + ratio * x.grad.sign()).clamp(-1, 1))
+                batch.view.put(self.omega, pack((omega + ratio * x.grad.sign()).clamp(-1, 1), self.omega.dtype))
         self.optimizer.param_groups[0]["lr"] = self.rate * batch.rate
         self.optimizer.step()
         return result
@@ -145,7 +158,7 @@ class APARTSimple(Method):
     def image_state(self, index: Tensor) -> Tensor | None:
         if not self.learn_initialisation:
             return None
-        return centre(self.omega[index], self.padding)
+        return centre(unpack(self.omega[index]), self.padding)
 
     def state_dict(self) -> dict[str, Any]:
         momentum = self.optimizer.state[self.alpha].get("momentum_buffer", torch.zeros_like(self.alpha))
@@ -156,8 +169,18 @@ class APARTSimple(Method):
         with torch.no_grad():
             self.alpha.copy_(state["alpha"])
             if self.learn_initialisation:
-                self.omega.copy_(state["omega"])
+                self.omega = state["omega"].to(self.omega.device)  # kept as it was, wherever the run goes on
         self.optimizer.state[self.alpha]["momentum_buffer"] = state["momentum"].to(self.alpha)
+
+
+def pack(omega: Tensor, dtype: torch.dtype) -> Tensor:
+    """ω in [-1, 1] as it is kept in `dtype`: as multiples of 1/127 in int8."""
+    return (omega * LEVELS).round().to(dtype) if dtype == torch.int8 else omega.to(dtype)
+
+
+def unpack(kept: Tensor) -> Tensor:
+    """The inverse of `pack`, float32 (or float64)."""
+    return kept / LEVELS if kept.dtype == torch.int8 else kept.to(torch.promote_types(kept.dtype, torch.float32))
 
 
 @dataclass(eq=False, kw_only=True)

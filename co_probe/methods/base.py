@@ -35,9 +35,9 @@ class Task:
         channels, height, width = self.shape
         return self.images, channels, height + 2 * self.padding, width + 2 * self.padding
 
-    def new_store(self) -> Tensor:
+    def new_store(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Such a tensor, not yet filled. Raises ValueError if the device will not have memory for the run's largest."""
-        need = 4 * max(self.largest, math.prod(self.store_shape))
+        need = dtype.itemsize * max(self.largest, math.prod(self.store_shape))
         if self.device.type == "cuda":
             there = torch.cuda.get_device_properties(self.device).total_memory
         else:
@@ -48,7 +48,7 @@ class Task:
                 f"{there / 1e9:.0f} GB: choose a method that keeps nothing, or APART with "
                 "method.learn_initialisation=false"
             )
-        return torch.empty(self.store_shape, device=self.device)
+        return torch.empty(self.store_shape, dtype=dtype, device=self.device)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """How a model computes: in which precision, and compiled or as it is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 BACKEND = "inductor"
-VARIANTS = 64  # of one network that are compiled: by batch size, mode, what needs a gradient, and APART's taps
+# Variants differ in batch size, mode, and what needs a gradient. They belong to the class of a model, so that one model's
+# might serve another that has APART's hooks, if they were not told to look.
+COMPILER = {"recompile_limit": 64, "skip_nnmodule_hook_guards": False}
 
 
 def resolve(precision: str, device: torch.device) -> str:
@@ -29,7 +30,7 @@ class Execution:
 
     def __init__(self, model: nn.Module, precision: str, backend: str | None = None):
         self.network, self.precision, self.compiling = model.forward, precision, False
-        self.compiled = None
+        self.compiled: Callable[[Tensor], Tensor] | None = None
         if backend:
             on_gpu = next(model.parameters()).device.type == "cuda"
             # CUDA graphs: what a graph returns is overwritten by its next replay, which is safe here because logits
@@ -39,12 +40,12 @@ class Execution:
 
     def __call__(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = self._compiled(x) if self.compiling else self.network(x)
+            if self.compiled and self.compiling:
+                with torch._dynamo.config.patch(COMPILER):
+                    logits = self.compiled(x)
+            else:
+                logits = self.network(x)
         return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
-
-    def _compiled(self, x: Tensor) -> Tensor:
-        with torch._dynamo.config.patch(recompile_limit=VARIANTS):
-            return self.compiled(x)
 
 
 def execute(model: nn.Module, precision: str, *, compiled: bool = False) -> None:

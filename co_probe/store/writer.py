@@ -106,6 +106,11 @@ class RunWriter:
         return self._main["probe_set"]
 
     @property
+    def precision(self) -> str:
+        """What the run's network computes in, as it was settled at its start."""
+        return json.loads(self._main["environment"]).get("precision", "float32")  # earlier versions had no other
+
+    @property
     def last(self) -> int:
         """The newest finished epoch, 0 if there is none."""
         return max(self._numbers(EPOCH_FILE), default=0)
