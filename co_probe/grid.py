@@ -96,8 +96,8 @@ def sweep(
     """Train every cell of a grid into `out`, `jobs` at a time; yields each run's folder, and its error or None.
 
     Cells that are complete are not trained again, those that stopped halfway go on; a failed one does not stop the
-    others. `jobs`: one a core if not given, or one in all on a GPU. `compile`: as in training a run. `progress`: (epochs
-    finished, epochs planned).
+    others. `jobs`: one a core if not given, or one in all on a GPU. `compile`: run training steps through
+    torch.compile. `progress`: (epochs finished, epochs planned).
     Raises UserError if the grid cannot be used.
 
     >>> for path, error in co_probe.sweep(Grid(methods=("fgsm", "pgd"), epsilons=(4 / 255, 8 / 255)), "sweeps/first"):

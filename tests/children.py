@@ -108,6 +108,26 @@ def train_until(call: int, path: Path, settings: Mapping[str, Any]) -> None:
     run_cell(settings, str(path), device="cpu")
 
 
+def train_while_the_disk_waits(path: Path, settings: Mapping[str, Any]) -> None:
+    """Train; epoch 1 never comes to the disk, and this process is killed in epoch 2."""
+    import threading
+
+    import torch
+
+    from co_probe.config import Config
+    from co_probe.store import RunWriter
+    from co_probe.training.loop import epochs
+
+    torch.set_num_threads(1)
+    RunWriter.commit = lambda *_: threading.Event().wait()
+
+    def progress(epoch: int, done: int, total: int) -> None:
+        if epoch == 2 and done > total / 2:
+            kill_myself()
+
+    list(epochs(Config.from_dict(settings), path, device="cpu", progress=progress))
+
+
 def pack_run(source: Path, out: Path) -> None:
     from co_probe.store import StoredRun
     from co_probe.store.pack import pack

@@ -36,6 +36,12 @@ class APARTSimple(Method):
     `initial_omega`: standard deviation of ω at the start. Without `learn_initialisation` (Table 6) ω stays 0, α_ω has
     no part, and nothing is kept for the images. Where images grow during a run, ω starts afresh with each size, and the
     step sizes go on.
+
+    `omega_dtype`: what ω is kept in between steps, a number a pixel of every padded image: `float32`, `float16` or
+    `int8` (multiples of 1/127; 240 MB for CIFAR-10). `auto` is float16 on a GPU, else float32. A run goes on in what it
+    began with. What rounding costs: on digits of 8×8 pixels (`apart`, width 8, 15 epochs, seeds 0 to 2, 500 test images)
+    accuracy under PGD-10 was 55.6% in float32, 57.0% in float16 and 56.2% in int8, means with a standard deviation of
+    1 to 2 points over seeds: nothing that this could tell from chance. Not measured on larger data.
     Raises ValueError for a setting out of range, or if ω does not fit into memory.
     Source: arXiv 2010.08034, section 4 and Algorithm 1, and for the
     starting values, the momentum and the weight decay of 2λ the authors' released code.
@@ -90,7 +96,7 @@ class APARTSimple(Method):
         self.omega = task.new_store(dtype)
         # Drawn in float32: at once where it is kept so, else in parts, so as not to take that memory after all.
         for part in self.omega.split(len(self.omega) if dtype == torch.float32 else PART):
-            drawn = part if dtype == torch.float32 else torch.empty(part.shape, device=task.device)
+            drawn = part if dtype == torch.float32 else torch.empty(part.shape, device=part.device)
             part.copy_(pack(drawn.normal_(0, self.initial_omega, generator=task.rng), dtype))
 
     def start(self, omega: Tensor) -> Tensor:

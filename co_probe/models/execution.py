@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 BACKEND = "inductor"
-# Variants differ in batch size, mode, and what needs a gradient. They belong to the class of a model, so that one model's
-# might serve another that has APART's hooks, if they were not told to look.
+# Variants differ in batch size, mode, and what needs a gradient. They belong to the class of a model: one model's might
+# serve another that has APART's hooks, if they were not told to look.
 COMPILER = {"recompile_limit": 64, "skip_nnmodule_hook_guards": False}
 
 
