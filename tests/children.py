@@ -47,7 +47,7 @@ def kill_myself() -> None:
 
 def arm(call: int) -> None:
     """From now on, kill this process (-9) at its `call`-th call that changes the disk; a write is half done by then."""
-    from co_probe.store import atomic
+    from co_probe.store import atomic, tree
 
     left = call
 
@@ -64,17 +64,21 @@ def arm(call: int) -> None:
 
         return wrapped
 
-    class HalfWritten(io.FileIO):
-        def write(self, content) -> int:
-            if due():
-                super().write(content[: len(content) // 2])
-                kill_myself()
-            return super().write(content)
+    def half_written(kind):
+        class HalfWritten(kind):
+            def write(self, content) -> int:
+                if due():
+                    super().write(content[: len(content) // 2])
+                    kill_myself()
+                return super().write(content)
+
+        return HalfWritten
 
     os.fsync = lambda handle: None  # counted, but not waited for: kill -9 takes nothing from the kernel
     for name in ("fsync", "ftruncate", "mkdir", "pwrite", "replace", "unlink"):
         setattr(os, name, fused(getattr(os, name)))
-    atomic.open = lambda path, mode, **_: HalfWritten(path, mode)
+    writing, tree.Sink = half_written(io.FileIO), half_written(tree.Sink)
+    atomic.open = lambda path, mode, **_: writing(path, mode)
 
 
 def write_run(path: Path, settings: Mapping[str, Any], **options: bool) -> None:

@@ -131,8 +131,8 @@ class RunWriter:
         Raises UserError if the disk is full or cannot be written; the run is then as it was before.
         """
         if resume is not None:
-            write_atomic(self.path / f"resume-{epoch:04d}.h5", tree.encode(resume))
-        write_atomic(self.path / epoch_file(epoch), tree.encode(checkpoint))
+            tree.write(self.path / f"resume-{epoch:04d}.h5", resume)
+        tree.write(self.path / epoch_file(epoch), checkpoint)
         self._write_main()
         self._tidy()
 

@@ -53,8 +53,9 @@ def epochs(
     `device`: auto, cpu, cuda, cuda:1. `compile`: run training steps through torch.compile, if the method can be.
     Raises UserError for settings or files that cannot be used, Diverged if the loss is no longer finite.
     """
-    keep_freed_memory()
     target = pick_device(device)
+    if target.type == "cpu":
+        keep_freed_memory()
     data = make_data(config)
     count, seed = len(data.train_y), config.seed
     method, last_epoch = make_method(config), kept_epochs(config)
