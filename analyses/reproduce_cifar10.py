@@ -5,7 +5,7 @@
 trains, measures and draws for at most so many minutes (9 if not given), and goes on where it stopped when it is called
 again: exit code 3 if there is more to do, 0 when all is done. In order (`--parts`):
 
-    main        fgsm, apart-simple, apart and pgd, 30 epochs; strength against the last PGD-10 model; gap to PGD-10 and -20
+    main        fgsm, apart-simple, apart, pgd for 30 epochs; strength against the last PGD-10 model, gap to PGD-10, -20
     more        the same of fgsm-rs and n-fgsm
     long        pgd and apart for 200 epochs: Figure 5
     seeds       the runs of `main` with seeds 1 and 2
@@ -13,7 +13,7 @@ again: exit code 3 if there is more to do, 0 when all is done. In order (`--part
 
 `--data` is a folder as co-probe's image-folder takes it, of 32×32 images; here CIFAR-10 re-encoded as JPEG, and all
 titles say so. Runs, with their weights, stay in `--runs`; figures, tidy tables, commands, machine and versions go to
-`--out`, a few MB. With `--limit`, `--width` or `--epochs` it is a trial of the script, and what comes out of it is so named.
+`--out`, a few MB. With `--limit`, `--width` or `--epochs` it is a trial of the script, and its output is so named.
 """
 
 import argparse
