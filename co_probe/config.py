@@ -129,8 +129,9 @@ class Config:
             raise UserError("augmentation.padding must be 0 in a run with phases: their images are cropped as they are")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
-        if not isinstance(self.data.settings.get("title", ""), str):
-            raise UserError(f"data.title must be text, not {self.data.settings['title']!r}")
+        for kind, part in (("data", self.data), ("method", self.method)):
+            if not isinstance(part.settings.get("title", ""), str):
+                raise UserError(f"{kind}.title must be text, not {part.settings['title']!r}")
         limit = self.data.settings.get("limit", 1)
         if not fits(limit, int) or limit < 1:
             raise UserError(f"data.limit must be a whole number of training images, at least 1, not {limit!r}")
@@ -139,6 +140,11 @@ class Config:
     def data_title(self) -> str:
         """What tables and figures call the data set: `data.title`, or its name (of a folder, without the way there)."""
         return self.data.settings.get("title") or self.data.name.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+
+    @property
+    def method_title(self) -> str:
+        """What tables and figures call the method: `method.title`, for one with settings of its own, or its name."""
+        return self.method.settings.get("title") or self.method.name
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""

@@ -76,8 +76,8 @@ def load_reference(path: str | Path, device: str | torch.device = "cpu") -> Refe
             f"{path} holds more than tensors, numbers and strings (or is no .pt file): it was not opened"
         ) from error
     except Exception as error:  # of any kind: the file may hold anything
-        reason = [*str(error).splitlines(), type(error).__name__][0]
-        raise DamagedFile(f"{path} cannot be read as a .pt file: {reason}") from error
+        reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise DamagedFile(f"{path} cannot be read as a .pt file ({reason})") from error
     try:
         return _reference(path, content, device)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:

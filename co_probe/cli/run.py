@@ -17,7 +17,7 @@ COLUMNS = (
     ("clean", "clean", 6, percent),
     ("FGSM", "fgsm", 6, percent),
     ("PGD-10", "pgd10", 6, percent),
-    ("gap", "gap", 6, "{:.2f}".format),
+    ("gap", "gap", 6, "{:z.2f}".format),
     ("seconds", "seconds", 7, "{:.1f}".format),
 )
 

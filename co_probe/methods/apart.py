@@ -195,6 +195,7 @@ class APART(APARTSimple):
 
     The block perturbation enters at the block's first convolution (in a pre-activation network that is after the
     block's first BatchNorm and ReLU); the shortcut never sees it; α_i starts at 0.
+    Its settings are those of `apart-simple`.
     Raises ValueError if the model has no residual block. Source: arXiv 2010.08034, section 4 and Algorithm 1.
     """
 
