@@ -80,7 +80,8 @@ class Reproduction:
         self.runs, self.out = asked.runs, asked.out
         changes = {"--limit": asked.limit, "--width": asked.width, "--epochs": asked.epochs}
         trial = ", ".join(f"{name[2:]} {value}" for name, value in changes.items() if value is not None)
-        self.title = f"TRIAL OF THE SCRIPT, NO RESULT ({trial}): {TITLE}" if trial else TITLE
+        self.trial = f"TRIAL, NO RESULT ({trial})" if trial else ""
+        self.title = f"{self.trial}: {TITLE}" if trial else TITLE
 
     # -- which runs there are ----------------------------------------------------------------------------------------
 
@@ -159,7 +160,8 @@ class Reproduction:
         if part == "seeds" or part == "more":
             runs = [Run(path) for path in self.cells("main")] + runs
         epsilon, precision, planned = epsilon_label(runs[0].epsilon), runs[0].precision, runs[0].planned
-        title = f"{self.title}: {runs[0].config.model.name}, ε = {epsilon}, {planned} epochs, {precision}"
+        about = f"{TITLE}, ε = {epsilon}\n{runs[0].config.model.name}, {planned} epochs, {precision}"
+        title = f"{self.trial}\n{about}" if self.trial else about
         for name, kind, against in self.figures(part):
             chosen = [run for run in runs if kind != "steps" or run.config.method.name.startswith("apart")]
             request = Request(against=against, reference=str(self.reference()), device=self.asked.device)

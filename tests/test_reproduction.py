@@ -69,7 +69,7 @@ def test_a_piece_stops_in_time_and_the_next_goes_on(script, arguments, tmp_path,
     assert summary["of"].to_dict() == {"fgsm": 1, "apart-simple": 1, "apart": 1, "pgd": 1, "pgd-200": 2, "apart-200": 2}
     about = json.loads((out / "environment.json").read_text())
     assert len(about["commands"]) == 3 and about["runs"]["pgd"]["precision"] == "float32"
-    assert about["title"] == "TRIAL OF THE SCRIPT, NO RESULT (limit 16, width 8, epochs 1): CIFAR-10 (JPEG)"
+    assert about["title"] == "TRIAL, NO RESULT (limit 16, width 8, epochs 1): CIFAR-10 (JPEG)"
 
 
 def test_attacks_are_on_the_last_models(script, arguments, tmp_path, monkeypatch):
