@@ -73,6 +73,11 @@ class StoredRun:
         return self.config.epsilon
 
     @property
+    def precision(self) -> str:
+        """What its network computes in: `float32` or `bfloat16`."""
+        return self.environment.get("precision", "float32")  # earlier versions had no other
+
+    @property
     def epochs(self) -> list[int]:
         """The finished epochs, from 1, sorted."""
         if self.packed:
