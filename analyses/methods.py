@@ -52,14 +52,14 @@ SCALES = {
     "cifar10-jpeg": Scale(
         "cifar10-30",
         (0,),
-        1000,
+        500,
         (0,),
-        100,
+        50,
         {
             "epochs": 8,
-            "data": {"title": "CIFAR-10 (JPEG)", "limit": 4000},
+            "data": {"title": "CIFAR-10 (JPEG)", "limit": 2500},
             "model": {"name": "preact_resnet", "width": 16, "blocks": [1, 1, 1]},
-            "probe": {"test": 200},
+            "probe": {"test": 100},
         },
     ),
 }
