@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from co_probe.errors import UserError
+from co_probe.labels import NORMS, bound_label
 from co_probe.plots import PLOTS
 from co_probe.plots.kind import Kind
 from co_probe.plots.style import paper_style
@@ -39,6 +40,8 @@ def objection(kind: str, run: StoredRun, request: Request) -> str | None:
     needs = _spec(kind).needs
     if "steps" in needs and not len(run.frame("steps")):
         return f"{run.name} learns no step sizes (only APART does)"
+    if "perturbations" in needs and run.norm != "linf":
+        return f"{run.name} has perturbations in an {NORMS[run.norm]} ball, which the colours from −ε to ε do not fit"
     if "strength" in needs and not len(_strength_rows(run, request)):
         return f"{run.name} has no such strength measured yet: co-probe strength --reference FILE.pt {run.path}"
     return None
@@ -153,6 +156,6 @@ TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
 def _title(runs: Sequence[StoredRun]) -> str:
     """Data set and ε, or the data set alone, where all runs agree on them; of a single run, its name too."""
     names = {run.config.data_title for run in runs}
-    titles = {f"{run.config.data_title}, ε = {run.epsilon:.3g}" for run in runs}
+    titles = {f"{run.config.data_title}, {bound_label(run.epsilon, run.norm)}" for run in runs}
     title = (titles if len(titles) == 1 else names).pop() if len(names) == 1 else ""
     return title if len(runs) > 1 else f"{title} (run {runs[0].name})"

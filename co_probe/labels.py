@@ -2,7 +2,8 @@
 
 import re
 
-ATTACKS = {"clean": "clean", "gaussian": "Gaussian", "cw": "C&W", "aa": "AutoAttack"}
+NORMS = {"linf": "L∞", "l2": "L2"}  # the balls that perturbations keep to, by their names in settings
+ATTACKS = {"clean": "clean", "gaussian": "Gaussian", "cw": "C&W", "aa": "AutoAttack", "shrink": "shrinking"}
 
 
 def attack_label(name: str) -> str:
@@ -14,6 +15,11 @@ def attack_label(name: str) -> str:
         return name.upper()
     family = "PGD" if parts[1] == "pgd" else "C&W"
     return f"{family}-{parts[2]}×{parts[3]}" if parts[3] else f"{family}-{parts[2]}"
+
+
+def bound_label(epsilon: float, norm: str) -> str:
+    """`ε = 0.13`, and for balls of another norm than L∞ which: `L2 ε = 9.4`."""
+    return f"{'' if norm == 'linf' else NORMS[norm] + ' '}ε = {epsilon:.3g}"
 
 
 def epsilon_label(epsilon: float) -> str:

@@ -13,7 +13,7 @@ from co_probe.methods import METHODS
 @click.command(epilog="Methods: " + ", ".join(METHODS) + ".")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--methods", help="Methods, separated by commas.")
-@click.option("--epsilons", help="L∞ bounds, as 4/255,8/255 or 0.1.  [default: the preset's]")
+@click.option("--epsilons", help="Bounds of perturbations, as 4/255,8/255 or 0.1.  [default: the preset's]")
 @click.option("--seeds", help="Seeds, as 0,1,2.  [default: 0]")
 @click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
 @click.option(

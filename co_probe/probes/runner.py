@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def measure_runs(
     for run in opened:
         for attack in ("against", "generator"):
             if (name := probe.parameters().get(attack, "method")) != "method":
-                named_attack(name, run.epsilon)
+                named_attack(name, run.epsilon, run.norm)
         if objection := probe.objection(run):
             raise UserError(objection)
     target = pick_device(device)
@@ -69,7 +70,7 @@ class _Table:
         """Measure the missing epochs, yielding after each, and store them every few seconds and at the end."""
         run, new, saved = self.run, [], time.monotonic()
         x, y = run.test_data() if self.probe.split == "test" else run.train_data()
-        images = ProbeSet(x.to(device), y.to(device), run.epsilon, run.config.seed)
+        images = ProbeSet(x.to(device), y.to(device), run.epsilon, run.config.seed, norm=run.norm)
         if self.wants_yardsticks:
             new += self._labelled(0, self.probe.yardsticks(images))
         try:
@@ -85,7 +86,7 @@ class _Table:
     def _measure_epoch(self, epoch: int, images: ProbeSet, device: torch.device) -> list[Row]:
         if self.probe.split == "train" and (kept := self.run.image_state(epoch)) is not None:
             state = torch.from_numpy(kept).to(device)
-            images = ProbeSet(images.x, images.y, images.epsilon, images.seed, state)
+            images = replace(images, state=state)
         return self.probe.measure(Checkpoint(self.run, epoch, device), images)
 
     def _labelled(self, epoch: int, rows: list[Row]) -> list[dict[str, Any]]:
