@@ -81,7 +81,9 @@ def make_method(config: Config) -> Method:
     method = _expect(Method, "method", config.method.name, method)
     if config.norm not in method.norms:
         known = " or ".join(method.norms)
-        raise UserError(f"method {config.method.name} keeps to no {NORMS[config.norm]} ball: set norm={known}, and epsilon")
+        raise UserError(
+            f"method {config.method.name} keeps to no {NORMS[config.norm]} ball: set norm={known}, and epsilon"
+        )
     method.norm = config.norm
     return method
 

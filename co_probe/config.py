@@ -82,9 +82,9 @@ class Config:
 
     `epsilon` is the bound of perturbations, in pixel units of a [0, 1] image, and `norm` what it bounds: `linf`, every
     pixel (so it is at most 1), or `l2`, the Euclidean length of the whole; training raises it from 0 to there over the
-    first `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m times on
-    every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during the run;
-    their epochs add up to `epochs`.
+    first `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m
+    times on every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during
+    the run; their epochs add up to `epochs`.
     """
 
     method: Part

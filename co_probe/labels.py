@@ -3,7 +3,14 @@
 import re
 
 NORMS = {"linf": "L∞", "l2": "L2"}  # the balls that perturbations keep to, by their names in settings
-ATTACKS = {"clean": "clean", "gaussian": "Gaussian", "cw": "C&W", "aa": "AutoAttack", "shrink": "shrinking"}
+ATTACKS = {
+    "clean": "clean",
+    "gaussian": "Gaussian",
+    "cw": "C&W",
+    "aa": "AutoAttack",
+    "shrink": "shrinking",
+    "method": "its own attack",
+}
 
 
 def attack_label(name: str) -> str:
@@ -23,6 +30,6 @@ def bound_label(epsilon: float, norm: str) -> str:
 
 
 def epsilon_label(epsilon: float) -> str:
-    """ε as a person would type it: `8/255` where it is a whole number of grey levels, else `0.031`."""
+    """ε as a person would type it: `8/255` where it is a whole number of grey levels (up to 1), else `0.031`."""
     levels = round(epsilon * 255)
-    return f"{levels}/255" if levels and abs(epsilon * 255 - levels) < 1e-6 else f"{epsilon:.6g}"
+    return f"{levels}/255" if levels and epsilon <= 1 and abs(epsilon * 255 - levels) < 1e-6 else f"{epsilon:.6g}"

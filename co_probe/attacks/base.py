@@ -113,10 +113,8 @@ def project(delta: Tensor, x: Tensor, epsilon: float, model: nn.Module, norm: st
     """
     low, high = bounds(model)
     if norm == "l2":
-        delta = delta * (epsilon / lengths(delta).clamp(min=epsilon))
-    else:
-        delta = delta.clamp(-epsilon, epsilon)
-    return delta.clamp(low - x, high - x)
+        return (delta * (epsilon / lengths(delta).clamp(min=epsilon))).clamp(low - x, high - x)
+    return delta.clamp(-epsilon, epsilon).clamp(low - x, high - x)
 
 
 def lengths(x: Tensor) -> Tensor:

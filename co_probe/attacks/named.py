@@ -19,7 +19,8 @@ def named_attack(name: str, epsilon: float, norm: str = "linf") -> Disturbance:
     """What `name` stands for, at `epsilon` (pixel units) in the ball of `norm`. Raises UserError for any other name.
 
     `clean`: nothing; `gaussian`: noise of σ = 0.1; `fgsm`; `pgdN`: N steps of ε/4, `pgdNxR` with R restarts; `cw`: PGD
-    on the margin, 30 steps of ε/4 (`cwN`, `cwNxR` as with PGD); `aa`: AutoAttack, in L∞ only; `shrink`: see `Shrink`, in L2 only.
+    on the margin, 30 steps of ε/4 (`cwN`, `cwNxR` as with PGD); `aa`: AutoAttack (only in L∞); `shrink`:
+    what takes ε off the signal of the data set patches (only in L2).
     """
     match name:
         case "clean":

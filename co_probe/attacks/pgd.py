@@ -29,7 +29,8 @@ class PGD(Attack):
     `step_size`: pixel units, ε/4 if it is not given; `restarts`: of several random starts, each image keeps the
     δ of the largest loss; `loss`: L, one number an image. Π projects to the ε-ball and the bounds of images.
     `norm`: with `l2`, the ball is that of the Euclidean length of the whole δ, and a step has that length.
-    Raises ValueError if a setting is not positive, or for another norm than these. Source: Madry et al. (2018), section 2.1.
+    Raises ValueError if a setting is not positive, or for another norm than these.
+    Source: Madry et al. (2018), section 2.1.
     """
 
     step_size: float | None = None

@@ -31,5 +31,7 @@ def signal_of(model: nn.Module) -> Tensor:
     """w*, as `co_probe.build.new_model` gave it to the model. Raises UserError if the data set has none."""
     signal = getattr(model, "signal", None)
     if not isinstance(signal, Tensor):
-        raise UserError("shrink takes the signal off the images, which only the data set patches has: use another attack")
+        raise UserError(
+            "shrink takes the signal off the images, which only the data set patches has: use another attack"
+        )
     return signal

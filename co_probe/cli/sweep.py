@@ -20,6 +20,13 @@ from co_probe.methods import METHODS
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for every cell: epochs=10."
 )
 @click.option(
+    "--vary",
+    "variations",
+    multiple=True,
+    metavar="KEY=VALUE,...",
+    help="Any setting, and a cell for each of its values: model.width=8,16.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Folder of the runs.  [default: sweeps/NAME of FILE, or sweeps/sweep]",
@@ -34,19 +41,21 @@ def sweep(
     seeds: str | None,
     preset: str | None,
     assignments: tuple[str, ...],
+    variations: tuple[str, ...],
     out: Path | None,
     jobs: int | None,
     dry_run: bool,
     device: str,
 ) -> None:
-    """Train a grid of methods × ε × seeds, several at a time, into one folder.
+    """Train a grid of methods × ε × seeds (× other settings, with --vary), several at a time, into one folder.
 
-    The grid comes from options, from a TOML FILE with the keys methods, epsilons, seeds, preset and a section
-    settings, or from both: options win. A sweep that was interrupted goes on where it stopped when it is called again;
-    a cell that fails is reported and the others are done (exit code 1). All commands take the runs as --runs FOLDER.
+    The grid comes from options, from a TOML FILE with the keys methods, epsilons, seeds, preset and sections
+    settings and vary, or from both: options win. A sweep that was interrupted goes on where it stopped when it is
+    called again; a cell that fails is reported and the others are done (exit code 1). All commands take the runs as
+    --runs FOLDER.
     """
     from co_probe.config import merge, parse_assignment
-    from co_probe.grid import Grid, is_complete, split
+    from co_probe.grid import Grid, is_complete, parse_variation, split
     from co_probe.grid import sweep as train
 
     given: dict[str, Any] = {"methods": methods and split(methods, str), "preset": preset}
@@ -57,6 +66,8 @@ def sweep(
     grid = Grid.from_toml(file, **changes) if file else Grid(**changes)
     for text in assignments:
         grid.settings.update(merge(grid.settings, parse_assignment(text)))
+    for text in variations:
+        grid.vary.update(parse_variation(text))
     folder = out or Path("sweeps") / (file.stem if file else "sweep")
     cells = grid.cells(folder)
     if dry_run:

@@ -43,6 +43,9 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def to_unit(x: Tensor) -> Tensor:
-    """Images as float32 (or float64, as they are), bytes as [0, 1], laid out channels last (which convolutions prefer on CPU and GPU alike)."""
+    """Images as float32 (or float64, if they are), bytes as [0, 1], laid out channels last.
+
+    Convolutions prefer that layout on CPU and GPU alike.
+    """
     x = x.float().div_(255) if x.dtype == torch.uint8 else at_least_float32(x)
     return x.contiguous(memory_format=torch.channels_last)

@@ -78,8 +78,9 @@ class Method:
 
     A new method is one file with a subclass: an `attack` is enough for those that train on its perturbations, or a
     `perturb`; others define their own `step`.
-    `epsilon`: bound in pixel units, of the ball of `norm` (the run's, one of the method's `norms`); while ε warms up the loop sets it before each step, so read it when it is used,
-    and keep nothing that was made from it. `batchnorm`: what BatchNorm does in the passes that make the perturbation:
+    `epsilon`: bound in pixel units, of the ball of `norm` (the run's, one of the method's `norms`); while ε
+    warms up the loop sets it before each step, so read it when it is used, and keep nothing that was made from it.
+    `batchnorm`: what BatchNorm does in the passes that make the perturbation:
     it uses batch statistics and moves the running ones, as in the pass that updates the weights (`both`); it uses batch
     statistics and moves nothing (`update`); or it uses the running ones, as in eval mode (`eval`). A method's default
     is what its authors' code does. `replays`: optimizer steps on every batch, one call of `step` each; with all images

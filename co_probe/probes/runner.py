@@ -21,10 +21,16 @@ SAVE_EVERY = 10.0  # seconds of measuring that a crash may cost
 
 
 def measure_runs(
-    probe: Probe, runs: RunLike | Iterable[RunLike], *, device: str = "auto", progress: Progress | None = None
+    probe: Probe,
+    runs: RunLike | Iterable[RunLike],
+    *,
+    last: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The table of `probe` over all epochs of `runs`; new rows are stored with each run as they come.
 
+    `last`: measure only the newest epoch of each, besides what is stored.
     Raises UserError if a run is none, or if the probe cannot measure it.
     """
     if isinstance(runs, str | Path | Run):
@@ -39,7 +45,7 @@ def measure_runs(
         if objection := probe.objection(run):
             raise UserError(objection)
     target = pick_device(device)
-    stored = [_Table(probe, run) for run in opened]
+    stored = [_Table(probe, run, last) for run in opened]
     todo, done = sum(len(table.missing) for table in stored), 0
     for table in stored:
         for _ in table.measure(target):
@@ -52,11 +58,11 @@ def measure_runs(
 class _Table:
     """The rows of one probe on one run."""
 
-    def __init__(self, probe: Probe, run: Run):
+    def __init__(self, probe: Probe, run: Run, last: bool = False):
         self.probe, self.run = probe, run
         self.frame = run.frame(probe.name)
         have = set(self.rows()["epoch"]) if len(self.frame) else set()
-        self.missing = [epoch for epoch in run.epochs if epoch not in have]
+        self.missing = [epoch for epoch in (run.epochs[-1:] if last else run.epochs) if epoch not in have]
         self.wants_yardsticks = 0 not in have
 
     def rows(self) -> pd.DataFrame:

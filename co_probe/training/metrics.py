@@ -14,8 +14,9 @@ from co_probe.statistics import mean_interval
 def measure(model: nn.Module, method: Method, x: Tensor, y: Tensor, seed: int) -> dict[str, float]:
     """Accuracies on the probe set's test images, in [0, 1], and the gap from FGSM to PGD-10, in nats.
 
-    `clean`, `fgsm`, `pgd10`: accuracy on the images, and under FGSM and PGD-10 in the method's ball; `own`: under the method's own
-    generator; `gap`: mean L(δ_PGD-10) − L(δ_FGSM), with its 95% interval. Made in eval mode; nothing is moved.
+    `clean`, `fgsm`, `pgd10`: accuracy on the images, and under FGSM and PGD-10 in the method's ball; `own`: under the
+    method's own generator; `gap`: mean L(δ_PGD-10) − L(δ_FGSM), with its 95% interval. Made in eval mode; nothing
+    is moved.
     """
 
     @cache  # a method's own attack is often one of the others
