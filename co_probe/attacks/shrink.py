@@ -23,7 +23,7 @@ class Shrink(Attack):
         signal = signal_of(model)
         along = torch.einsum("bdpq,d->bpq", x, signal).flatten(1)
         patch = torch.zeros_like(along).scatter(1, along.abs().argmax(1, keepdim=True), 1).view(len(x), 1, *x.shape[2:])
-        sign = (2 * y - 1).view(-1, 1, 1, 1)
+        sign = (2 * y - 1).to(x).view(-1, 1, 1, 1)
         return -self.epsilon * sign * patch * signal.view(1, -1, 1, 1)
 
 

@@ -1,5 +1,6 @@
 """co-probe sweep"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def sweep(
     for text in assignments:
         grid.settings.update(merge(grid.settings, parse_assignment(text)))
     for text in variations:
-        grid.vary.update(parse_variation(text))
+        grid = replace(grid, vary={**grid.vary, **parse_variation(text)})
     folder = out or Path("sweeps") / (file.stem if file else "sweep")
     cells = grid.cells(folder)
     if dry_run:
