@@ -17,12 +17,12 @@ from co_probe.drawing import Request, draw
 from co_probe.grid import Grid
 from co_probe.plots.style import headless, save
 
-WIDTHS = (2, 4, 8, 16, 32)
+WIDTHS = (4, 8, 16, 32)
 SETTINGS = {
-    "epochs": 40,
-    "data": {"limit": 300},  # fewer images to learn from make overfitting visible at this scale
+    "epochs": 30,
+    "data": {"limit": 250},  # fewer images to learn from make overfitting visible at this scale
     "augmentation": {"padding": 0},
-    "probe": {"test": 500, "train": 300},
+    "probe": {"test": 250, "train": 250},
 }
 
 

@@ -20,7 +20,7 @@ from co_probe.plots.style import headless, save
 from co_probe.presets import configure
 
 SEEDS = range(10)
-EPSILONS = (8.0, 9.0, 9.2, 9.5, 9.6)  # besides the preset's 9.4, of a signal of 10
+EPSILONS = (9.0, 9.2, 9.5, 9.6, 9.8)  # besides the preset's 9.4, of a signal of 10
 SHIFTED = ((6.0, 5.4), (2.0, 1.4))  # other signals α with the preset's α − ε, and so with its training
 SHORT = {"method": {"replays": 500}}  # optimizer steps from one kept epoch to the next, where only the end counts
 

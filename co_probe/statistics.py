@@ -52,7 +52,8 @@ def memorisation_phases(
 ) -> tuple[int, int] | None:
     """Indices of the epochs at which phases II and III of robust memorisation begin, or None for a run without it.
 
-    `signal`, `noise`: mean components, one number an epoch; `robust`: robust training accuracy, in [0, 1].
+    `signal`, `noise`: the greater component of the two classes, and the mean one of the images, one number an epoch;
+    `robust`: robust training accuracy, in [0, 1].
     The rule: a run ends in robust memorisation if at its last epoch it is robust on at least 99% of its training
     images and its noise component is above that of the signal. Of the noise component's rise, from its first value to
     its last, phase II (noise is memorised, the signal stalls) begins when it has made a tenth for good, phase III (all

@@ -30,7 +30,8 @@ def boundaries(frame: pd.DataFrame) -> list[float]:
     robust = frame.query("quantity == 'accuracy' and view == 'robust' and images == 'train'").set_index("epoch")[
         "value"
     ]
-    begins = memorisation_phases(wide["signal"], wide["noise"], robust.loc[wide.index])
+    signal = frame[frame["quantity"] == "signal"].set_index("epoch")["high"]  # of the class that it is learned for best
+    begins = memorisation_phases(signal.loc[wide.index], wide["noise"], robust.loc[wide.index])
     return [] if begins is None else [float(wide["step"].iloc[begin]) for begin in begins]
 
 
