@@ -96,7 +96,8 @@ def main() -> None:
 
 def all_cells(scale: Scale, folder: Path) -> dict[Path, Config]:
     """Every method with every seed, and the ablation that is no method of its own (the other one is APART-Simple)."""
-    grid = Grid(methods=tuple(METHODS), seeds=scale.seeds, preset=scale.preset, settings=scale.settings)
+    methods = tuple(name for name in METHODS if "linf" in METHODS.load(name).norms)
+    grid = Grid(methods=methods, seeds=scale.seeds, preset=scale.preset, settings=scale.settings)
     ablations = {
         folder / f"apart-without-initialisation-seed{seed}": configure(
             scale.preset, "apart", scale.settings, {"seed": seed, "method": ABLATION}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from co_probe.plugins import allow as allow
     from co_probe.probes.eval import evaluate as evaluate
     from co_probe.probes.gap import gap as gap
+    from co_probe.probes.memorisation import memorisation as memorisation
     from co_probe.probes.strength import strength as strength
     from co_probe.runs import Run as Run
     from co_probe.runs import open_run as open_run
@@ -25,13 +26,14 @@ _HOMES = {
     "draw": "co_probe.drawing",
     "evaluate": "co_probe.probes.eval",
     "gap": "co_probe.probes.gap",
+    "memorisation": "co_probe.probes.memorisation",
     "open_run": "co_probe.runs",
     "strength": "co_probe.probes.strength",
     "sweep": "co_probe.grid",
     "train": "co_probe.training.train",
 }
 
-__all__ = ["Run", "allow", "bench", "draw", "evaluate", "gap", "open_run", "strength", "sweep", "train"]
+__all__ = ["Run", "allow", "bench", "draw", "evaluate", "gap", "memorisation", "open_run", "strength", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

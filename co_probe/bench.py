@@ -98,12 +98,14 @@ def bench(
 ) -> pd.DataFrame:
     """Time a training step of each method, in turn, `repeats` times, so that a machine's slow moments strike all alike.
 
-    `methods`: registered names, all if None; clean training is always among them. Columns: `method`; `seconds` of a
-    step (median); `images_per_second`; `ratio`, the median over turns of its time to clean training's; `passes`, the
-    arithmetic of its step in forward passes (clean training: 3); `gflops_per_second`, counted in convolutions and
-    matrix products. Raises UserError for an unknown method, preset or setting.
+    `methods`: registered names, all that keep to the preset's ball if None; clean training is always among them.
+    Columns: `method`; `seconds` of a step (median); `images_per_second`; `ratio`, the median over turns of its time to
+    clean training's; `passes`, the arithmetic of its step in forward passes (clean training: 3); `gflops_per_second`,
+    counted in convolutions and matrix products. Raises UserError for an unknown method, preset or setting.
     """
-    names = [CLEAN, *(name for name in sorted(methods or METHODS) if name != CLEAN)]
+    norm = presets.configure(preset, CLEAN, settings or {}).norm
+    chosen = methods or [name for name in METHODS if norm in METHODS.load(name).norms]
+    names = [CLEAN, *(name for name in sorted(chosen) if name != CLEAN)]
     target = pick_device(device)
     steppers = {name: _Stepper(presets.configure(preset, name, settings or {}), target) for name in names}
     work = {name: flops(stepper.step) for name, stepper in steppers.items()}

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from co_probe.config import Config
 from co_probe.data import DATA
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
+from co_probe.labels import NORMS
 from co_probe.methods import METHODS
 from co_probe.methods.base import Method
 from co_probe.models import MODELS
@@ -50,7 +51,7 @@ def make_data(config: Config) -> Dataset:
 def make_model(config: Config, data: Dataset) -> nn.Module:
     """The model of a run, freshly initialised from the global random state, for images in [0, 1]."""
     name, settings, classes = config.model.name, config.model.settings, len(data.classes)
-    return new_model(name, settings, data.shape[0], classes, data.mean, data.std, data.bounds)
+    return new_model(name, settings, data.shape[0], classes, data.mean, data.std, data.bounds, data.signal)
 
 
 def new_model(
@@ -61,22 +62,32 @@ def new_model(
     mean: Sequence[float],
     std: Sequence[float],
     bounds: tuple[float, float],
+    signal: Tensor | None = None,
 ) -> nn.Module:
-    """A model by its name, laid out channels last, with the `bounds` that attacks read.
+    """A model by its name, laid out channels last, with the `bounds`, and the `signal` if any, that attacks read.
 
     A user's own is called as `Name(channels, classes, mean, std, **settings)`, and returns a module that takes images
     in [0, 1].
     """
     model = _expect(nn.Module, "model", name, MODELS.make(name, channels, classes, mean, std, **settings))
     model.bounds = bounds  # type: ignore[assignment]
+    if signal is not None:
+        model.register_buffer("signal", signal, persistent=False)  # of the data: no part of what is learned
     return model.to(memory_format=torch.channels_last)
 
 
 def make_method(config: Config) -> Method:
-    """The method of a run, without any state yet."""
+    """The method of a run, without any state yet. Raises UserError if it cannot keep to the run's ball."""
     settings = {key: value for key, value in config.method.settings.items() if key != "title"}
     method = METHODS.make(config.method.name, config.epsilon, **settings)
-    return _expect(Method, "method", config.method.name, method)
+    method = _expect(Method, "method", config.method.name, method)
+    if config.norm not in method.norms:
+        known = " or ".join(method.norms)
+        raise UserError(
+            f"method {config.method.name} keeps to no {NORMS[config.norm]} ball: set norm={known}, and epsilon"
+        )
+    method.norm = config.norm
+    return method
 
 
 def kept_epochs(config: Config) -> int:

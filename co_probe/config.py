@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 
 from co_probe.errors import UserError, unknown
 from co_probe.kinds import fits, in_words
+from co_probe.labels import NORMS
 
 
 def parse_number(text: str | float) -> float:
@@ -82,11 +83,12 @@ class ProbeSizes:
 class Config:
     """Everything that a run's outcome depends on, besides the machine.
 
-    `epsilon` is the L∞ bound in pixel units of a [0, 1] image; training raises it from 0 to there over the first
-    `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m times on
-    every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during the run;
-    their epochs add up to `epochs`. `precision`: what the network computes in (`co_probe.models.execution`); `auto` is
-    bfloat16 on a GPU, else float32, and what it came to is kept with the run's environment.
+    `epsilon` is the bound of perturbations, in pixel units of a [0, 1] image, and `norm` what it bounds: `linf`, every
+    pixel (so it is at most 1), or `l2`, the Euclidean length of the whole; training raises it from 0 to there over the
+    first `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m
+    times on every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during
+    the run; their epochs add up to `epochs`. `precision`: what the network computes in (`co_probe.models.execution`);
+    `auto` is bfloat16 on a GPU, else float32, and what it came to is kept with the run's environment.
     """
 
     method: Part
@@ -104,6 +106,7 @@ class Config:
     epsilon_warmup: float = 0.0
     phases: tuple[Phase, ...] = ()
     precision: str = "auto"
+    norm: str = "linf"
 
     def __post_init__(self):
         positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
@@ -111,7 +114,9 @@ class Config:
         for name, value in positive.items():
             if not (math.isfinite(value) and value > 0):
                 raise UserError(f"{name} must be greater than 0, not {value:g}")
-        if self.epsilon > 1:
+        if self.norm not in NORMS:
+            raise unknown("norm", self.norm, NORMS)
+        if self.norm == "linf" and self.epsilon > 1:
             raise UserError(
                 f"epsilon is in pixel units of a [0, 1] image, and {self.epsilon:g} is more than 1: "
                 f"did you mean {self.epsilon:g}/255?"

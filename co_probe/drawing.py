@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from co_probe.errors import UserError
+from co_probe.labels import NORMS, bound_label
 from co_probe.plots import PLOTS
 from co_probe.plots.kind import Kind
 from co_probe.plots.style import paper_style
@@ -21,8 +22,8 @@ TRADE_OFF = ("clean", "pgd20")  # the attacks of Figure 4's axes
 class Request:
     """What to draw of a run, where there is a choice.
 
-    `against`: the attack B of the gap (the figure's usual one, if None); `reference`: whose strength, by its file's
-    name (the newest, if None); `generator`: whose perturbations are measured and shown.
+    `against`: the attack B of the gap, or what robust means (the figure's usual one, if None); `reference`: whose
+    strength, by its file's name (the newest, if None); `generator`: whose perturbations are measured and shown.
     """
 
     against: str | None = None
@@ -39,6 +40,12 @@ def objection(kind: str, run: StoredRun, request: Request) -> str | None:
     needs = _spec(kind).needs
     if "steps" in needs and not len(run.frame("steps")):
         return f"{run.name} learns no step sizes (only APART does)"
+    if "perturbations" in needs and run.norm != "linf":
+        return f"{run.name} has perturbations in an {NORMS[run.norm]} ball, which the colours from −ε to ε do not fit"
+    if kind == "phases" and run.config.model.name != "two_layer_cnn":
+        return f"{run.name} has no signal and noise components (runs of the preset patches have)"
+    if "capacity" in needs and not isinstance(run.config.model.settings.get("width"), int):
+        return f"{run.name} has a model without a width among its settings"
     if "strength" in needs and not len(_strength_rows(run, request)):
         return f"{run.name} has no such strength measured yet: co-probe strength --reference FILE.pt {run.path}"
     return None
@@ -59,6 +66,8 @@ def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, t
             raise UserError(reason)
     if "perturbations" in spec.needs:  # of one run: the first that has an onset, else the first
         runs = [next((run for run in runs if run.onset is not None), runs[0])]
+    if kind == "phases":  # of one run, too
+        runs = runs[:1]
     request = replace(request, against=request.against or spec.against)
     frames = {table: TABLES[table](runs, request) for table in spec.needs}
     onsets = {run.name: onset for run in runs if (onset := run.onset) is not None}
@@ -140,9 +149,37 @@ def _eval(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def _memorisation_rows(run: StoredRun, request: Request) -> pd.DataFrame:
+    frame = run.frame("memorisation")
+    return frame[frame["against"] == request.against] if len(frame) else frame
+
+
+def _memorisation(runs: Sequence[StoredRun], request: Request, last: bool = False) -> pd.DataFrame:
+    """The table of memorisation, of all epochs or the last of each run, measured where it is not stored."""
+    tables = [_memorisation_rows(run, request) for run in runs]
+    wanted = [set(run.epochs[-1:] if last else run.epochs) for run in runs]
+    if any(not len(table) or epochs - set(table["epoch"]) for table, epochs in zip(tables, wanted, strict=True)):
+        from co_probe.probes.memorisation import memorisation
+
+        paths, against = [run.path for run in runs], request.against or "method"
+        memorisation(paths, against, last=last, device=request.device, progress=request.progress)
+        tables = [_memorisation_rows(run, request) for run in runs]
+    return pd.concat(
+        [table[table["epoch"].isin(epochs)] for table, epochs in zip(tables, wanted, strict=True)], ignore_index=True
+    )
+
+
+def _capacity(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    """Memorisation after each run's last epoch, with the `width` of its model."""
+    tables = [_memorisation([run], request, last=True).assign(width=run.config.model.settings["width"]) for run in runs]
+    return pd.concat(tables, ignore_index=True)
+
+
 TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
+    "capacity": _capacity,
     "eval": _eval,
     "gap": _gap,
+    "memorisation": _memorisation,
     "metrics": _stored("metrics"),
     "perturbations": _perturbations,
     "steps": _stored("steps"),
@@ -153,6 +190,6 @@ TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
 def _title(runs: Sequence[StoredRun]) -> str:
     """Data set and ε, or the data set alone, where all runs agree on them; of a single run, its name too."""
     names = {run.config.data_title for run in runs}
-    titles = {f"{run.config.data_title}, ε = {run.epsilon:.3g}" for run in runs}
+    titles = {f"{run.config.data_title}, {bound_label(run.epsilon, run.norm)}" for run in runs}
     title = (titles if len(titles) == 1 else names).pop() if len(names) == 1 else ""
     return title if len(runs) > 1 else f"{title} (run {runs[0].name})"

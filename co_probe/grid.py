@@ -1,13 +1,15 @@
 """Many runs at once: a grid of methods, ε and seeds, in one folder."""
 
+import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from co_probe.config import Config, parse_number
+from co_probe.config import Config, parse_assignment, parse_number
 from co_probe.errors import CoProbeError, UserError, unknown
 from co_probe.labels import epsilon_label
 from co_probe.methods import METHODS
@@ -17,10 +19,10 @@ from co_probe.store import StoredRun
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What to sweep over: every method with every ε and every seed.
+    """What to sweep over: every method with every ε and every seed, and with every value of the settings that vary.
 
     `epsilons`: pixel units (numbers, or texts like `8/255`), the preset's one if there are none; `settings`: over the
-    preset, nested like it; they hold for every cell.
+    preset, nested like it; they hold for every cell. `vary`: {setting, as `model.width`: its values}.
     Raises UserError if there is nothing to sweep over, or for something twice.
     """
 
@@ -29,6 +31,7 @@ class Grid:
     seeds: tuple[int, ...] = (0,)
     preset: str = "digits"
     settings: dict[str, Any] = field(default_factory=dict)
+    vary: dict[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "epsilons", tuple(map(parse_number, self.epsilons)))
@@ -37,6 +40,9 @@ class Grid:
             if len(set(values)) < len(values):
                 raise UserError(f"the sweep has one of its {name} twice")
             object.__setattr__(self, name, values)
+        for key, options in self.vary.items():
+            if not options or len({str(option) for option in options}) < len(options):
+                raise UserError(f"the sweep needs values of {key}, each once")
         if not (self.methods and self.seeds):
             raise UserError("a sweep needs at least one method and one seed")
 
@@ -57,6 +63,8 @@ class Grid:
         for name in ("methods", "epsilons", "seeds"):
             if not isinstance(data.get(name, []), list | tuple):
                 raise UserError(f"sweep file {path}: {name} must be a list")
+        if not all(isinstance(values, list | tuple) for values in _table(data.get("vary", {})).values()):
+            raise UserError(f'sweep file {path}: vary is a table of lists, as: "model.width" = [8, 16]')
         return cls(**data)
 
     def cells(self, out: Path) -> dict[Path, Config]:
@@ -68,20 +76,39 @@ class Grid:
         for method in self.methods:
             METHODS.check(method)
             for epsilon in self.epsilons or (None,):
-                for seed in self.seeds:
+                for seed, *values in product(self.seeds, *self.vary.values()):
+                    varied = dict(zip(self.vary, values, strict=True))
                     given = {} if epsilon is None else {"epsilon": epsilon}
-                    config = configure(self.preset, method, self.settings, given, {"seed": seed})
-                    path = out / cell_name(config)
+                    changes = [parse_assignment(f"{key}={json.dumps(value)}") for key, value in varied.items()]
+                    config = configure(self.preset, method, self.settings, given, {"seed": seed}, *changes)
+                    path = out / cell_name(config, varied)
                     if path in cells:
                         raise UserError(f"two cells of the sweep would be named {path.name}")
                     cells[path] = config
         return cells
 
 
-def cell_name(config: Config) -> str:
-    """`fgsm-eps8of255-seed0`: what tells a run of a sweep from the others, as a folder's name."""
-    method = re.sub(r"[^\w.-]+", "-", config.method.name)
-    return f"{method}-eps{epsilon_label(config.epsilon).replace('/', 'of')}-seed{config.seed}"
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {"": value}
+
+
+def cell_name(config: Config, varied: Mapping[str, Any] | None = None) -> str:
+    """`fgsm-eps8of255-seed0-width16`: what tells a run of a sweep from the others, as a folder's name."""
+    epsilon = epsilon_label(config.epsilon).replace("/", "of")
+    parts = [config.method.name, f"eps{epsilon}", f"seed{config.seed}"]
+    parts += [f"{key.rpartition('.')[2]}{value}" for key, value in (varied or {}).items()]
+    return "-".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
+
+
+def parse_variation(text: str) -> dict[str, list[Any]]:
+    """`model.width=4,8,16` as `{"model.width": [4, 8, 16]}`: values as `parse_assignment` takes them.
+
+    Raises UserError if it is not of this form.
+    """
+    key, equals, raw = text.partition("=")
+    if not (equals and key.strip() and raw.strip()):
+        raise UserError(f"--vary takes key=value,value, for example model.width=8,16, not '{text}'")
+    return {key.strip(): [parse_assignment(f"value={part.strip()}")["value"] for part in raw.split(",")]}
 
 
 def sweep(

@@ -2,7 +2,15 @@
 
 import re
 
-ATTACKS = {"clean": "clean", "gaussian": "Gaussian", "cw": "C&W", "aa": "AutoAttack"}
+NORMS = {"linf": "L∞", "l2": "L2"}  # the balls that perturbations keep to, by their names in settings
+ATTACKS = {
+    "clean": "clean",
+    "gaussian": "Gaussian",
+    "cw": "C&W",
+    "aa": "AutoAttack",
+    "shrink": "shrinking",
+    "method": "its own attack",
+}
 
 
 def attack_label(name: str) -> str:
@@ -16,7 +24,12 @@ def attack_label(name: str) -> str:
     return f"{family}-{parts[2]}×{parts[3]}" if parts[3] else f"{family}-{parts[2]}"
 
 
+def bound_label(epsilon: float, norm: str) -> str:
+    """`ε = 0.13`, and for balls of another norm than L∞ which: `L2 ε = 9.4`."""
+    return f"{'' if norm == 'linf' else NORMS[norm] + ' '}ε = {epsilon:.3g}"
+
+
 def epsilon_label(epsilon: float) -> str:
-    """ε as a person would type it: `8/255` where it is a whole number of grey levels, else `0.031`."""
+    """ε as a person would type it: `8/255` where it is a whole number of grey levels (up to 1), else `0.031`."""
     levels = round(epsilon * 255)
-    return f"{levels}/255" if levels and abs(epsilon * 255 - levels) < 1e-6 else f"{epsilon:.6g}"
+    return f"{levels}/255" if levels and epsilon <= 1 and abs(epsilon * 255 - levels) < 1e-6 else f"{epsilon:.6g}"

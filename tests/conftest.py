@@ -35,6 +35,21 @@ def tiny_config(method: str, **settings) -> Config:
     return configure("digits", method, TINY, settings)
 
 
+def memorising_config(**settings) -> Config:
+    """The preset patches, made small: the noise of eight images is soon memorised, and little is left of the signal."""
+    small = {
+        "epsilon": 9.6,
+        "epochs": 600,
+        "batch_size": 8,
+        "data": {"train": 8, "test": 60, "dimension": 50, "patches": 3, "sigma": 0.2},
+        "model": {"width": 8, "initial_std": 0.02},
+        "optimizer": {"learning_rate": 0.3},
+        "method": {"replays": 25},
+        "probe": {"test": 60, "train": 8},
+    }
+    return configure("patches", "shrink", small, settings)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """A folder of finished tiny runs, one for each of four methods: read it, do not write to it."""
@@ -44,6 +59,17 @@ def trained(tmp_path_factory) -> Path:
     for method in ("apart", "apart-simple", "fgsm", "pgd"):
         for _ in epochs(tiny_config(method), folder / method, device="cpu"):
             pass
+    return folder
+
+
+@pytest.fixture(scope="session")
+def memorising(tmp_path_factory) -> Path:
+    """A finished run that ends in robust memorisation, of 24 kept epochs of 25 steps: read it, do not write to it."""
+    from co_probe.training.loop import epochs
+
+    folder = tmp_path_factory.mktemp("memorising") / "shrink"
+    for _ in epochs(memorising_config(), folder, device="cpu"):
+        pass
     return folder
 
 

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -73,14 +74,15 @@ def test_attack_labels(name, label):
     assert attack_label(name) == label
 
 
-def test_every_kind_draws_to_every_format(runs, tmp_path):
+def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     import co_probe
     from co_probe.drawing import Request, draw, objection
     from co_probe.exchange import export
 
-    opened = [co_probe.open_run(path) for path in sorted(runs.iterdir())]
-    export(opened[-1], 3, tmp_path / "ref.pt")
-    co_probe.strength(opened, tmp_path / "ref.pt", device="cpu")
+    signal = shutil.copytree(memorising, tmp_path / "shrink")
+    opened = [co_probe.open_run(path) for path in [*sorted(runs.iterdir()), signal]]
+    export(co_probe.open_run(runs / "pgd"), 3, tmp_path / "ref.pt")
+    co_probe.strength(opened[:-1], tmp_path / "ref.pt", device="cpu")
     for kind in PLOTS:
         fit = [run for run in opened if not objection(kind, run, Request())]
         figure = draw(kind, fit, Request(device="cpu"))

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from co_probe.labels import NORMS
+
 Rng = torch.Generator | None  # on the device of the images; None: the global one
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, classes), y (B,)) -> one number an image (B,), to be raised
 
@@ -52,9 +54,9 @@ class Clean(Disturbance):
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(Disturbance):
-    """An L∞ attack: a frozen set of settings that is called to make a perturbation with |δ| ≤ ε.
+    """A frozen set of settings that is called to make a perturbation with ‖δ‖ ≤ ε, of each pixel unless it says more.
 
-    `epsilon`: bound on |δ|, in pixel units of a [0, 1] image. Raises ValueError if it is not greater than 0.
+    `epsilon`: the bound, in pixel units of a [0, 1] image. Raises ValueError if it is not greater than 0.
     """
 
     epsilon: float
@@ -104,7 +106,42 @@ def clip(x: Tensor, model: nn.Module) -> Tensor:
     return x.clamp(*bounds(model))
 
 
-def project(delta: Tensor, x: Tensor, epsilon: float, model: nn.Module) -> Tensor:
-    """The nearest δ with |δ| ≤ ε and x + δ within the `bounds` of the model."""
+def project(delta: Tensor, x: Tensor, epsilon: float, model: nn.Module, norm: str = "linf") -> Tensor:
+    """δ brought into the ε-ball of `norm`, and then x + δ into the `bounds` of the model; in L∞ the nearest such δ.
+
+    In L2 both limits are kept too, since clipping towards an x within the bounds only shortens δ.
+    """
     low, high = bounds(model)
+    if norm == "l2":
+        return (delta * (epsilon / lengths(delta).clamp(min=epsilon))).clamp(low - x, high - x)
     return delta.clamp(-epsilon, epsilon).clamp(low - x, high - x)
+
+
+def lengths(x: Tensor) -> Tensor:
+    """The Euclidean length of each image over all of its numbers, (B, 1, 1, 1)."""
+    return x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def steepest(gradient: Tensor, norm: str) -> Tensor:
+    """The step of length 1 in `norm` along which a loss of this gradient rises most, for each image; 0 where it is 0.
+
+    Its sign for `linf`, its direction for `l2`.
+    """
+    if norm == "linf":
+        return gradient.sign()
+    return gradient / lengths(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+
+
+def check_norm(norm: str) -> None:
+    """Raise ValueError if `norm` is none that there is a ball of."""
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {norm!r}")
+
+
+def uniform(x: Tensor, epsilon: float, norm: str, rng: Rng) -> Tensor:
+    """Uniform draws from the ε-ball of `norm`, of the shape of `x`."""
+    if norm == "linf":
+        return torch.empty_like(x).uniform_(-epsilon, epsilon, generator=rng)
+    direction = torch.empty_like(x).normal_(generator=rng)
+    share = torch.rand(len(x), 1, 1, 1, generator=rng, dtype=x.dtype, device=x.device) ** (1 / x[0].numel())
+    return epsilon * share * direction / lengths(direction)

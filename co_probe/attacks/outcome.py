@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from co_probe.attacks.base import Rng, clip
+from co_probe.data.dataset import at_least_float32
 
 Generator = Callable[..., Tensor]  # (model, x, y, rng=None[, state=None]) -> δ; an Attack, or a method's `perturb`
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Cross-entropy in nats, float32 (n,), and whether the class was right, bool (n,)."""
+    """Cross-entropy in nats, float32 or float64 (n,), and whether the class was right, bool (n,)."""
 
     loss: Tensor
     correct: Tensor
@@ -73,7 +74,7 @@ def outcome(model: nn.Module, x: Tensor, y: Tensor, delta: Tensor | None = None)
     losses, correct = [], []
     with evaluating(model):
         for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True):
-            logits = model(xs).float()
+            logits = at_least_float32(model(xs))
             losses.append(F.cross_entropy(logits, ys, reduction="none"))
             correct.append(logits.argmax(1) == ys)
     return Outcome(torch.cat(losses), torch.cat(correct))

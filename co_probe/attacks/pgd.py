@@ -11,11 +11,14 @@ from co_probe.attacks.base import (
     Disturbance,
     Loss,
     Rng,
+    check_norm,
     cross_entropy,
     gradient_and_logits,
     input_gradient,
     project,
     right,
+    steepest,
+    uniform,
 )
 
 
@@ -25,16 +28,20 @@ class PGD(Attack):
 
     `step_size`: pixel units, ε/4 if it is not given; `restarts`: of several random starts, each image keeps the
     δ of the largest loss; `loss`: L, one number an image. Π projects to the ε-ball and the bounds of images.
-    Raises ValueError if a setting is not positive. Source: Madry et al. (2018), section 2.1.
+    `norm`: with `l2`, the ball is that of the Euclidean length of the whole δ, and a step has that length.
+    Raises ValueError if a setting is not positive, or for another norm than these.
+    Source: Madry et al. (2018), section 2.1.
     """
 
     step_size: float | None = None
     steps: int = 10
     restarts: int = 1
     loss: Loss = cross_entropy
+    norm: str = "linf"
 
     def __post_init__(self):
         super().__post_init__()
+        check_norm(self.norm)
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and not self.step_size > 0):
             raise ValueError("step_size, steps and restarts must be greater than 0")
 
@@ -79,7 +86,11 @@ class PGD(Attack):
         """The image itself is the first point; and a longer PGD passes through the points of a shorter one."""
         if isinstance(other, Clean):
             return True
-        if not isinstance(other, PGD) or (self.epsilon, self.loss) != (other.epsilon, other.loss):
+        if not isinstance(other, PGD) or (self.epsilon, self.loss, self.norm) != (
+            other.epsilon,
+            other.loss,
+            other.norm,
+        ):
             return False
         return self._step == other._step and self.steps >= other.steps and self.restarts >= other.restarts
 
@@ -88,11 +99,10 @@ class PGD(Attack):
         return self.epsilon / 4 if self.step_size is None else self.step_size
 
     def _start(self, model: nn.Module, x: Tensor, rng: Rng) -> Tensor:
-        start = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=rng)
-        return project(start, x, self.epsilon, model)
+        return project(uniform(x, self.epsilon, self.norm, rng), x, self.epsilon, model, self.norm)
 
     def _move(self, model: nn.Module, delta: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
-        return project(delta + self._step * gradient.sign(), x, self.epsilon, model)
+        return project(delta + self._step * steepest(gradient, self.norm), x, self.epsilon, model, self.norm)
 
     def _ascend(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng) -> Tensor:
         delta = self._start(model, x, rng)

@@ -19,7 +19,11 @@ from co_probe.plots import PLOTS
     type=click.Path(path_type=Path),
     help="File to write: .png, .pdf or .svg.  [default: KIND.png]",
 )
-@click.option("--against", help="The attack B of the gap.  [default: pgd10; pgd20 in robust-overfitting]")
+@click.option(
+    "--against",
+    help="The attack B of the gap, or what robust means (also: method).  "
+    "[default: pgd10; method in phases; pgd20 in robust-overfitting, generalisation, capacity]",
+)
 @click.option("--reference", help="Which reference's strength to draw, by its file's name.  [default: the newest]")
 @options.generator("fgsm")
 @click.option("--title", help="Above the figure.  [default: data set and ε, where all runs agree]")
@@ -41,6 +45,8 @@ def plot(
     gap: the gap to PGD-10 (2b, 5c). steps: APART's step sizes (3). robust-overfitting: training accuracy, test accuracy
     under PGD-20, gap (5). perturbations: images and their perturbations before and after the onset (1a).
     trade-off: clean against PGD-20 accuracy at several ε (4), at each run's best epoch.
+    generalisation: clean and robust accuracy on train and test images; capacity: the same after the last epoch, against
+    model.width; phases: signal and noise components of a run of the preset patches (arXiv 2306.01271).
     A gap or an evaluation that was not measured before is measured now.
     """
     from co_probe.drawing import Request, draw, objection

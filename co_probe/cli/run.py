@@ -27,7 +27,11 @@ COLUMNS = (
 @click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/METHOD]")
 @click.option("--epochs", type=int, help="Budget, in passes over the training images.")
-@click.option("--epsilon", type=Number(), help="L∞ bound in units of a [0, 1] image: 8/255 or 0.031.")
+@click.option(
+    "--epsilon",
+    type=Number(),
+    help="Bound of perturbations (L∞, or what the setting norm says), in units of a [0, 1] image: 8/255 or 0.031.",
+)
 @click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: the preset's, else 0]")
 @click.option(
     "--set",

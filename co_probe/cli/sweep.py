@@ -1,5 +1,6 @@
 """co-probe sweep"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,18 @@ from co_probe.methods import METHODS
 @click.command(epilog="Methods: " + ", ".join(METHODS) + ".")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--methods", help="Methods, separated by commas.")
-@click.option("--epsilons", help="L∞ bounds, as 4/255,8/255 or 0.1.  [default: the preset's]")
+@click.option("--epsilons", help="Bounds of perturbations, as 4/255,8/255 or 0.1.  [default: the preset's]")
 @click.option("--seeds", help="Seeds, as 0,1,2.  [default: 0]")
 @click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for every cell: epochs=10."
+)
+@click.option(
+    "--vary",
+    "variations",
+    multiple=True,
+    metavar="KEY=VALUE,...",
+    help="Any setting, and a cell for each of its values: model.width=8,16.",
 )
 @click.option(
     "--out",
@@ -35,20 +43,22 @@ def sweep(
     seeds: str | None,
     preset: str | None,
     assignments: tuple[str, ...],
+    variations: tuple[str, ...],
     out: Path | None,
     jobs: int | None,
     dry_run: bool,
     compile: bool,
     device: str,
 ) -> None:
-    """Train a grid of methods × ε × seeds, several at a time, into one folder.
+    """Train a grid of methods × ε × seeds (× other settings, with --vary), several at a time, into one folder.
 
-    The grid comes from options, from a TOML FILE with the keys methods, epsilons, seeds, preset and a section
-    settings, or from both: options win. A sweep that was interrupted goes on where it stopped when it is called again;
-    a cell that fails is reported and the others are done (exit code 1). All commands take the runs as --runs FOLDER.
+    The grid comes from options, from a TOML FILE with the keys methods, epsilons, seeds, preset and sections
+    settings and vary, or from both: options win. A sweep that was interrupted goes on where it stopped when it is
+    called again; a cell that fails is reported and the others are done (exit code 1). All commands take the runs as
+    --runs FOLDER.
     """
     from co_probe.config import merge, parse_assignment
-    from co_probe.grid import Grid, is_complete, split
+    from co_probe.grid import Grid, is_complete, parse_variation, split
     from co_probe.grid import sweep as train
 
     given: dict[str, Any] = {"methods": methods and split(methods, str), "preset": preset}
@@ -59,6 +69,8 @@ def sweep(
     grid = Grid.from_toml(file, **changes) if file else Grid(**changes)
     for text in assignments:
         grid.settings.update(merge(grid.settings, parse_assignment(text)))
+    for text in variations:
+        grid = replace(grid, vary={**grid.vary, **parse_variation(text)})
     folder = out or Path("sweeps") / (file.stem if file else "sweep")
     cells = grid.cells(folder)
     if dry_run:

@@ -10,6 +10,7 @@ DATA = Registry(
         "digits": "co_probe.data.digits:digits",
         "image-folder:PATH": "co_probe.data.folder:image_folder",
         "imagenet:PATH": "co_probe.data.imagenet:imagenet",
+        "patches": "co_probe.data.patches:patches",
         "svhn": "co_probe.data.downloads:svhn",
     },
 )

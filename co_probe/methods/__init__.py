@@ -15,6 +15,7 @@ METHODS = Registry(
         "n-fgsm": "co_probe.methods.n_fgsm:NFGSM",
         "pgd": "co_probe.methods.pgd:PGD",
         "s-fgsm": "co_probe.methods.s_fgsm:SFGSM",
+        "shrink": "co_probe.methods.shrink:Shrink",
         "standard": "co_probe.methods.standard:Standard",
         "trades": "co_probe.methods.trades:TRADES",
     },

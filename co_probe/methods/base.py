@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -79,22 +79,28 @@ class Method:
 
     A new method is one file with a subclass: an `attack` is enough for those that train on its perturbations, or a
     `perturb`; others define their own `step`.
-    `epsilon`: L∞ bound in pixel units; while ε warms up the loop sets it before each step, so read it when it is used,
-    and keep nothing that was made from it. `batchnorm`: what BatchNorm does in the passes that make the perturbation:
+    `epsilon`: bound in pixel units, of the ball of `norm` (the run's, one of the method's `norms`); while ε
+    warms up the loop sets it before each step, so read it when it is used, and keep nothing that was made from it.
+    `batchnorm`: what BatchNorm does in the passes that make the perturbation:
     it uses batch statistics and moves the running ones, as in the pass that updates the weights (`both`); it uses batch
     statistics and moves nothing (`update`); or it uses the running ones, as in eval mode (`eval`). A method's default
-    is what its authors' code does. `replays`: optimizer steps on every batch, one call of `step` each.
-    `eager`: why the method cannot be compiled, if it cannot.
+    is what its authors' code does. `replays`: optimizer steps on every batch, one call of `step` each; with all images
+    in one batch, the run then keeps every so many-th step. `eager`: why the method cannot be compiled, if it cannot.
+    Raises ValueError for a setting out of range.
     """
 
     epsilon: float
     batchnorm: str = field(default="both", kw_only=True)
-    replays = 1  # not a setting, unless a method makes it one
+    replays: int = field(default=1, kw_only=True)
+    norms: ClassVar[tuple[str, ...]] = ("linf",)  # the balls that it can keep to
+    norm = "linf"  # which it keeps to: a setting of the run, since all that measures the run reads it too
     eager = ""
 
     def __post_init__(self):
         if self.batchnorm not in ("both", "update", "eval"):
             raise ValueError(f"batchnorm must be 'both', 'update' or 'eval', not {self.batchnorm!r}")
+        if self.replays < 1:
+            raise ValueError(f"replays must be at least 1, not {self.replays}")
 
     @property
     def attack(self) -> Attack | None:

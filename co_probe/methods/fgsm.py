@@ -1,6 +1,7 @@
 """FGSM adversarial training: the one that overfits catastrophically."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from co_probe import attacks
 from co_probe.methods.base import Method
@@ -13,6 +14,8 @@ class FGSM(Method):
     Source: Goodfellow et al. (2015), section 6; the FGSM rows of arXiv 2010.08034.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+
     @property
     def attack(self) -> attacks.FGSM:
-        return attacks.FGSM(epsilon=self.epsilon)
+        return attacks.FGSM(epsilon=self.epsilon, norm=self.norm)

@@ -28,11 +28,6 @@ class Free(Method):
 
     replays: int = 8
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.replays < 1:
-            raise ValueError(f"replays must be at least 1, not {self.replays}")
-
     @property
     def attack(self) -> attacks.FGSM:
         return attacks.FGSM(epsilon=self.epsilon)

@@ -1,6 +1,7 @@
 """PGD adversarial training."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from co_probe import attacks
 from co_probe.methods.base import Method
@@ -13,6 +14,7 @@ class PGD(Method):
     Source: Madry et al. (2018), section 2.1; the PGD-10 rows of arXiv 2010.08034.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     steps: int = 10
     step_size: float | None = None
 
@@ -22,4 +24,4 @@ class PGD(Method):
 
     @property
     def attack(self) -> attacks.PGD:
-        return attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size)
+        return attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size, norm=self.norm)

@@ -1,6 +1,7 @@
 """Clean training."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ class Standard(Method):
     So its own perturbation, wherever one is asked for, is none: accuracy under it is clean accuracy.
     ε has no part in training; the run's attacks use it.
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
         return torch.zeros_like(x)

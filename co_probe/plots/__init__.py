@@ -5,9 +5,12 @@ from co_probe.registry import Registry
 PLOTS = Registry(
     "figure",
     {
+        "capacity": "co_probe.plots.capacity:KIND",
         "deterioration": "co_probe.plots.deterioration:KIND",
         "gap": "co_probe.plots.gap:KIND",
+        "generalisation": "co_probe.plots.generalisation:KIND",
         "perturbations": "co_probe.plots.perturbations:KIND",
+        "phases": "co_probe.plots.phases:KIND",
         "robust-overfitting": "co_probe.plots.robust_overfitting:KIND",
         "steps": "co_probe.plots.steps:KIND",
         "trade-off": "co_probe.plots.trade_off:KIND",

@@ -12,7 +12,10 @@ Onsets = Mapping[str, int]  # run -> first epoch of catastrophic overfitting, fo
 
 @dataclass(frozen=True)
 class Kind:
-    """A figure: the tables that it `needs`, by name, and how to `draw` them; `against`: the gap's usual attack B."""
+    """A figure: the tables that it `needs`, by name, and how to `draw` them.
+
+    `against`: the usual attack B of the gap, or what robust means.
+    """
 
     needs: tuple[str, ...]
     draw: Callable[[Frames, Onsets], Figure]

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from co_probe.plots.kind import Onsets
 from co_probe.plots.style import DASHES, method_style
 
-SEED = re.compile(r"-seed\d+$")  # as sweeps name their runs
+SEED = re.compile(r"-seed\d+(?=-|$)")  # as sweeps name their runs
 
 
 def epoch_lines(frame: pd.DataFrame, ax: Axes, *, scale: float = 1.0, **style: Any) -> None:

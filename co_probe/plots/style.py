@@ -32,6 +32,7 @@ LABELS = {
     "s-fgsm": "S+FGSM",
     "atta": "ATTA",
     "trades": "TRADES",
+    "shrink": "Shrink",
 }
 METHODS = tuple(LABELS)
 LOOKS = len(OKABE_ITO) * len(DASHES)

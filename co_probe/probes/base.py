@@ -43,7 +43,7 @@ class Checkpoint:
 class ProbeSet:
     """The images that every diagnostic of a run uses, (n, C, H, W) in [0, 1], and their classes.
 
-    `epsilon`, `seed`: the run's; `state`: what the method keeps for each image at this checkpoint, if anything.
+    `epsilon`, `seed`, `norm`: the run's; `state`: what the method keeps for each image at this checkpoint, if anything.
     """
 
     x: Tensor
@@ -51,6 +51,7 @@ class ProbeSet:
     epsilon: float
     seed: int
     state: Tensor | None = None
+    norm: str = "linf"
 
     def rng(self) -> torch.Generator:
         """The draws of a probe: the same for every checkpoint, so that differences are the model's."""
@@ -60,7 +61,7 @@ class ProbeSet:
         """δ at the checkpoint for these images: f_A if `generator` is `method`, else that of the attack so named."""
         if generator == "method":
             return perturb(checkpoint.model, checkpoint.method.perturb, self.x, self.y, self.rng(), self.state)
-        return perturb(checkpoint.model, named_attack(generator, self.epsilon), self.x, self.y, self.rng())
+        return perturb(checkpoint.model, named_attack(generator, self.epsilon, self.norm), self.x, self.y, self.rng())
 
     def outcome(self, model: nn.Module, delta: Tensor | None = None) -> Outcome:
         """What `model` makes of these images with δ added."""

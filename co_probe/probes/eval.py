@@ -96,7 +96,7 @@ class _Evaluation:
 
     def __init__(self, run: Run, names: list[str], epoch: int, images: int | None):
         self.run, self.names, self.epoch = run, names, epoch
-        self.attacks = {name: named_attack(name, run.epsilon) for name in names}
+        self.attacks = {name: named_attack(name, run.epsilon, run.norm) for name in names}
         self.order = image_order(len(run.data.test_y))[:images]
         starts = range(0, len(self.order), BATCH)
         self.batches = [(start, min(BATCH, len(self.order) - start)) for start in starts]
@@ -163,7 +163,7 @@ class _Evaluation:
         """The images of a batch that attacks covered by this one have left, or None if there was none such."""
         left = None
         for (name, _, *batch), stands in self.kept.items():
-            if batch == [start, size] and attack.covers(named_attack(name, self.run.epsilon)):
+            if batch == [start, size] and attack.covers(named_attack(name, self.run.epsilon, self.run.norm)):
                 left = stands if left is None else left & stands
         return left
 

@@ -17,7 +17,9 @@ def perturbations(run: Run, epochs: list[int] | None = None, images: int = 4, ge
     x, y = (part[:images] for part in run.test_data())
     rows = []
     for epoch in epochs or telling_epochs(run):
-        attack = run.generator(epoch).perturb if generator == "method" else named_attack(generator, run.epsilon)
+        attack = (
+            run.generator(epoch).perturb if generator == "method" else named_attack(generator, run.epsilon, run.norm)
+        )
         delta = perturb(run.load_model(epoch), attack, x, y).cpu().numpy()
         accuracy = run.metrics(epoch)["pgd10"]
         for number in range(len(y)):

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,16 @@ SAVE_EVERY = 10.0  # seconds of measuring that a crash may cost
 
 
 def measure_runs(
-    probe: Probe, runs: RunLike | Iterable[RunLike], *, device: str = "auto", progress: Progress | None = None
+    probe: Probe,
+    runs: RunLike | Iterable[RunLike],
+    *,
+    last: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The table of `probe` over all epochs of `runs`; new rows are stored with each run as they come.
 
+    `last`: measure only the newest epoch of each, besides what is stored.
     Raises UserError if a run is none, or if the probe cannot measure it.
     """
     if isinstance(runs, str | Path | Run):
@@ -37,11 +44,11 @@ def measure_runs(
     for run in opened:
         for attack in ("against", "generator"):
             if (name := probe.parameters().get(attack, "method")) != "method":
-                named_attack(name, run.epsilon)
+                named_attack(name, run.epsilon, run.norm)
         if objection := probe.objection(run):
             raise UserError(objection)
     target = pick_device(device)
-    stored = [_Table(probe, run) for run in opened]
+    stored = [_Table(probe, run, last) for run in opened]
     todo, done = sum(len(table.missing) for table in stored), 0
     for table in stored:
         for _ in table.measure(target):
@@ -54,11 +61,11 @@ def measure_runs(
 class _Table:
     """The rows of one probe on one run."""
 
-    def __init__(self, probe: Probe, run: Run):
+    def __init__(self, probe: Probe, run: Run, last: bool = False):
         self.probe, self.run = probe, run
         self.frame = run.frame(probe.name)
         have = set(self.rows()["epoch"]) if len(self.frame) else set()
-        self.missing = [epoch for epoch in run.epochs if epoch not in have]
+        self.missing = [epoch for epoch in (run.epochs[-1:] if last else run.epochs) if epoch not in have]
         self.wants_yardsticks = 0 not in have
 
     def rows(self) -> pd.DataFrame:
@@ -72,7 +79,7 @@ class _Table:
         """Measure the missing epochs, yielding after each, and store them every few seconds and at the end."""
         run, new, saved = self.run, [], time.monotonic()
         x, y = run.test_data() if self.probe.split == "test" else run.train_data()
-        images = ProbeSet(x.to(device), y.to(device), run.epsilon, run.config.seed)
+        images = ProbeSet(x.to(device), y.to(device), run.epsilon, run.config.seed, norm=run.norm)
         if self.wants_yardsticks:
             new += self._labelled(0, self.probe.yardsticks(images))
         try:
@@ -104,7 +111,7 @@ class _Table:
     def _measure_epoch(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
         if self.probe.split == "train" and (kept := self.run.image_state(checkpoint.epoch)) is not None:
             state = torch.from_numpy(kept).to(checkpoint.device)
-            images = ProbeSet(images.x, images.y, images.epsilon, images.seed, state)
+            images = replace(images, state=state)
         return self.probe.measure(checkpoint, images)
 
     def _labelled(self, epoch: int, rows: list[Row]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from co_probe.attacks import Noise
 from co_probe.build import pick_device
 from co_probe.exchange import Reference, load_reference
+from co_probe.labels import NORMS
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
 from co_probe.probes.runner import Progress, RunLike, measure_runs
 from co_probe.runs import Run
@@ -41,6 +42,8 @@ class Strength(Probe):
         }
 
     def objection(self, run: Run) -> str | None:
+        if run.norm != "linf":
+            return f"{run.name} has perturbations in an {NORMS[run.norm]} ball, and strength compares with noise in L∞"
         theirs, ours = (self.reference.shape, self.reference.classes), (run.data.shape, run.data.classes)
         if theirs == ours:
             return None

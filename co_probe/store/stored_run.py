@@ -69,8 +69,13 @@ class StoredRun:
 
     @property
     def epsilon(self) -> float:
-        """The L∞ bound, in pixel units of a [0, 1] image."""
+        """The bound of perturbations, in pixel units of a [0, 1] image."""
         return self.config.epsilon
+
+    @property
+    def norm(self) -> str:
+        """What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the whole."""
+        return self.config.norm
 
     @property
     def precision(self) -> str:

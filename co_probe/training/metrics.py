@@ -14,8 +14,9 @@ from co_probe.statistics import mean_interval
 def measure(model: nn.Module, method: Method, x: Tensor, y: Tensor, seed: int) -> dict[str, float]:
     """Accuracies on the probe set's test images, in [0, 1], and the gap from FGSM to PGD-10, in nats.
 
-    `clean`, `fgsm`, `pgd10`: accuracy on the images, and under FGSM and PGD-10; `own`: under the method's own
-    generator; `gap`: mean L(δ_PGD-10) − L(δ_FGSM), with its 95% interval. Made in eval mode; nothing is moved.
+    `clean`, `fgsm`, `pgd10`: accuracy on the images, and under FGSM and PGD-10 in the method's ball; `own`: under the
+    method's own generator; `gap`: mean L(δ_PGD-10) − L(δ_FGSM), with its 95% interval. Made in eval mode; nothing
+    is moved.
     """
 
     @cache  # a method's own attack is often one of the others
@@ -23,7 +24,8 @@ def measure(model: nn.Module, method: Method, x: Tensor, y: Tensor, seed: int) -
         # The same draws every epoch: what changes from epoch to epoch is then the model, not the luck.
         return outcome(model, x, y, perturb(model, generator, x, y, make_rng(x.device, seed, "probe")))
 
-    fgsm, pgd10 = under(attacks.FGSM(epsilon=method.epsilon)), under(attacks.PGD(epsilon=method.epsilon))
+    epsilon, norm = method.epsilon, method.norm
+    fgsm, pgd10 = under(attacks.FGSM(epsilon=epsilon, norm=norm)), under(attacks.PGD(epsilon=epsilon, norm=norm))
     gap, low, high = mean_interval((pgd10.loss - fgsm.loss).cpu().numpy())
     return {
         "clean": outcome(model, x, y).accuracy,

@@ -1,0 +1,57 @@
+"""co-probe memorisation"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from co_probe.cli import options
+from co_probe.cli.output import percent, print_frame, print_table, progress_bar
+from co_probe.labels import attack_label
+
+
+@click.command()
+@options.runs_argument
+@click.option(
+    "--against",
+    default="method",
+    show_default=True,
+    help="What robust means: 'method' (the run's own perturbation), 'pgd10', 'pgd20', ...",
+)
+@click.option("--last", is_flag=True, help="Measure only each run's newest epoch.")
+@options.device
+@options.table_format
+def memorisation(
+    runs: tuple[Path, ...], runs_dir: Path, against: str, last: bool, device: str, style: str | None
+) -> None:
+    """Clean and robust accuracy on train and test images at every epoch, and robust losses in nats.
+
+    Of runs of the preset patches, besides: how far the filters point along the signal and along the noise of training
+    images (means; --csv has the extremes), and the optimizer steps until then.
+    Measures all runs under runs/, or the RUNs named. Epochs measured before are not again.
+    """
+    from co_probe.probes.memorisation import memorisation as measure
+
+    live = options.open_live(runs, runs_dir)
+    if not runs:
+        live = options.fitting(live, options.unfinished)
+    with progress_bar("memorisation") as progress:
+        frame = measure(live, against, last=last, device=device, progress=progress)
+    if style:
+        print_frame(frame, style)
+        return
+    for run, rows in frame.groupby("run", sort=False):
+        print_table(f"{run}; robust: under {attack_label(against)}", *_table(rows))
+
+
+def _table(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of one run: an epoch a row."""
+    wide = frame.pivot(index="epoch", columns=["quantity", "view", "images"], values="value").sort_index()
+    columns: list[tuple[str, str, str, str, Callable[[float], str]]] = [("step", "", "", "step", "{:.0f}".format)]
+    columns += [(name, "", "", name, "{:.3g}".format) for name in ("signal", "noise")]
+    columns += [("accuracy", v, i, f"{v} {i}", percent) for i in ("train", "test") for v in ("clean", "robust")]
+    columns += [("loss", "robust", i, f"robust {i} loss", "{:.3g}".format) for i in ("train", "test")]
+    shown = [(heading, wide[q, v, i].map(text)) for q, v, i, heading, text in columns if (q, v, i) in wide]
+    rows = [[str(epoch), *cells] for epoch, *cells in zip(wide.index, *(c for _, c in shown), strict=True)]
+    return ["epoch", *(heading for heading, _ in shown)], rows

@@ -1,0 +1,53 @@
+"""What a wider network is good for: robust memorisation against robust generalisation (arXiv 2306.01271)."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from co_probe.plots.generalisation import curves, legend
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.lines import percent_axis
+from co_probe.plots.style import axes_or_new, method_style, panels
+
+
+def capacity(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
+    """Accuracies at the end of runs against the width of their models, with a bar from the least to the greatest run.
+
+    `frame`: the table `memorisation` of one epoch a run, with a column `width`. A point is the mean over the runs of a
+    width. `style` goes to `Axes.errorbar`.
+    """
+    ax = axes_or_new(ax)
+    widths = sorted(frame["width"].unique())
+    for look, rows in curves(frame):
+        points = 100 * rows.groupby("width")["value"].agg(["mean", "min", "max"])
+        bars = [points["mean"] - points["min"], points["max"] - points["mean"]]
+        ax.errorbar(
+            points.index, points["mean"], yerr=bars, marker="o", markersize=2.6, elinewidth=0.6, **(look | style)
+        )
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(widths)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("width of the model")
+    percent_axis(ax)
+    ax.set_ylabel("accuracy after\nthe last epoch (%)")
+    return ax
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    """A panel for each method."""
+    frame = frames["capacity"]
+    groups = list(frame.groupby("method", sort=False))
+    figure, axes = panels(len(groups), squeeze=False, sharex=True)
+    for (method, rows), ax in zip(groups, axes[:, 0], strict=True):
+        capacity(rows, ax)
+        ax.set_title(method_style(str(method))["label"])
+        ax.set_xlabel("width of the model" if ax is axes[-1, 0] else "")
+    legend(figure, axes[0, 0], frame)
+    return figure
+
+
+KIND = Kind(needs=("capacity",), draw=draw, against="pgd20")

@@ -1,0 +1,77 @@
+"""Clean and robust accuracy on train and test: clean generalisation with robust overfitting (arXiv 2306.01271)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from co_probe.labels import attack_label
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.lines import percent_axis
+from co_probe.plots.style import OKABE_ITO, axes_or_new, method_style, panels
+
+CLEAN, ROBUST = OKABE_ITO[2], OKABE_ITO[0]
+LOOKS: dict[tuple[str, str], dict[str, Any]] = {
+    # (view, images): a view has its colour, and the images that were trained on are dashed.
+    ("clean", "train"): {"color": CLEAN, "linestyle": (0, (4, 1.2)), "label": "clean, train"},
+    ("clean", "test"): {"color": CLEAN, "linestyle": "-", "label": "clean, test"},
+    ("robust", "train"): {"color": ROBUST, "linestyle": (0, (4, 1.2)), "label": "robust, train"},
+    ("robust", "test"): {"color": ROBUST, "linestyle": "-", "label": "robust, test"},
+}
+
+
+def curves(frame: pd.DataFrame, quantity: str = "accuracy") -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The look and the rows of each of the four combinations of view and images, by epoch."""
+    frame = frame[frame["quantity"] == quantity].sort_values("epoch")
+    for (view, images), look in LOOKS.items():
+        yield look, frame[(frame["view"] == view) & (frame["images"] == images)]
+
+
+def generalisation(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
+    """Accuracies of one run against epochs, with their 95% bands. `frame`: the table `memorisation` of one run.
+
+    `style` goes to `Axes.plot`.
+    """
+    ax = axes_or_new(ax)
+    for look, rows in curves(frame):
+        ax.plot(rows["epoch"], 100 * rows["value"], **(look | style))
+        ax.fill_between(
+            rows["epoch"], 100 * rows["low"], 100 * rows["high"], color=look["color"], alpha=0.12, linewidth=0
+        )
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.margins(x=0.02)
+    percent_axis(ax)
+    ax.set_ylabel("accuracy (%)")
+    return ax
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    """A panel for each run."""
+    frame = frames["memorisation"]
+    groups = list(frame.groupby(["method", "run"], sort=False))
+    figure, axes = panels(len(groups), squeeze=False, sharex=True)
+    for ((method, run), rows), ax in zip(groups, axes[:, 0], strict=True):
+        generalisation(rows, ax)
+        name = method_style(method)["label"]
+        ax.set_title(name if run == method else f"{name} ({run})")
+        ax.set_xlabel("epoch" if ax is axes[-1, 0] else "")
+    legend(figure, axes[0, 0], frame)
+    return figure
+
+
+def legend(figure: Figure, ax: Axes, frame: pd.DataFrame) -> None:
+    """Below the figure, with what robust means."""
+    figure.legend(
+        *ax.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        title=f"robust: under {attack_label(frame['against'].iloc[0])}",
+        title_fontsize=7,
+    )
+
+
+KIND = Kind(needs=("memorisation",), draw=draw, against="pgd20")

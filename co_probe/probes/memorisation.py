@@ -1,0 +1,98 @@
+"""Memorisation: what a run has learned of the signal and of each training image's noise, and what that is good for."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from co_probe.attacks.outcome import Outcome
+from co_probe.models.two_layer_cnn import TwoLayerCNN
+from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
+from co_probe.probes.runner import Progress, RunLike, measure_runs
+from co_probe.statistics import mean_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memorisation(Probe):
+    """Accuracy and loss, clean and robust, on train and test; and how far filters point along signal and noise.
+
+    `against`: what robust means: an attack by name, or the run's own perturbation (`method`).
+    Quantities: `accuracy` (Wilson interval) and `loss` (nats, 95% normal interval), of the `images` (`train` or `test`)
+    in the `view` (`clean` or `robust`) that these columns say. Of a `two_layer_cnn` on data whose signal w* is known,
+    besides: `signal` and `noise`, as `signal_components` and `noise_components` have them, with their mean as the
+    value and their least and greatest as low and high; and `step`, the optimizer steps until then.
+    Source: arXiv 2306.01271, the components that its training dynamics follow, and its curves on real images.
+    """
+
+    name: ClassVar[str] = "memorisation"
+    split: str = field(default="train", init=False)  # the test images come on top
+    against: str = "method"
+
+    def parameters(self) -> dict[str, Any]:
+        return {"against": self.against}
+
+    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
+        run, model = checkpoint.run, checkpoint.model
+        x, y = (part.to(checkpoint.device) for part in run.test_data())
+        rows: list[Row] = []
+        for name, part in (("train", images), ("test", ProbeSet(x, y, images.epsilon, images.seed, norm=images.norm))):
+            robust = part.outcome(model, part.perturb(checkpoint, self.against))
+            for view, outcome in (("clean", part.outcome(model)), ("robust", robust)):
+                rows += [{"images": name, "view": view, **row} for row in _outcome_rows(outcome)]
+        if isinstance(model, TwoLayerCNN) and run.data.signal is not None:
+            signal = run.data.signal.to(checkpoint.device)
+            noise = noise_components(model, signal, images.x, images.y)
+            steps = math.ceil(len(run.data.train_y) / run.config.batch_size) * checkpoint.method.replays
+            rows += [_spread("signal", signal_components(model, signal)), _spread("noise", noise)]
+            rows.append(_spread("step", torch.tensor([float(checkpoint.epoch * steps)])))
+        return rows
+
+
+@torch.no_grad()
+def signal_components(model: TwoLayerCNN, signal: Tensor) -> Tensor:
+    """max_r ⟨w_r⁻, −w*⟩ and max_r ⟨w_r⁺, w*⟩, (2,): how far filters of each sign point along their class's signal."""
+    along = model.filters @ signal
+    return torch.stack([-along[0], along[1]]).amax(1)
+
+
+@torch.no_grad()
+def noise_components(model: TwoLayerCNN, signal: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """max_{r,j} ⟨w_r, ξ_i[j]⟩ over the filters of the sign of image i, (B,): how far they point along its noise.
+
+    `x`: (B, d, P, 1); ξ is what is left of it without its part along the `signal` (d,), so 0 on the signal's patch.
+    """
+    patches = x.flatten(2).transpose(1, 2)
+    noise = patches - (patches @ signal)[..., None] * signal
+    return torch.einsum("bpd,brd->bpr", noise, model.filters[y]).flatten(1).amax(1)
+
+
+def _outcome_rows(outcome: Outcome) -> list[Row]:
+    loss, low, high = mean_interval(outcome.loss.cpu().numpy())
+    row = {"quantity": "loss", "value": loss, "low": low, "high": high, "n": len(outcome.loss)}
+    return [accuracy_row("accuracy", outcome.correct), row]
+
+
+def _spread(quantity: str, values: Tensor) -> Row:
+    mean, low, high = values.mean().item(), values.min().item(), values.max().item()
+    return {"images": "", "view": "", "quantity": quantity, "value": mean, "low": low, "high": high, "n": len(values)}
+
+
+def memorisation(
+    runs: RunLike | Iterable[RunLike],
+    against: str = "method",
+    *,
+    last: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Measure what `Memorisation` says at every epoch (or the `last`) of every run, where it is not stored yet.
+
+    `runs`: paths or `Run`s, one or several. Returns the tidy table. Raises UserError for unknown names or runs.
+
+    >>> co_probe.memorisation("runs/shrink")
+    """
+    return measure_runs(Memorisation(against=against), runs, last=last, device=device, progress=progress)
