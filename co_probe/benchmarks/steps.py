@@ -1,7 +1,8 @@
 """What a training step costs: each method's, and what asking for input gradients only saves."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def steps(subject: Subject) -> list[Row]:
     training images and what the method keeps for each of them (`peak_bytes`).
     """
     names = [CLEAN, *(name for name in subject.methods(list(METHODS)) if name != CLEAN)]
-    memory = {name: peak_bytes(lambda name=name: Trainee(subject, name).step, subject.device) for name in names}
+    memory = {name: peak_bytes(partial(_stepping, subject, name), subject.device) for name in names}
     trainees = {name: Trainee(subject, name) for name in names}
     works = {name: work(trainee.step) for name, trainee in trainees.items()}
     multiply, product_flops = matrix_product(works[CLEAN].dtype, subject.device)
@@ -64,7 +65,7 @@ def gradients(subject: Subject) -> list[Row]:
     trainees = {name: Trainee(subject, name) for name in names}
     actions: dict[str, Any] = {}
     for name, trainee in trainees.items():
-        actions |= {name: trainee.step, f"{name}, weights too": lambda trainee=trainee: _weights_too(trainee)}
+        actions |= {name: trainee.step, f"{name}, weights too": partial(_weights_too, trainee)}
     works = {name: work(act) for name, act in actions.items()}
     times = take_turns(actions, subject.repeats, subject.device, subject.report("gradients"))
     for name in actions:
@@ -75,6 +76,10 @@ def gradients(subject: Subject) -> list[Row]:
             spread(name, "ratio", times[name] / times[own]),
         ]
     return rows
+
+
+def _stepping(subject: Subject, method: str) -> Callable[[], None]:
+    return Trainee(subject, method).step
 
 
 def _weights_too(trainee: Trainee) -> None:
