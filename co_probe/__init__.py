@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from co_probe.benchmarks import bench as bench
     from co_probe.drawing import draw as draw
     from co_probe.grid import sweep as sweep
     from co_probe.plugins import allow as allow
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Run": "co_probe.runs",
     "allow": "co_probe.plugins",
-    "bench": "co_probe.bench",
+    "bench": "co_probe.benchmarks",
     "draw": "co_probe.drawing",
     "evaluate": "co_probe.probes.eval",
     "gap": "co_probe.probes.gap",
