@@ -43,6 +43,7 @@ class Run(StoredRun):
             [0.0] * channels,
             [1.0] * channels,
             self.data.bounds,
+            self.config.low_pass,
         )
         load_weights(model, weights, f"{self.path}, epoch {epoch}")
         return model.to(device).eval()
