@@ -1,8 +1,9 @@
 """A figure from runs on disk: which tables it needs, and where they come from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ TRADE_OFF = ("clean", "pgd20")  # the attacks of Figure 4's axes
 class Request:
     """What to draw of a run, where there is a choice.
 
-    `against`: the attack B of the gap (the figure's usual one, if None); `reference`: whose strength, by its file's
+    `against`: the attack B of the gap, or of a phase diagram (the figure's usual one, if None); `reference`: whose strength, by its file's
     name (the newest, if None); `generator`: whose perturbations are measured and shown.
     """
 
@@ -30,6 +31,9 @@ class Request:
     generator: str = "fgsm"
     device: str = "auto"
     progress: Progress | None = None
+
+
+Table = Callable[[Sequence[StoredRun], Request], pd.DataFrame]
 
 
 def objection(kind: str, run: StoredRun, request: Request) -> str | None:
@@ -57,7 +61,7 @@ def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, t
     for run in runs:
         if reason := objection(kind, run, request):
             raise UserError(reason)
-    if "perturbations" in spec.needs:  # of one run: the first that has an onset, else the first
+    if {"perturbations", "spectrum"} & set(spec.needs):  # of one run: the first that has an onset, else the first
         runs = [next((run for run in runs if run.onset is not None), runs[0])]
     request = replace(request, against=request.against or spec.against)
     frames = {table: TABLES[table](runs, request) for table in spec.needs}
@@ -140,11 +144,70 @@ def _eval(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
+def _cells(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    """A row a run: method, β, ε, accuracy after its last epoch under PGD-10 or the attack B, and its onset (0: none)."""
+    under, attack = {}, request.against or "pgd10"
+    if attack != "pgd10":
+        from co_probe.probes.eval import evaluate
+
+        for run in runs:
+            frame = evaluate(run.path, [attack], epoch="last", device=request.device, progress=request.progress)
+            under[run.name] = frame.loc[frame["attack"] == attack, "value"].item()
+    rows = [
+        {
+            **run.labels(run.last_epoch, "cells"),
+            "beta": run.config.inject.beta,
+            "epsilon": run.epsilon,
+            "attack": attack,
+            "value": under.get(run.name, run.metrics(run.last_epoch)["pgd10"]),
+            "onset": run.onset or 0,
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(rows)
+
+
+def _probed(name: str, settings: Callable[[Request], Mapping[str, Any]]) -> Table:
+    """The table of a probe with these settings, measured where it is not stored; torch is needed only then."""
+
+    def rows(run: StoredRun, request: Request) -> pd.DataFrame:
+        frame = run.frame(name)
+        for column, value in settings(request).items() if len(frame) else ():
+            frame = frame[frame[column] == value]
+        return frame
+
+    def table(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+        frames = [rows(run, request) for run in runs]
+        if all(len(f) and set(run.epochs) <= set(f["epoch"]) for run, f in zip(runs, frames, strict=True)):
+            return pd.concat(frames, ignore_index=True)
+        from co_probe.probes.named import probe
+
+        paths = [run.path for run in runs]
+        return probe(name, paths, device=request.device, progress=request.progress, **settings(request))
+
+    return table
+
+
+_curvature = _probed("curvature", lambda request: {"top": 1, "images": 256, "split": "test"})
+_views = _probed("views", lambda request: {"split": "test"})
+
+
+def _inside(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    """Curvature, and accuracies on the views where there are carriers, of a single run; of several, nothing."""
+    if len(runs) > 1:
+        return pd.DataFrame()
+    tables = [_curvature, *([_views] if runs[0].config.inject.beta else [])]
+    return pd.concat([table(runs, request) for table in tables], ignore_index=True)
+
+
+TABLES: dict[str, Table] = {
+    "cells": _cells,
     "eval": _eval,
     "gap": _gap,
+    "inside": _inside,
     "metrics": _stored("metrics"),
     "perturbations": _perturbations,
+    "spectrum": _probed("spectrum", lambda request: {"generator": request.generator, "below": 0, "split": "test"}),
     "steps": _stored("steps"),
     "strength": _strength,
 }

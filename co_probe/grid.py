@@ -1,9 +1,10 @@
-"""Many runs at once: a grid of methods, ε and seeds, in one folder."""
+"""Many runs at once: a grid of methods, ε, β and seeds, in one folder."""
 
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,25 @@ from co_probe.store import StoredRun
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What to sweep over: every method with every ε and every seed.
+    """What to sweep over: every method with every ε, every β and every seed.
 
-    `epsilons`: pixel units (numbers, or texts like `8/255`), the preset's one if there are none; `settings`: over the
+    `epsilons`: pixel units (numbers, or texts like `8/255`), the preset's one if there are none; `injects`: β of the
+    carriers added to the images, likewise; `settings`: over the
     preset, nested like it; they hold for every cell.
     Raises UserError if there is nothing to sweep over, or for something twice.
     """
 
     methods: tuple[str, ...]
     epsilons: tuple[float, ...] = ()
+    injects: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
     preset: str = "digits"
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "epsilons", tuple(map(parse_number, self.epsilons)))
-        for name in ("methods", "epsilons", "seeds"):
+        object.__setattr__(self, "injects", tuple(map(parse_number, self.injects)))
+        for name in ("methods", "epsilons", "injects", "seeds"):
             values = tuple(getattr(self, name))
             if len(set(values)) < len(values):
                 raise UserError(f"the sweep has one of its {name} twice")
@@ -54,34 +58,36 @@ class Grid:
         data |= changes
         if "methods" not in data:
             raise UserError(f"sweep file {path}: methods are missing")
-        for name in ("methods", "epsilons", "seeds"):
+        for name in ("methods", "epsilons", "injects", "seeds"):
             if not isinstance(data.get(name, []), list | tuple):
                 raise UserError(f"sweep file {path}: {name} must be a list")
         return cls(**data)
 
     def cells(self, out: Path) -> dict[Path, Config]:
-        """{folder of a run: its settings}, method by method; folders are named like `fgsm-eps8of255-seed0`.
+        """{folder of a run: its settings}, method by method; folders are named like `fgsm-eps8of255-seed0`,
+        with `injects` like `fgsm-eps8of255-beta4of255-seed0`.
 
         Raises UserError for an unknown method, preset or setting, or a value out of range.
         """
         cells: dict[Path, Config] = {}
-        for method in self.methods:
-            METHODS.check(method)
-            for epsilon in self.epsilons or (None,):
-                for seed in self.seeds:
-                    given = {} if epsilon is None else {"epsilon": epsilon}
-                    config = configure(self.preset, method, self.settings, given, {"seed": seed})
-                    path = out / cell_name(config)
-                    if path in cells:
-                        raise UserError(f"two cells of the sweep would be named {path.name}")
-                    cells[path] = config
+        for method in map(METHODS.check, self.methods):
+            for epsilon, beta, seed in product(self.epsilons or (None,), self.injects or (None,), self.seeds):
+                given = {} if epsilon is None else {"epsilon": epsilon}
+                injected = {} if beta is None else {"inject": {"beta": beta}}
+                config = configure(self.preset, method, self.settings, given, injected, {"seed": seed})
+                path = out / cell_name(config, beta is not None)
+                if path in cells:
+                    raise UserError(f"two cells of the sweep would be named {path.name}")
+                cells[path] = config
         return cells
 
 
-def cell_name(config: Config) -> str:
-    """`fgsm-eps8of255-seed0`: what tells a run of a sweep from the others, as a folder's name."""
+def cell_name(config: Config, beta: bool) -> str:
+    """What tells a run of a sweep from the others, as a folder's name; `beta`: with its β."""
     method = re.sub(r"[^\w.-]+", "-", config.method.name)
-    return f"{method}-eps{epsilon_label(config.epsilon).replace('/', 'of')}-seed{config.seed}"
+    bounds = {"eps": config.epsilon} | ({"beta": config.inject.beta} if beta else {})
+    parts = [f"{name}{epsilon_label(value).replace('/', 'of')}" for name, value in bounds.items()]
+    return "-".join([method, *parts, f"seed{config.seed}"])
 
 
 def sweep(

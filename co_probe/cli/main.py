@@ -15,6 +15,7 @@ from co_probe.cli.list import list_names
 from co_probe.cli.pack import pack
 from co_probe.cli.plot import plot
 from co_probe.cli.preset import preset
+from co_probe.cli.probe import probe
 from co_probe.cli.run import run
 from co_probe.cli.show import show
 from co_probe.cli.strength import strength
@@ -40,7 +41,7 @@ def cli(debug: bool, allow: tuple[str, ...]) -> None:
         plugins.allow(name)
 
 
-for command in (bench, demo, evaluate, export, gap, list_names, pack, plot, preset, run, show, strength, sweep):
+for command in (bench, demo, evaluate, export, gap, list_names, pack, plot, preset, probe, run, show, strength, sweep):
     cli.add_command(command)
 
 

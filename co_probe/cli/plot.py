@@ -19,7 +19,9 @@ from co_probe.plots import PLOTS
     type=click.Path(path_type=Path),
     help="File to write: .png, .pdf or .svg.  [default: KIND.png]",
 )
-@click.option("--against", help="The attack B of the gap.  [default: pgd10; pgd20 in robust-overfitting]")
+@click.option(
+    "--against", help="The attack B of the gap, or of induced.  [default: pgd10; pgd20 in robust-overfitting]"
+)
 @click.option("--reference", help="Which reference's strength to draw, by its file's name.  [default: the newest]")
 @options.generator("fgsm")
 @click.option("--title", help="Above the figure.  [default: data set and ε, where all runs agree]")
@@ -41,7 +43,10 @@ def plot(
     gap: the gap to PGD-10 (2b, 5c). steps: APART's step sizes (3). robust-overfitting: training accuracy, test accuracy
     under PGD-20, gap (5). perturbations: images and their perturbations before and after the onset (1a).
     trade-off: clean against PGD-20 accuracy at several ε (4), at each run's best epoch.
-    A gap or an evaluation that was not measured before is measured now.
+    induced: of several runs, accuracy under PGD-10 (or --against) after the last epoch over β and ε, and which collapsed;
+    of one run, robust accuracy, curvature, and accuracy on carriers and images. spectrum: frequencies of one run's
+    perturbations. (Both of arXiv 2206.08242.)
+    What was not measured before is measured now.
     """
     from co_probe.drawing import Request, draw, objection
     from co_probe.plots.style import check_name, headless, save

@@ -50,7 +50,7 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
     if not isinstance(own, dict):
         raise UserError(f"preset {preset}: methods.{method} is a section of settings, not one value")
     data = merge(data, {"method": {"name": method, **own}, "preset": preset})
-    if any("inject" in extra for extra in overrides):
+    if any({"beta", "orthogonal"} & set(extra.get("inject", ())) for extra in overrides):
         data["augmentation"] = {}
     for extra in overrides:
         data = merge(data, extra)
