@@ -22,8 +22,8 @@ TRADE_OFF = ("clean", "pgd20")  # the attacks of Figure 4's axes
 class Request:
     """What to draw of a run, where there is a choice.
 
-    `against`: the attack B of the gap, or of a phase diagram (the figure's usual one, if None); `reference`: whose strength, by its file's
-    name (the newest, if None); `generator`: whose perturbations are measured and shown.
+    `against`: the attack B of the gap, or of a phase diagram (the figure's usual one, if None); `reference`: whose
+    strength, by its file's name (the newest, if None); `generator`: whose perturbations are measured and shown.
     """
 
     against: str | None = None
@@ -145,7 +145,7 @@ def _eval(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
 
 
 def _cells(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
-    """A row a run: method, β, ε, accuracy after its last epoch under PGD-10 or the attack B, and its onset (0: none)."""
+    """A row a run: β, ε, accuracy after its last epoch under PGD-10 or the attack B, and its onset (0: none)."""
     under, attack = {}, request.against or "pgd10"
     if attack != "pgd10":
         from co_probe.probes.eval import evaluate

@@ -43,8 +43,8 @@ def plot(
     gap: the gap to PGD-10 (2b, 5c). steps: APART's step sizes (3). robust-overfitting: training accuracy, test accuracy
     under PGD-20, gap (5). perturbations: images and their perturbations before and after the onset (1a).
     trade-off: clean against PGD-20 accuracy at several ε (4), at each run's best epoch.
-    induced: of several runs, accuracy under PGD-10 (or --against) after the last epoch over β and ε, and which collapsed;
-    of one run, robust accuracy, curvature, and accuracy on carriers and images. spectrum: frequencies of one run's
+    induced: of several runs, final accuracy under PGD-10 (or --against) over β and ε, and which runs collapsed; of one
+    run, robust accuracy, curvature, and accuracy on carriers and images. spectrum: frequencies of one run's
     perturbations. (Both of arXiv 2206.08242.)
     What was not measured before is measured now.
     """

@@ -31,14 +31,14 @@ ACCURACIES = {
 def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
     """Robust accuracy over ε and β, in percent, with the contour around the cells that collapsed.
 
-    `frame`: the table of cells (columns beta, epsilon, value, onset) of one method. A cell is the mean over its runs; it
-    counts as collapsed if at least half of them have an onset. `style` goes to `Axes.imshow`.
+    `frame`: the table of cells (columns beta, epsilon, value, onset) of one method. A cell is the mean over its runs,
+    and counts as collapsed if at least half of them have an onset. `style` goes to `Axes.imshow`.
     """
     ax = axes_or_new(ax)
     groups = frame.assign(fallen=frame["onset"] > 0).groupby(["beta", "epsilon"])
     accuracy = 100 * groups["value"].mean().unstack()
     fallen = (groups["fallen"].mean() >= 0.5).unstack(fill_value=False).to_numpy(dtype=bool)
-    look = {"cmap": "cividis", "vmin": 0, "vmax": 100, "origin": "lower", "aspect": "auto"} | style
+    look: dict[str, Any] = {"cmap": "cividis", "vmin": 0, "vmax": 100, "origin": "lower", "aspect": "auto"} | style
     ax.imshow(accuracy.to_numpy(), **look)
     for (row, column), value in np.ndenumerate(accuracy.to_numpy()):
         if np.isfinite(value):

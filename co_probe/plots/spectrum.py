@@ -26,7 +26,7 @@ def bands(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
     energy = frame[frame["quantity"] == "energy"]
     band = energy[["row", "column"]].max(axis=1).rename("band")
     shares = 100 * energy.groupby([band, "epoch"])["value"].sum().unstack()
-    look = {"cmap": "magma", "norm": LogNorm(vmin=0.1, vmax=100), "shading": "nearest"} | style
+    look: dict[str, Any] = {"cmap": "magma", "norm": LogNorm(vmin=0.1, vmax=100), "shading": "nearest"} | style
     mesh = ax.pcolormesh(shares.columns, shares.index, shares.clip(lower=0.1), **look)
     figure = ax.get_figure(root=True)
     assert figure is not None

@@ -14,7 +14,7 @@ class Spectrum(Probe):
     """Share of each frequency of the cosine transform in the energy of perturbations, a mean over images, in [0, 1].
 
     `generator`: whose perturbations, an attack's by name or the `method`'s own. Quantities: `energy` of the frequency
-    (`row`, `column`), from (0, 0), the constant, on, summed over channels; `low`, of those in the square with both of them
+    (`row`, `column`), from (0, 0), the constant, on, summed over channels; `low`, of those in the square with both
     `below` a number (half of the image's smaller side, if 0), and `high`, of the others, each with its 95% interval;
     there `row` and `column` are that number. Images with no perturbation are left out.
     Raises ValueError if `below` is negative. Source: arXiv 2206.08242, section 5.
