@@ -19,7 +19,7 @@ def largest_eigenvalues(
     exact. Raises ValueError if `top` is not between 1 and `size`.
     Source: Lanczos iteration with full reorthogonalisation (Golub and Van Loan, "Matrix Computations", section 10.3.5).
     Where the Krylov space is exhausted too soon (a ReLU network's Hessian has a rank below the number of classes), it
-    goes on in a new random direction.
+    goes on in a new random direction. A value that a matrix has several times may come up less often.
     """
     count, size = start.shape
     if not 1 <= top <= size:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -14,7 +15,7 @@ from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
 from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, plt
 
 SHARES = {"low": (OKABE_ITO[2], "-"), "high": (OKABE_ITO[0], (0, (4, 1.2)))}
-FLOOR = 1e-6  # of the energy: less is drawn as this much
+RANGE, RANGE_EACH = (0.1, 100), (0.01, 10)  # percent of the energy, in a band and in a frequency of colour scales
 
 
 def bands(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
@@ -26,13 +27,13 @@ def bands(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
     energy = frame[frame["quantity"] == "energy"]
     band = energy[["row", "column"]].max(axis=1).rename("band")
     shares = 100 * energy.groupby([band, "epoch"])["value"].sum().unstack()
-    look: dict[str, Any] = {"cmap": "magma", "norm": LogNorm(vmin=0.1, vmax=100), "shading": "nearest"} | style
-    mesh = ax.pcolormesh(shares.columns, shares.index, shares.clip(lower=0.1), **look)
+    look: dict[str, Any] = {"cmap": "magma", "norm": LogNorm(*RANGE), "shading": "nearest"} | style
+    mesh = ax.pcolormesh(shares.columns, shares.index, shares.clip(lower=RANGE[0]), **look)
     figure = ax.get_figure(root=True)
     assert figure is not None
-    figure.colorbar(mesh, ax=ax, aspect=12).set_label("share of\nthe energy (%)")
+    _scale(figure.colorbar(mesh, ax=ax, aspect=12), RANGE)
     ax.set_xlabel("epoch")
-    ax.set_ylabel("frequency\n(half waves a side)")
+    ax.set_ylabel("frequency (larger\nof down and across)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
@@ -42,13 +43,14 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     frame = frames["spectrum"]
     onset = onsets.get(frame["run"].iloc[0])
     figure = plt.figure(figsize=(COLUMN, 4.6))
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1.15, 1.15, 1.3))
+    parts: Any = figure.subfigures(3, 1, height_ratios=(1.15, 1.15, 1.3))
+    top, middle, bottom = parts
     _maps(frame[frame["quantity"] == "energy"], onset, top)
-    ax = bands(frame, middle.subplots())
+    ax = bands(frame, middle.add_subplot())
     if onset is not None:
         ax.axvline(onset, color="white", linestyle=":", linewidth=1)
     ax.set_xlabel("")
-    ax = bottom.subplots()
+    ax = bottom.add_subplot()
     side = int(frame.loc[frame["quantity"] == "low", "row"].iloc[0])
     names = {"low": f"the {side}×{side} lowest", "high": "all others"}
     for quantity, (color, dashes) in SHARES.items():
@@ -70,14 +72,22 @@ def _maps(energy: pd.DataFrame, onset: int | None, figure: Any) -> None:
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     image = None
     for ax, epoch in zip(axes, shown, strict=True):
-        shares = energy[energy["epoch"] == epoch].pivot(index="row", columns="column", values="value").to_numpy()
-        image = ax.imshow(np.maximum(shares, FLOOR), cmap="magma", norm=LogNorm(vmin=1e-4, vmax=0.1))
+        shares = 100 * energy[energy["epoch"] == epoch].pivot(index="row", columns="column", values="value").to_numpy()
+        image = ax.imshow(np.maximum(shares, RANGE_EACH[0]), cmap="magma", norm=LogNorm(*RANGE_EACH))
         ax.set(xticks=[], yticks=[])
         ax.set_title(f"epoch {epoch}" + (" (onset)" if epoch == onset else ""), fontsize=7)
     axes[0].set_ylabel("down")
     axes[0].set_xlabel("frequency across")
     assert image is not None
-    figure.colorbar(image, ax=axes, aspect=12, shrink=0.9).set_label("share")
+    _scale(figure.colorbar(image, ax=axes, aspect=12, shrink=0.9), RANGE_EACH)
+
+
+def _scale(bar: Colorbar, ends: tuple[float, float]) -> None:
+    """Powers of ten in plain figures between both `ends` of a colour scale of percent."""
+    low, high = ends
+    ticks = [10.0**power for power in range(-3, 3) if low <= 10.0**power <= high]
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    bar.set_label("share of\nthe energy (%)")
 
 
 KIND = Kind(needs=("spectrum",), draw=draw)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from co_probe.attacks.outcome import batch_size, evaluating
 from co_probe.lanczos import largest_eigenvalues
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row
 from co_probe.rng import make_rng
+from co_probe.runs import Run
 from co_probe.statistics import mean_interval
 
 
@@ -37,6 +39,10 @@ class Curvature(Probe):
 
     def parameters(self) -> dict[str, Any]:
         return asdict(self)
+
+    def objection(self, run: Run) -> str | None:
+        pixels = prod(run.data.shape)
+        return f"{run.name} has images of {pixels} numbers, and top is {self.top}" if self.top > pixels else None
 
     def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
         x, y = images.x[: self.images], images.y[: self.images]
