@@ -146,25 +146,31 @@ def _eval(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
 
 def _cells(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
     """A row a run: β, ε, accuracy after its last epoch under PGD-10 or the attack B, and its onset (0: none)."""
-    under, attack = {}, request.against or "pgd10"
-    if attack != "pgd10":
-        from co_probe.probes.eval import evaluate
-
-        for run in runs:
-            frame = evaluate(run.path, [attack], epoch="last", device=request.device, progress=request.progress)
-            under[run.name] = frame.loc[frame["attack"] == attack, "value"].item()
+    attack = request.against or "pgd10"
     rows = [
         {
             **run.labels(run.last_epoch, "cells"),
             "beta": run.config.inject.beta,
             "epsilon": run.epsilon,
             "attack": attack,
-            "value": under.get(run.name, run.metrics(run.last_epoch)["pgd10"]),
+            "value": run.metrics(run.last_epoch)["pgd10"] if attack == "pgd10" else _last_under(run, attack, request),
             "onset": run.onset or 0,
         }
         for run in runs
     ]
     return pd.DataFrame(rows)
+
+
+def _last_under(run: StoredRun, attack: str, request: Request) -> float:
+    """Accuracy of the last epoch under an attack of `eval`, on as many images as it was measured on; else on all."""
+    frame = run.frame("eval")
+    frame = frame[(frame["epoch"] == run.last_epoch) & (frame["attack"] == attack)] if len(frame) else frame
+    if not len(frame):
+        from co_probe.probes.eval import evaluate
+
+        frame = evaluate(run.path, [attack], epoch="last", device=request.device, progress=request.progress)
+        frame = frame[frame["attack"] == attack]
+    return frame.sort_values("n", kind="stable")["value"].iloc[-1]
 
 
 def _probed(name: str, settings: Callable[[Request], Mapping[str, Any]]) -> Table:

@@ -9,14 +9,14 @@ TINY = 1e-6  # relative to the matrix's size as seen so far: what is left of a p
 
 
 def largest_eigenvalues(
-    product: Callable[[Tensor], Tensor], start: Tensor, top: int, *, steps: int = 60, tolerance: float = 1e-3
+    product: Callable[[Tensor], Tensor], start: Tensor, top: int, *, steps: int = 60, tolerance: float = 1e-2
 ) -> Tensor:
     """The `top` largest eigenvalues of each of n symmetric matrices, in descending order, float64 (n, top).
 
     `product`: takes (n, size) vectors, one a matrix, and returns what the matrices make of them; `start`: (n, size)
-    random vectors. Each step costs a product; they end when the error bound of every value wanted is below `tolerance`
-    times the matrix's largest value in size, after `steps`, or when all dimensions are used up, where the result is
-    exact. Raises ValueError if `top` is not between 1 and `size`.
+    random vectors. Each step costs a product; they end when the residual of every value wanted is below `tolerance`
+    times the matrix's largest value in size (errors of values go with its square), after `steps`, or when all
+    dimensions are used up, where the result is exact. Raises ValueError if `top` is not between 1 and `size`.
     Source: Lanczos iteration with full reorthogonalisation (Golub and Van Loan, "Matrix Computations", section 10.3.5).
     Where the Krylov space is exhausted too soon (a ReLU network's Hessian has a rank below the number of classes), it
     goes on in a new random direction. A value that a matrix has several times may come up less often.
@@ -46,9 +46,9 @@ def largest_eigenvalues(
         link = torch.where(exhausted, 0, link)
         if done + 1 == size or done + 1 >= max(steps, top):
             break
-        # How far a value is from an eigenvalue of the matrix, at most (Golub and Van Loan, section 10.1.3).
-        error = link[:, None] * vectors[:, -1].abs()
-        if done >= top and bool((error[:, -top:] <= tolerance * scale[:, None]).all()):
+        # The residual, which bounds how far a value is from an eigenvalue (Golub and Van Loan, section 10.1.3).
+        residual = link[:, None] * vectors[:, -1].abs()
+        if done >= top and bool((residual[:, -top:] <= tolerance * scale[:, None]).all()):
             break
         fresh = torch.randn(count, size, generator=rng, dtype=torch.float64, device=start.device)
         vector = torch.where(exhausted[:, None], _orthogonal(fresh, basis), image)

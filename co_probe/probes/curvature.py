@@ -21,8 +21,9 @@ from co_probe.statistics import mean_interval
 class Curvature(Probe):
     """Mean over images of the mean of the `top` largest eigenvalues of ∇²ₓL(x), in nats per pixel unit squared.
 
-    `top`: how many eigenvalues; `images`: how many images of the probe set at most, its first. Values are exact to
-    about a thousandth of the largest; products with the Hessian are exact (a second backward pass).
+    `top`: how many eigenvalues; `images`: how many images of the probe set at most, its first. Values are good to
+    a hundredth of the image's largest at worst, mostly far better; products with the Hessian are exact (a second
+    backward pass).
     Raises ValueError if one is not positive.
     Source: arXiv 2206.08242, section 4, whose code takes the products from differences of gradients at x ± hv (and
     multiplies by h where it means to divide by 2h).
