@@ -61,7 +61,9 @@ def main() -> None:
     telling = [run for run in runs if (run.config.inject.beta, run.epsilon) == TELLING]
     for run in telling:
         for kind in ("induced", "spectrum"):
-            save(draw(kind, [run], Request(device=arguments.device)), arguments.out / f"{kind}-{run.name}.png")
+            title = f"{run.config.data_title}, {run.config.method_title}, ε = 6/255, β = 8/255"
+            figure = draw(kind, [run], Request(device=arguments.device), title)
+            save(figure, arguments.out / f"{kind}-{run.config.method_title}.png")
     about = {"command": "python analyses/induced_cifar10.py", "data": runs[0].config.data_title, "runs": len(runs)}
     about |= {"images": arguments.images, "seed": runs[0].config.seed, **runs[0].environment}
     (arguments.out / "environment.json").write_text(json.dumps(about, indent=1) + "\n")

@@ -15,10 +15,9 @@ import pandas as pd
 
 import co_probe
 from co_probe.drawing import TABLES, Request, draw
-from co_probe.grid import Grid
+from co_probe.grid import Grid, is_complete
 from co_probe.plots.style import headless, save
 from co_probe.runs import Run
-from co_probe.store import find_runs
 
 BETAS = (0.0, 0.04, 0.08)
 SETTINGS = {"epochs": 15, "data": {"size": 24}, "probe": {"test": 150, "train": 20}}
@@ -28,7 +27,7 @@ GRIDS = {
     # Clipping to [0, 1] takes half of the carrier from perturbed digits, whose background is 0.
     "clipped": Grid(methods=("fgsm",), epsilons=(0.1,), injects=BETAS, settings=SETTINGS),
 }
-CLOSE = {"without": "fgsm-eps0.12-beta0-seed0", "with": "fgsm-eps0.12-beta0.08-seed0"}  # unclipped runs, looked into
+CLOSE = 0.1  # ε of the unclipped runs that are looked into
 PROBES = ("alignment", "curvature", "spectrum", "views")
 
 
@@ -36,28 +35,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("induced-digits"), help="folder of the runs [%(default)s]")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures" / "induced-digits")
+    parser.add_argument("--draw", action="store_true", help="train nothing more: draw the runs that are complete")
     parser.add_argument("--jobs", type=int, help="processes at a time [one a core]")
     arguments = parser.parse_args()
 
-    for name, grid in GRIDS.items():
-        for path, error in co_probe.sweep(grid, arguments.runs / name, jobs=arguments.jobs, device="cpu"):
+    cells = {name: grid.cells(arguments.runs / name) for name, grid in GRIDS.items()}
+    for grid in () if arguments.draw else cells.values():
+        for path, error in co_probe.sweep(grid, jobs=arguments.jobs, device="cpu"):
             print(f"{path}: {error or 'done'}", flush=True)
     headless()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    runs = {name: [Run(path) for path in find_runs(arguments.runs / name)] for name in GRIDS}
+    runs = {name: [Run(p) for p, config in grid.items() if is_complete(p, config)] for name, grid in cells.items()}
     for name in GRIDS:
         what = "clipped to [0, 1]" if name == "clipped" else "not clipped"
-        save(draw("induced", runs[name], title=f"digits 24×24, x + δ {what}"), arguments.out / f"phases-{name}.png")
-    close = {label: run for label, name in CLOSE.items() for run in runs["unclipped"] if run.name == name}
-    for label, run in close.items():
-        title = f"digits 24×24, ε = {run.epsilon:g}, β = {run.config.inject.beta:g}"
+        if len(runs[name]) > 1:
+            save(draw("induced", runs[name], title=f"digits 24×24, x + δ {what}"), arguments.out / f"phases-{name}.png")
+    close = [run for run in runs["unclipped"] if run.epsilon == CLOSE]
+    for run in close:
+        beta = f"{run.config.inject.beta:g}"
         for kind in ("induced", "spectrum"):
-            save(draw(kind, [run], title=title), arguments.out / f"{kind}-{label}.png")
+            title = f"digits 24×24, ε = {run.epsilon:g}, β = {beta}, x + δ not clipped"
+            save(draw(kind, [run], title=title), arguments.out / f"{kind}-beta{beta}.png")
     for name in PROBES:
-        fit = [run for run in close.values() if name != "views" or run.config.inject.beta]
+        fit = [run for run in close if name != "views" or run.config.inject.beta]
         _write(co_probe.probe(name, fit, device="cpu"), arguments.out / f"{name}.csv")
-    frames = [TABLES["cells"](runs[name], Request()).assign(clipped=name == "clipped") for name in GRIDS]
+    frames = [TABLES["cells"](runs[name], Request()).assign(clipped=name == "clipped") for name in GRIDS if runs[name]]
     _write(pd.concat(frames), arguments.out / "cells.csv")
+    _write(pd.concat([run.frame("metrics") for run in runs["unclipped"]]), arguments.out / "metrics.csv")
     first = runs["unclipped"][0]
     environment = {"seed": first.config.seed, "command": "python analyses/induced_digits.py", **first.environment}
     (arguments.out / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from co_probe.store import StoredRun
 
 Progress = Callable[[str, int, int], None]
 TRADE_OFF = ("clean", "pgd20")  # the attacks of Figure 4's axes
+WIDE = 55  # letters that fit above a figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, t
     onsets = {run.name: onset for run in runs if (onset := run.onset) is not None}
     with paper_style():
         figure = spec.draw(frames, onsets)
-        figure.suptitle(_title(runs) if title is None else title, fontsize=8)
+        figure.suptitle(fill(_title(runs), WIDE) if title is None else title, fontsize=8)
     return figure
 
 
