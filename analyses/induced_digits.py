@@ -58,7 +58,8 @@ def main() -> None:
             save(draw(kind, [run], title=title), arguments.out / f"{kind}-beta{beta}.png")
     for name in PROBES:
         fit = [run for run in close if name != "views" or run.config.inject.beta]
-        _write(co_probe.probe(name, fit, device="cpu"), arguments.out / f"{name}.csv")
+        frame = co_probe.probe(name, fit, device="cpu")
+        _write(frame[frame["quantity"] != "energy"], arguments.out / f"{name}.csv")  # 576 numbers an epoch are too many
     frames = [TABLES["cells"](runs[name], Request()).assign(clipped=name == "clipped") for name in GRIDS if runs[name]]
     _write(pd.concat(frames), arguments.out / "cells.csv")
     _write(pd.concat([run.frame("metrics") for run in runs["unclipped"]]), arguments.out / "metrics.csv")

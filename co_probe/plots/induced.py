@@ -73,7 +73,7 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
         return _draw_epochs(frames["metrics"], frames["inside"], onsets)
     groups = list(frames["cells"].groupby("method", sort=False))
     most = max(frame["beta"].nunique() for _, frame in groups)
-    figure, axes = plt.subplots(len(groups), 1, figsize=(COLUMN, len(groups) * (0.9 + 0.3 * most)), squeeze=False)
+    figure, axes = plt.subplots(len(groups), 1, figsize=(COLUMN, len(groups) * (1.3 + 0.25 * most)), squeeze=False)
     for (method, frame), ax in zip(groups, axes[:, 0], strict=True):
         phase_diagram(frame, ax)
         ax.set_title(method_style(str(method))["label"])

@@ -75,9 +75,9 @@ def _maps(energy: pd.DataFrame, onset: int | None, figure: Any) -> None:
         shares = 100 * energy[energy["epoch"] == epoch].pivot(index="row", columns="column", values="value").to_numpy()
         image = ax.imshow(np.maximum(shares, RANGE_EACH[0]), cmap="magma", norm=LogNorm(*RANGE_EACH))
         ax.set(xticks=[], yticks=[])
-        ax.set_title(f"epoch {epoch}" + (" (onset)" if epoch == onset else ""), fontsize=7)
+        ax.set_title(f"epoch {epoch}" + ("\n(onset)" if epoch == onset else ""), fontsize=7)
     axes[0].set_ylabel("down")
-    axes[0].set_xlabel("frequency across")
+    axes[0].set_xlabel("across")
     assert image is not None
     _scale(figure.colorbar(image, ax=axes, aspect=12, shrink=0.9), RANGE_EACH)
 
