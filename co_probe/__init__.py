@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from co_probe.probes.eval import evaluate as evaluate
     from co_probe.probes.gap import gap as gap
     from co_probe.probes.memorisation import memorisation as memorisation
+    from co_probe.probes.named import probe as probe
     from co_probe.probes.strength import strength as strength
     from co_probe.runs import Run as Run
     from co_probe.runs import open_run as open_run
@@ -29,12 +30,26 @@ _HOMES = {
     "gap": "co_probe.probes.gap",
     "memorisation": "co_probe.probes.memorisation",
     "open_run": "co_probe.runs",
+    "probe": "co_probe.probes.named",
     "strength": "co_probe.probes.strength",
     "sweep": "co_probe.grid",
     "train": "co_probe.training.train",
 }
 
-__all__ = ["Run", "allow", "bench", "draw", "evaluate", "gap", "memorisation", "open_run", "strength", "sweep", "train"]
+__all__ = [
+    "Run",
+    "allow",
+    "bench",
+    "draw",
+    "evaluate",
+    "gap",
+    "memorisation",
+    "open_run",
+    "probe",
+    "strength",
+    "sweep",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

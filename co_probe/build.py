@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from co_probe.config import Config
 from co_probe.data import DATA
+from co_probe.data.carriers import inject
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.labels import NORMS
 from co_probe.methods import METHODS
 from co_probe.methods.base import Method
 from co_probe.models import MODELS
+from co_probe.models.low_pass import LowPass
 from co_probe.rng import make_rng
 
 
@@ -35,23 +37,26 @@ def pick_device(name: str = "auto") -> torch.device:
 def make_data(config: Config) -> Dataset:
     """The data set of a run, on the CPU; with `data.limit`, so many of its training images, always the same ones.
 
-    Raises UserError if the data set cannot be used, or if it is no longer one with a limit.
+    With `inject`, its images have carriers. Raises UserError if the data set cannot be used, or not in this way.
     """
     settings = {key: value for key, value in config.data.settings.items() if key not in ("title", "limit")}
     data = _expect(Dataset, "data set", config.data.name, DATA.make(config.data.name, **settings))
     limit = config.data.settings.get("limit", len(data.train_y))
-    if limit >= len(data.train_y):
-        return data
-    if data.train_at:
-        raise UserError(f"data.limit is not for {config.data.name}, whose images are read from the disk")
-    chosen = torch.randperm(len(data.train_y), generator=make_rng("cpu", 0, "limit"))[:limit]
-    return replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen])
+    if limit < len(data.train_y):
+        if data.train_at:
+            raise UserError(f"data.limit is not for {config.data.name}, whose images are read from the disk")
+        chosen = torch.randperm(len(data.train_y), generator=make_rng("cpu", 0, "limit"))[:limit]
+        data = replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen])
+    return inject(data, config.inject)
 
 
 def make_model(config: Config, data: Dataset) -> nn.Module:
     """The model of a run, freshly initialised from the global random state, for images in [0, 1]."""
     name, settings, classes = config.model.name, config.model.settings, len(data.classes)
-    return new_model(name, settings, data.shape[0], classes, data.mean, data.std, data.bounds, data.signal)
+    if config.low_pass > (size := min(data.shape[1:])):
+        raise UserError(f"low_pass must be at most {size}, the size of images, not {config.low_pass}")
+    about = data.shape[0], classes, data.mean, data.std, data.bounds
+    return new_model(name, settings, *about, config.low_pass, data.signal)
 
 
 def new_model(
@@ -62,14 +67,21 @@ def new_model(
     mean: Sequence[float],
     std: Sequence[float],
     bounds: tuple[float, float],
+    low_pass: int = 0,
     signal: Tensor | None = None,
 ) -> nn.Module:
-    """A model by its name, laid out channels last, with the `bounds`, and the `signal` if any, that attacks read.
+    """A model by its name, laid out channels last, behind a `low_pass` if that is not 0.
+
+    It carries what attacks read: the `bounds` of images, and their `signal` if it is known.
 
     A user's own is called as `Name(channels, classes, mean, std, **settings)`, and returns a module that takes images
-    in [0, 1].
+    in [0, 1]. Raises UserError for what cannot be made, or a second low-pass.
     """
     model = _expect(nn.Module, "model", name, MODELS.make(name, channels, classes, mean, std, **settings))
+    if low_pass and any(isinstance(module, LowPass) for module in model.modules()):
+        raise UserError(f"low_pass must be 0 for model {name}, which has a low-pass already")
+    if low_pass:
+        model = LowPass(model, low_pass)
     model.bounds = bounds  # type: ignore[assignment]
     if signal is not None:
         model.register_buffer("signal", signal, persistent=False)  # of the data: no part of what is learned

@@ -51,6 +51,46 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inject:
+    """An easy feature in every image: x + β·v(y), with v(y) the carrier of class y (`co_probe.data.carriers`).
+
+    `beta`: β, in pixel units of a [0, 1] image, 0 for none; `into`: the images of `train`, `test` or `both`;
+    `orthogonal`: first remove these images' projection on the carriers; `reversed`: test images get −β·v(y), which
+    misleads a network that goes by the carrier.
+    `clip`: x + δ is clipped to [0, 1], as the authors' code of the injection experiments does. x + β·v(y) itself is
+    not, so a pixel that the carrier took outside is moved back in by every perturbation, by more than ε if need be.
+    Without `clip`, x + δ may lie anywhere. Source: arXiv 2206.08242.
+    """
+
+    beta: float = 0.0
+    orthogonal: bool = False
+    into: str = "both"
+    reversed: bool = False
+    clip: bool = True
+
+    def __post_init__(self):
+        if not 0 <= self.beta <= 1:
+            raise UserError(
+                f"inject.beta is in pixel units of a [0, 1] image, from 0 to 1, not {self.beta:g}"
+                + (f": did you mean {self.beta:g}/255?" if self.beta > 1 else "")
+            )
+        if self.into not in ("train", "test", "both"):
+            raise UserError(f"inject.into must be train, test or both, not {self.into!r}")
+        if self.reversed and self.into == "train":
+            raise UserError("inject.reversed is about test images, and inject.into is train: set it to test or both")
+
+    @property
+    def changes_images(self) -> bool:
+        return self.beta > 0 or self.orthogonal
+
+    def scale(self, split: str) -> float:
+        """By how much the carriers are in the images of `split` (train or test): β, −β or 0."""
+        if self.into not in (split, "both"):
+            return 0.0
+        return -self.beta if self.reversed and split == "test" else self.beta
+
+
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """A stretch of `epochs` in which images stored at `size`×`size` are trained on in random crops of `crop`×`crop`.
 
@@ -89,6 +129,8 @@ class Config:
     times on every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during
     the run; their epochs add up to `epochs`. `precision`: what the network computes in (`co_probe.models.execution`);
     `auto` is bfloat16 on a GPU, else float32, and what it came to is kept with the run's environment.
+    `inject`: a feature added to the images; `low_pass`: W, if the model is to see the W×W lowest frequencies of its
+    images only, 0 if all of them.
     """
 
     method: Part
@@ -107,6 +149,8 @@ class Config:
     phases: tuple[Phase, ...] = ()
     precision: str = "auto"
     norm: str = "linf"
+    inject: Inject = Inject()
+    low_pass: int = 0
 
     def __post_init__(self):
         positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
@@ -121,7 +165,7 @@ class Config:
                 f"epsilon is in pixel units of a [0, 1] image, and {self.epsilon:g} is more than 1: "
                 f"did you mean {self.epsilon:g}/255?"
             )
-        at_least_0 = {"seed": self.seed, "augmentation.padding": self.augmentation.padding}
+        at_least_0 = {"seed": self.seed, "augmentation.padding": self.augmentation.padding, "low_pass": self.low_pass}
         at_least_0 |= {f"optimizer.{name}": value for name, value in asdict(self.optimizer).items()}
         for name, value in at_least_0.items():
             if not (math.isfinite(value) and value >= 0):
@@ -134,6 +178,10 @@ class Config:
             raise UserError("augmentation.padding must be 0 in a run with phases: their images are cropped as they are")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.inject.beta and self.augmentation.flip:
+            raise UserError("augmentation.flip must be false with inject: flipped carriers are those of other classes")
+        if self.phases and self.low_pass > (least := min(phase.crop for phase in self.phases)):
+            raise UserError(f"low_pass must be at most the smallest crop of the phases, {least}, not {self.low_pass}")
         for kind, part in (("data", self.data), ("method", self.method)):
             if not isinstance(part.settings.get("title", ""), str):
                 raise UserError(f"{kind}.title must be text, not {part.settings['title']!r}")

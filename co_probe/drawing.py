@@ -1,8 +1,10 @@
 """A figure from runs on disk: which tables it needs, and where they come from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,14 +18,16 @@ from co_probe.store import StoredRun
 
 Progress = Callable[[str, int, int], None]
 TRADE_OFF = ("clean", "pgd20")  # the attacks of Figure 4's axes
+WIDE = 55  # letters that fit above a figure
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What to draw of a run, where there is a choice.
 
-    `against`: the attack B of the gap, or what robust means (the figure's usual one, if None); `reference`: whose
-    strength, by its file's name (the newest, if None); `generator`: whose perturbations are measured and shown.
+    `against`: the attack B of the gap or of a phase diagram, or what robust means (the figure's usual one, if None);
+    `reference`: whose strength, by its file's name (the newest, if None); `generator`: whose perturbations are measured
+    and shown.
     """
 
     against: str | None = None
@@ -31,6 +35,9 @@ class Request:
     generator: str = "fgsm"
     device: str = "auto"
     progress: Progress | None = None
+
+
+Table = Callable[[Sequence[StoredRun], Request], pd.DataFrame]
 
 
 def objection(kind: str, run: StoredRun, request: Request) -> str | None:
@@ -64,7 +71,7 @@ def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, t
     for run in runs:
         if reason := objection(kind, run, request):
             raise UserError(reason)
-    if "perturbations" in spec.needs:  # of one run: the first that has an onset, else the first
+    if {"perturbations", "spectrum"} & set(spec.needs):  # of one run: the first that has an onset, else the first
         runs = [next((run for run in runs if run.onset is not None), runs[0])]
     if kind == "phases":  # of one run, too
         runs = runs[:1]
@@ -73,7 +80,7 @@ def draw(kind: str, runs: Sequence[StoredRun], request: Request | None = None, t
     onsets = {run.name: onset for run in runs if (onset := run.onset) is not None}
     with paper_style():
         figure = spec.draw(frames, onsets)
-        figure.suptitle(_title(runs) if title is None else title, fontsize=8)
+        figure.suptitle(fill(_title(runs), WIDE) if title is None else title, fontsize=8)
     return figure
 
 
@@ -175,13 +182,78 @@ def _capacity(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-TABLES: dict[str, Callable[[Sequence[StoredRun], Request], pd.DataFrame]] = {
+def _cells(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    """A row a run: β, ε, accuracy after its last epoch under PGD-10 or the attack B, and its onset (0: none)."""
+    attack = request.against or "pgd10"
+    rows = [
+        {
+            **run.labels(run.last_epoch, "cells"),
+            "beta": run.config.inject.beta,
+            "epsilon": run.epsilon,
+            "attack": attack,
+            "value": run.metrics(run.last_epoch)["pgd10"] if attack == "pgd10" else _last_under(run, attack, request),
+            "onset": run.onset or 0,
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(rows)
+
+
+def _last_under(run: StoredRun, attack: str, request: Request) -> float:
+    """Accuracy of the last epoch under an attack of `eval`, on as many images as it was measured on; else on all."""
+    frame = run.frame("eval")
+    frame = frame[(frame["epoch"] == run.last_epoch) & (frame["attack"] == attack)] if len(frame) else frame
+    if not len(frame):
+        from co_probe.probes.eval import evaluate
+
+        frame = evaluate(run.path, [attack], epoch="last", device=request.device, progress=request.progress)
+        frame = frame[frame["attack"] == attack]
+    return frame.sort_values("n", kind="stable")["value"].iloc[-1]
+
+
+def _probed(name: str, settings: Callable[[Request], Mapping[str, Any]]) -> Table:
+    """The table of a probe with these settings, measured where it is not stored; torch is needed only then."""
+
+    def rows(run: StoredRun, request: Request) -> pd.DataFrame:
+        frame = run.frame(name)
+        for column, value in settings(request).items() if len(frame) else ():
+            frame = frame[frame[column] == value]
+        return frame
+
+    def table(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+        frames = [rows(run, request) for run in runs]
+        if all(len(f) and set(run.epochs) <= set(f["epoch"]) for run, f in zip(runs, frames, strict=True)):
+            return pd.concat(frames, ignore_index=True)
+        from co_probe.probes.named import probe
+
+        paths = [run.path for run in runs]
+        return probe(name, paths, device=request.device, progress=request.progress, **settings(request))
+
+    return table
+
+
+_curvature = _probed("curvature", lambda request: {"top": 1, "images": 256, "split": "test"})
+_views = _probed("views", lambda request: {"split": "test"})
+
+
+def _inside(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
+    """Curvature, and accuracies on the views where there are carriers, of a single run; of several, nothing."""
+    if len(runs) > 1:
+        return pd.DataFrame()
+    tables = [_curvature, *([_views] if runs[0].config.inject.beta else [])]
+    return pd.concat([table(runs, request) for table in tables], ignore_index=True)
+
+
+TABLES: dict[str, Table] = {
     "capacity": _capacity,
+    "cells": _cells,
     "eval": _eval,
     "gap": _gap,
+    "inside": _inside,
     "memorisation": _memorisation,
     "metrics": _stored("metrics"),
     "perturbations": _perturbations,
+    "spectrum": _probed("spectrum", lambda request: {"generator": request.generator, "below": 0, "split": "test"}),
     "steps": _stored("steps"),
     "strength": _strength,
 }

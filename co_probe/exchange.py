@@ -52,6 +52,7 @@ def export(run: Run, epoch: int, out: str | Path) -> None:
         "classes": list(run.data.classes),
         "bounds": list(run.data.bounds),
         "precision": run.precision,
+        "low_pass": run.config.low_pass,
         "weights": {name: value.contiguous() for name, value in run.load_model(epoch).state_dict().items()},
     }
     buffer = io.BytesIO()
@@ -92,9 +93,10 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
     settings = dict(content["model"])
     channels, height, width = content["shape"]
     classes, weights = tuple(content["classes"]), content["weights"]
-    low, high = content.get("bounds", (0.0, 1.0))  # files of earlier versions do not say
+    low, high = content.get("bounds", (0.0, 1.0))  # files of earlier versions do not say, nor of a low-pass
     name, zeros, ones = settings.pop("name"), [0.0] * channels, [1.0] * channels
-    model = new_model(name, settings, channels, len(classes), zeros, ones, (low, high))
+    low_pass = content.get("low_pass", 0)
+    model = new_model(name, settings, channels, len(classes), zeros, ones, (low, high), low_pass)
     load_weights(model, weights, str(path))
     execute(model, content.get("precision", "float32"))
     identity = _fingerprint(weights).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Many runs at once: a grid of methods, ε and seeds, in one folder."""
+"""Many runs at once: a grid of methods, ε, β and seeds, in one folder."""
 
 import json
 import re
@@ -19,15 +19,17 @@ from co_probe.store import StoredRun
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What to sweep over: every method with every ε and every seed, and with every value of the settings that vary.
+    """What to sweep over: every method with every ε, β and seed, and with every value of the settings that vary.
 
-    `epsilons`: pixel units (numbers, or texts like `8/255`), the preset's one if there are none; `settings`: over the
-    preset, nested like it; they hold for every cell. `vary`: {setting, as `model.width`: its values}.
+    `epsilons`: pixel units (numbers, or texts like `8/255`), the preset's one if there are none; `injects`: β of the
+    carriers added to the images, likewise; `settings`: over the preset, nested like it; they hold for every cell.
+    `vary`: {setting, as `model.width`: its values}.
     Raises UserError if there is nothing to sweep over, or for something twice.
     """
 
     methods: tuple[str, ...]
     epsilons: tuple[float, ...] = ()
+    injects: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
     preset: str = "digits"
     settings: dict[str, Any] = field(default_factory=dict)
@@ -35,7 +37,8 @@ class Grid:
 
     def __post_init__(self):
         object.__setattr__(self, "epsilons", tuple(map(parse_number, self.epsilons)))
-        for name in ("methods", "epsilons", "seeds"):
+        object.__setattr__(self, "injects", tuple(map(parse_number, self.injects)))
+        for name in ("methods", "epsilons", "injects", "seeds"):
             values = tuple(getattr(self, name))
             if len(set(values)) < len(values):
                 raise UserError(f"the sweep has one of its {name} twice")
@@ -60,7 +63,7 @@ class Grid:
         data |= changes
         if "methods" not in data:
             raise UserError(f"sweep file {path}: methods are missing")
-        for name in ("methods", "epsilons", "seeds"):
+        for name in ("methods", "epsilons", "injects", "seeds"):
             if not isinstance(data.get(name, []), list | tuple):
                 raise UserError(f"sweep file {path}: {name} must be a list")
         if not all(isinstance(values, list | tuple) for values in _table(data.get("vary", {})).values()):
@@ -68,23 +71,24 @@ class Grid:
         return cls(**data)
 
     def cells(self, out: Path) -> dict[Path, Config]:
-        """{folder of a run: its settings}, method by method; folders are named like `fgsm-eps8of255-seed0`.
+        """{folder of a run: its settings}, method by method; folders are named like `fgsm-eps8of255-seed0`,
+        with `injects` like `fgsm-eps8of255-beta4of255-seed0`.
 
         Raises UserError for an unknown method, preset or setting, or a value out of range.
         """
         cells: dict[Path, Config] = {}
-        for method in self.methods:
-            METHODS.check(method)
-            for epsilon in self.epsilons or (None,):
-                for seed, *values in product(self.seeds, *self.vary.values()):
-                    varied = dict(zip(self.vary, values, strict=True))
-                    given = {} if epsilon is None else {"epsilon": epsilon}
-                    changes = [parse_assignment(f"{key}={json.dumps(value)}") for key, value in varied.items()]
-                    config = configure(self.preset, method, self.settings, given, {"seed": seed}, *changes)
-                    path = out / cell_name(config, varied)
-                    if path in cells:
-                        raise UserError(f"two cells of the sweep would be named {path.name}")
-                    cells[path] = config
+        for method in map(METHODS.check, self.methods):
+            grid = product(self.epsilons or (None,), self.injects or (None,), self.seeds, *self.vary.values())
+            for epsilon, beta, seed, *values in grid:
+                given = {} if epsilon is None else {"epsilon": epsilon}
+                injected = {} if beta is None else {"inject": {"beta": beta}}
+                varied = dict(zip(self.vary, values, strict=True))
+                changes = [parse_assignment(f"{key}={json.dumps(value)}") for key, value in varied.items()]
+                config = configure(self.preset, method, self.settings, given, injected, {"seed": seed}, *changes)
+                path = out / cell_name(config, beta is not None, varied)
+                if path in cells:
+                    raise UserError(f"two cells of the sweep would be named {path.name}")
+                cells[path] = config
         return cells
 
 
@@ -92,11 +96,17 @@ def _table(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {"": value}
 
 
-def cell_name(config: Config, varied: Mapping[str, Any] | None = None) -> str:
-    """`fgsm-eps8of255-seed0-width16`: what tells a run of a sweep from the others, as a folder's name."""
-    epsilon = epsilon_label(config.epsilon).replace("/", "of")
-    parts = [config.method.name, f"eps{epsilon}", f"seed{config.seed}"]
-    parts += [f"{key.rpartition('.')[2]}{value}" for key, value in (varied or {}).items()]
+def cell_name(config: Config, beta: bool = False, varied: Mapping[str, Any] | None = None) -> str:
+    """What tells a run of a sweep from the others, as a folder's name; `beta`: with its β.
+
+    For example `fgsm-eps8of255-seed0-width16`, where model.width was `varied`.
+    """
+    bounds = {"eps": config.epsilon} | ({"beta": config.inject.beta} if beta else {})
+    parts = [
+        config.method.name,
+        *(f"{name}{epsilon_label(value).replace('/', 'of')}" for name, value in bounds.items()),
+    ]
+    parts += [f"seed{config.seed}", *(f"{key.rpartition('.')[2]}{value}" for key, value in (varied or {}).items())]
     return "-".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
 
 

@@ -45,6 +45,7 @@ class Run(StoredRun):
             [0.0] * channels,
             [1.0] * channels,
             self.data.bounds,
+            self.config.low_pass,
             self.data.signal,
         )
         load_weights(model, weights, f"{self.path}, epoch {epoch}")

@@ -12,19 +12,21 @@ from co_probe.kinds import in_words
 from co_probe.methods import METHODS
 from co_probe.models import MODELS
 from co_probe.plots import PLOTS
+from co_probe.probes import PROBES
 from co_probe.registry import Registry
 
 SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are typed, and the names
-    "methods": ("method", METHODS),
-    "models": ("model", MODELS),
-    "data sets": ("data", DATA),
+    "methods": ("method.", METHODS),
+    "models": ("model.", MODELS),
+    "data sets": ("data.", DATA),
+    "probes": ("", PROBES),
 }
 
 
 @click.command("list")
 @click.argument("name", required=False)
 def list_names(name: str | None) -> None:
-    """The methods, models, data sets and figures there are; or what NAME is, and its settings."""
+    """The methods, models, data sets, probes and figures there are; or what NAME is, and its settings."""
     if name is None:
         for heading, (_, registry) in SECTIONS.items():
             click.echo(f"{heading}: {', '.join(registry)}")
@@ -46,12 +48,12 @@ def _describe(section: str, registry: Registry, entry: str) -> None:
     target = registry.target(entry)
     click.echo(f"{entry}: {inspect.getdoc(target)}\n")
     settings = [p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    typed = [f"--set {section}.{p.name}={_as_toml(p.default)}" for p in settings]
+    typed = [f"--set {section}{p.name}={_as_toml(p.default)}" for p in settings]
     for parameter, text in zip(settings, typed, strict=True):
         click.echo(f"{text:<{max(map(len, typed))}}  {in_words(parameter.annotation)}")
     if not settings:
         click.echo("It has no settings of its own.")
-    if section == "data":
+    if section == "data.":
         click.echo(
             'Every data set: --set "data.title=TEXT" (its name in figures), --set data.limit=N (training images)'
         )

@@ -16,6 +16,7 @@ from co_probe.cli.memorisation import memorisation
 from co_probe.cli.pack import pack
 from co_probe.cli.plot import plot
 from co_probe.cli.preset import preset
+from co_probe.cli.probe import probe
 from co_probe.cli.run import run
 from co_probe.cli.show import show
 from co_probe.cli.strength import strength
@@ -52,6 +53,7 @@ for command in (
     pack,
     plot,
     preset,
+    probe,
     run,
     show,
     strength,

@@ -66,6 +66,39 @@ table_format = compose(
 )
 
 
+injection = compose(
+    click.option(
+        "--inject-into",
+        type=click.Choice(["train", "test", "both"]),
+        help="Which images get the carrier.  [default: both]",
+    ),
+    click.option("--inject-orthogonal", is_flag=True, help="First remove the images' projection on the carriers."),
+    click.option("--inject-reversed", is_flag=True, help="Test images get the carrier with the other sign."),
+    click.option(
+        "--clip-images/--no-clip-images",
+        default=None,
+        help="Whether perturbed images are clipped to [0, 1]; carriers lead out of it.  [default: clip]",
+    ),
+    click.option("--low-pass", type=int, metavar="W", help="The model sees the W×W lowest frequencies only."),
+)
+
+
+def injection_settings(
+    inject_into: str | None,
+    inject_orthogonal: bool,
+    inject_reversed: bool,
+    clip_images: bool | None,
+    low_pass: int | None,
+    inject: float | None = None,
+) -> list[dict[str, Any]]:
+    """What the options `injection` (and `--inject`) say, as settings over a preset: those that were given alone."""
+    section = {"beta": inject, "into": inject_into, "clip": clip_images}
+    section |= {"orthogonal": inject_orthogonal or None, "reversed": inject_reversed or None}
+    given = {key: value for key, value in section.items() if value is not None}
+    settings = [{"inject": given}] if given else []
+    return settings if low_pass is None else [*settings, {"low_pass": low_pass}]
+
+
 def generator(default: str) -> Decorator:
     return click.option(
         "--generator",

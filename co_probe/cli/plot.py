@@ -21,7 +21,7 @@ from co_probe.plots import PLOTS
 )
 @click.option(
     "--against",
-    help="The attack B of the gap, or what robust means (also: method).  "
+    help="The attack B of the gap or of induced, or what robust means (also: method).  "
     "[default: pgd10; method in phases; pgd20 in robust-overfitting, generalisation, capacity]",
 )
 @click.option("--reference", help="Which reference's strength to draw, by its file's name.  [default: the newest]")
@@ -47,7 +47,10 @@ def plot(
     trade-off: clean against PGD-20 accuracy at several ε (4), at each run's best epoch.
     generalisation: clean and robust accuracy on train and test images; capacity: the same after the last epoch, against
     model.width; phases: signal and noise components of a run of the preset patches (arXiv 2306.01271).
-    A gap or an evaluation that was not measured before is measured now.
+    induced: of several runs, final accuracy under PGD-10 (or --against) over β and ε, and which runs collapsed; of one
+    run, robust accuracy, curvature, and accuracy on carriers and images. spectrum: frequencies of one run's
+    perturbations. (Both of arXiv 2206.08242.)
+    What was not measured before is measured now.
     """
     from co_probe.drawing import Request, draw, objection
     from co_probe.plots.style import check_name, headless, save

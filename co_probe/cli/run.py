@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from co_probe.cli.options import Number, compile, device
+from co_probe.cli.options import Number, compile, device, injection, injection_settings
 from co_probe.cli.output import percent, progress_bar
 from co_probe.methods import METHODS
 
@@ -33,6 +34,8 @@ COLUMNS = (
     help="Bound of perturbations (L∞, or what the setting norm says), in units of a [0, 1] image: 8/255 or 0.031.",
 )
 @click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: the preset's, else 0]")
+@click.option("--inject", type=Number(), metavar="BETA", help="Add to each image β times its class's carrier: 8/255.")
+@injection
 @click.option(
     "--set",
     "assignments",
@@ -56,12 +59,16 @@ def run(
     overwrite: bool,
     compile: bool,
     device: str,
+    **injected: Any,
 ) -> None:
     """Train METHOD and keep every epoch.
 
     Prints, after each epoch: the learning rate; training loss and accuracy, on the images as they were perturbed for
     training; accuracy on the test images of the probe set, clean, under FGSM and under PGD-10; the gap (nats) from
     FGSM to PGD-10; seconds of training.
+
+    --inject adds an easy feature to the images, as in arXiv 2206.08242; the preset's crops and flips are then left out,
+    since they would move it.
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
@@ -73,8 +80,11 @@ def run(
     folder = out or Path("runs") / method.rpartition(":")[2]
     given = {"epochs": epochs, "epsilon": epsilon, "seed": seed}
     overrides = [{key: value} for key, value in given.items() if value is not None]
+    overrides += injection_settings(**injected)
     overrides += [parse_assignment(text) for text in assignments]
     config = settle(folder, method, preset, overrides, resume)
+    if (injected["inject_into"] or injected["inject_reversed"]) and not config.inject.changes_images:
+        raise click.UsageError("--inject-into and --inject-reversed need --inject BETA")
 
     finished, planned = 0, kept_epochs(config)
     with progress_bar(method) as show:

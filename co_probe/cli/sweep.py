@@ -15,8 +15,10 @@ from co_probe.methods import METHODS
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--methods", help="Methods, separated by commas.")
 @click.option("--epsilons", help="Bounds of perturbations, as 4/255,8/255 or 0.1.  [default: the preset's]")
+@click.option("--injects", help="β of carriers added to the images, as 0,4/255,8/255.  [default: none]")
 @click.option("--seeds", help="Seeds, as 0,1,2.  [default: 0]")
 @click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
+@options.injection
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for every cell: epochs=10."
 )
@@ -40,6 +42,7 @@ def sweep(
     file: Path | None,
     methods: str | None,
     epsilons: str | None,
+    injects: str | None,
     seeds: str | None,
     preset: str | None,
     assignments: tuple[str, ...],
@@ -49,10 +52,11 @@ def sweep(
     dry_run: bool,
     compile: bool,
     device: str,
+    **injected: Any,
 ) -> None:
-    """Train a grid of methods × ε × seeds (× other settings, with --vary), several at a time, into one folder.
+    """Train a grid of methods × ε × β × seeds (× other settings, with --vary), several at a time, into one folder.
 
-    The grid comes from options, from a TOML FILE with the keys methods, epsilons, seeds, preset and sections
+    The grid comes from options, from a TOML FILE with the keys methods, epsilons, injects, seeds, preset and sections
     settings and vary, or from both: options win. A sweep that was interrupted goes on where it stopped when it is
     called again; a cell that fails is reported and the others are done (exit code 1). All commands take the runs as
     --runs FOLDER.
@@ -62,13 +66,14 @@ def sweep(
     from co_probe.grid import sweep as train
 
     given: dict[str, Any] = {"methods": methods and split(methods, str), "preset": preset}
+    given |= {"injects": injects and split(injects, str)}
     given |= {"epsilons": epsilons and split(epsilons, str), "seeds": seeds and split(seeds, int)}
     changes = {name: value for name, value in given.items() if value is not None}
     if not (file or methods):
         raise click.UsageError("name methods with --methods, or a FILE")
     grid = Grid.from_toml(file, **changes) if file else Grid(**changes)
-    for text in assignments:
-        grid.settings.update(merge(grid.settings, parse_assignment(text)))
+    for extra in [*options.injection_settings(**injected), *map(parse_assignment, assignments)]:
+        grid.settings.update(merge(grid.settings, extra))
     for text in variations:
         grid = replace(grid, vary={**grid.vary, **parse_variation(text)})
     folder = out or Path("sweeps") / (file.stem if file else "sweep")

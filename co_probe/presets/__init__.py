@@ -36,6 +36,8 @@ def text(preset: str) -> str:
 def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
     """The settings of a run: the preset, its section for this method, then `overrides` in turn.
 
+    Where `overrides` inject a feature (be it with β = 0, to compare with), the preset's augmentation is left out, as in
+    arXiv 2206.08242: crops and flips would move the carriers, and a flipped one is that of another class.
     Code of its own that a preset's file names is loaded only if the user allows it (`co_probe.plugins`).
     Raises UserError for an unknown preset or setting, or a value out of range.
     """
@@ -48,6 +50,8 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
     if not isinstance(own, dict):
         raise UserError(f"preset {preset}: methods.{method} is a section of settings, not one value")
     data = merge(data, {"method": {"name": method, **own}, "preset": preset})
+    if any({"beta", "orthogonal"} & set(extra.get("inject", ())) for extra in overrides):
+        data["augmentation"] = {}
     for extra in overrides:
         data = merge(data, extra)
     return Config.from_dict(data)

@@ -1,0 +1,103 @@
+"""The (β, ε) phase diagram of arXiv 2206.08242 on CIFAR-10, in one command; made for a GPU.
+
+    python analyses/induced_cifar10.py                                      CIFAR-10, downloaded if need be
+    python analyses/induced_cifar10.py --data cifar10-jpeg                  a folder with train/<class> and test/<class>
+    python analyses/induced_cifar10.py --methods fgsm,n-fgsm,pgd,grad-align
+
+Trains β ∈ {0, 4, 6, 8, 10}/255 × ε ∈ {2, 4, 6, 8}/255 with the preset cifar10-30, a run at a time, beginning with what
+tells most (the paper: FGSM collapses at β = 8/255, ε = 6/255). It may be stopped at any time and goes on when it is
+called again; --draw renders what is there, into figures/induced-cifar10/. Evaluated under PGD-50 with 10 restarts.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import co_probe
+from co_probe.cli.output import print_table
+from co_probe.config import Config
+from co_probe.drawing import TABLES, Request, draw
+from co_probe.grid import Grid, is_complete, split
+from co_probe.labels import epsilon_label
+from co_probe.plots.style import headless, save
+from co_probe.runs import Run
+
+BETAS, EPSILONS = (0, 4, 6, 8, 10), (2, 4, 6, 8)  # in grey levels
+TELLING = (8 / 255, 6 / 255)  # β, ε
+ATTACK = "pgd50x10"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of images [CIFAR-10 itself]")
+    parser.add_argument("--title", help="what figures call the data [CIFAR-10, or the folder's name]")
+    parser.add_argument("--methods", default="fgsm", help="[%(default)s]")
+    parser.add_argument("--runs", type=Path, default=Path("induced-cifar10"), help="folder of the runs [%(default)s]")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures" / "induced-cifar10")
+    parser.add_argument("--draw", action="store_true", help="train nothing more")
+    parser.add_argument("--images", type=int, default=1000, help="test images under PGD-50×10 [%(default)s]")
+    parser.add_argument("--epochs", type=int, default=30, help="[%(default)s]")
+    parser.add_argument("--limit", type=int, help="training images [all]")
+    parser.add_argument("--small", action="store_true", help="a network of a few thousand weights, to try this script")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+
+    cells = _cells(arguments)
+    if not arguments.draw:
+        for path, error in co_probe.sweep(cells, device=arguments.device, jobs=1):
+            print(f"{path}: {error or 'done'}", flush=True)
+    runs = [Run(path) for path, config in cells.items() if is_complete(path, config)]
+    if not runs:
+        raise SystemExit(f"no run in {arguments.runs} is complete yet")
+    headless()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        co_probe.evaluate(run, [ATTACK], epoch="last", images=arguments.images, device=arguments.device)
+    request = Request(against=ATTACK, device=arguments.device)
+    table = TABLES["cells"](runs, request)
+    table.to_csv(arguments.out / "cells.csv", index=False, float_format="%.6g")
+    if len(runs) > 1:
+        save(draw("induced", runs, request), arguments.out / "phases.png")
+    telling = [run for run in runs if (run.config.inject.beta, run.epsilon) == TELLING]
+    for run in telling:
+        for kind in ("induced", "spectrum"):
+            title = f"{run.config.data_title}, {run.config.method_title}, ε = 6/255, β = 8/255"
+            figure = draw(kind, [run], Request(device=arguments.device), title)
+            save(figure, arguments.out / f"{kind}-{run.config.method_title}.png")
+    about = {"command": "python analyses/induced_cifar10.py", "data": runs[0].config.data_title, "runs": len(runs)}
+    about |= {"images": arguments.images, "seed": runs[0].config.seed, **runs[0].environment}
+    (arguments.out / "environment.json").write_text(json.dumps(about, indent=1) + "\n")
+    rows = [
+        [str(row.method), *map(epsilon_label, (row.beta, row.epsilon)), f"{row.value:.1%}", str(row.onset or "none")]
+        for row in table.itertuples()
+    ]
+    print_table(f"{len(runs)} of {len(cells)} runs", ["method", "β", "ε", "PGD-50×10", "onset"], rows)
+
+
+def _cells(arguments: argparse.Namespace) -> dict[Path, Config]:
+    """The runs, the nearest to the paper's collapse first."""
+    data: dict[str, object] = {"name": "cifar10", "title": arguments.title or "CIFAR-10"}
+    if arguments.data:
+        data = {"name": f"image-folder:{arguments.data}", "title": arguments.title or arguments.data.name}
+    if arguments.limit:
+        data["limit"] = arguments.limit
+    settings: dict[str, object] = {"data": data, "epochs": arguments.epochs}
+    if arguments.small:
+        settings["model"] = {"name": "preact_resnet", "width": 8, "blocks": [1, 1]}
+    grid = Grid(
+        methods=split(arguments.methods, str),
+        epsilons=tuple(level / 255 for level in EPSILONS),
+        injects=tuple(level / 255 for level in BETAS),
+        preset="cifar10-30",
+        settings=settings,
+    )
+
+    def distance(config: Config) -> float:
+        beta = config.inject.beta or TELLING[0]  # what it is to be compared with is as telling
+        return abs(beta - TELLING[0]) + abs(config.epsilon - TELLING[1])
+
+    return dict(sorted(grid.cells(arguments.runs).items(), key=lambda cell: distance(cell[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""co-probe probe"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from co_probe.cli import options
+from co_probe.cli.output import by_epoch, percent, print_frame, print_table, progress_bar
+from co_probe.probes import PROBES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHARES = ("both", "carrier", "image", "reversed", "low", "high")  # quantities that are shown in percent
+
+
+@click.command(epilog="NAME is one of: " + ", ".join(PROBES) + "; or your own: package.module:Name.")
+@click.argument("name")
+@options.runs_argument
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of the probe: top=3, generator=method."
+)
+@options.split
+@options.device
+@options.table_format
+def probe(
+    name: str,
+    runs: tuple[Path, ...],
+    runs_dir: Path,
+    assignments: tuple[str, ...],
+    split: str,
+    device: str,
+    style: str | None,
+) -> None:
+    """Measure NAME at every epoch (arXiv 2206.08242); `co-probe list NAME` has its settings.
+
+    views: accuracy on images with the injected carrier, on the carrier alone, on the image alone, and with the carrier
+    reversed: which of them the network goes by. curvature: largest eigenvalues of the input Hessian of the loss.
+    spectrum: which frequencies perturbations are made of. alignment: size of the input gradient, and its cosine within
+    the ε-ball.
+    Measures all runs under runs/ that fit, or the RUNs named. Epochs measured before are not again.
+    """
+    from co_probe.config import parse_assignment
+    from co_probe.probes.named import make_probe
+    from co_probe.probes.runner import measure_runs
+
+    settings: dict[str, Any] = {"split": split}
+    for text in assignments:
+        settings |= parse_assignment(text)
+    made = make_probe(name, **settings)
+    live = options.open_live(runs, runs_dir)
+    if not runs:
+        live = options.fitting(live, lambda run: made.objection(run) or options.unfinished(run))
+    with progress_bar(name) as progress:
+        frame = measure_runs(made, live, device=device, progress=progress)
+    if style:
+        print_frame(frame, style)
+        return
+    if "row" in frame:  # a number a frequency is for figures
+        frame = frame[frame["quantity"] != "energy"]
+    _print(made.name, frame)
+
+
+def _print(name: str, frame: "pd.DataFrame") -> None:
+    """A quantity a column for a single run; else a run a column, and a table for each quantity."""
+    quantities = list(frame["quantity"].unique())
+    tables = {quantity: by_epoch(frame[frame["quantity"] == quantity], _format(quantity)) for quantity in quantities}
+    if frame["run"].nunique() == 1:
+        columns = [dict(rows) for _, rows in tables.values()]
+        epochs = list(dict.fromkeys(epoch for column in columns for epoch in column))
+        rows = [[epoch, *(column.get(epoch, "") for column in columns)] for epoch in epochs]
+        print_table(f"{name}: {frame['run'].iloc[0]}", ["epoch", *quantities], rows)
+        return
+    for quantity, table in tables.items():
+        print_table(quantity if quantity == name else f"{name}: {quantity}", *table)
+
+
+def _format(quantity: str):
+    return percent if quantity in SHARES else "{:.3g}".format

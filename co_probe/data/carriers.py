@@ -1,0 +1,75 @@
+"""Easy features, one a class, added to images: what induces catastrophic overfitting in arXiv 2206.08242."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from co_probe.config import Inject
+from co_probe.data.dataset import Dataset
+from co_probe.dct import idct2, zigzag
+from co_probe.errors import UserError
+
+TEN = ((0, 1), (1, 0), (1, 1), (2, 1), (1, 2))  # frequencies (row, column) of up to ten classes: these, then negated
+ROUNDING = 1e-9  # what is less in a wave of amplitude 1 is 0
+
+
+def make_carriers(classes: int, shape: tuple[int, int, int]) -> Tensor:
+    """v, float32 (classes, *shape) of ±1: the sign of one cosine wave a class, equal in all channels.
+
+    `shape`: (channels, height, width). Up to ten classes take five low frequencies and their negatives; more take the
+    frequencies in zig-zag order, without the constant one. Where a wave is 0, so is its carrier.
+    Raises UserError if images are too small for so many classes.
+    Source: arXiv 2206.08242, section 3, and its authors' code.
+    """
+    channels, height, width = shape
+    ten = classes <= 2 * len(TEN)
+    frequencies = [at for at in (TEN if ten else zigzag(height, width)[1:]) if at[0] < height and at[1] < width]
+    signed = [(at, sign) for sign in ((1, -1) if ten else (1,)) for at in frequencies]
+    if len(signed) < classes:
+        raise UserError(
+            f"inject: {classes} classes need as many carriers, and {height}×{width} pixels have {len(signed)}"
+        )
+    spectra = torch.zeros(classes, height, width, dtype=torch.float64)
+    for spectrum, (at, sign) in zip(spectra, signed, strict=False):
+        spectrum[at] = sign
+    waves = idct2(spectra)
+    signs = torch.where(waves.abs() < ROUNDING, 0, waves.sign())
+    return signs.float()[:, None].repeat(1, channels, 1, 1)
+
+
+def without_span(x: Tensor, carriers: Tensor) -> Tensor:
+    """`x` (n, C, H, W) less its orthogonal projection on the span of `carriers` (k, C, H, W), in float32.
+
+    The span of ten classes has five dimensions, and five are removed. (The authors' code removes ten: its QR
+    decomposition of ten dependent vectors gives five directions more, which are whatever rounding makes them.)
+    """
+    flat = carriers.flatten(1).double()
+    _, sizes, directions = torch.linalg.svd(flat, full_matrices=False)
+    basis = directions[sizes > sizes[0] * 1e-9].to(x.dtype)
+    parts = (part - part.flatten(1).mm(basis.T).mm(basis).view_as(part) for part in x.split(10_000))
+    return torch.cat([*parts])
+
+
+def inject(data: Dataset, settings: Inject) -> Dataset:
+    """`data` with a carrier in its images, as `settings` say (`Inject` says how); they are float32 then.
+
+    Raises UserError for images that are read from the disk, or too small for so many classes.
+    """
+    if not settings.clip:
+        data = replace(data, bounds=(-torch.inf, torch.inf))
+    if not settings.changes_images:
+        return data
+    if data.train_at:
+        raise UserError("inject is not for data whose images are read from the disk")
+    carriers = make_carriers(len(data.classes), data.shape)
+    changed = {}
+    for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
+        if settings.into in (split, "both"):
+            x = x.float().div(255) if x.dtype == torch.uint8 else x.clone()
+            if settings.orthogonal:
+                x = without_span(x, carriers)
+            for number, carrier in enumerate(carriers):
+                x[y == number] += settings.scale(split) * carrier
+            changed[f"{split}_x"] = x
+    return replace(data, **changed)  # type: ignore[arg-type]

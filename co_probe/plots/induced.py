@@ -1,0 +1,116 @@
+"""Where injected features induce catastrophic overfitting, and what happens there: figures of arXiv 2206.08242."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from co_probe.labels import attack_label, epsilon_label
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
+from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, method_style, panels, plt
+
+EDGE: dict[str, Any] = {"color": OKABE_ITO[0], "linewidth": 2.0}
+VIEWS = {
+    "both": ("image and carrier", OKABE_ITO[6], "-"),
+    "image": ("image alone", OKABE_ITO[2], (0, (4, 1.2))),
+    "carrier": ("carrier alone", OKABE_ITO[0], (0, (4, 1, 1, 1))),
+    "reversed": ("image, carrier reversed", OKABE_ITO[3], (0, (1.2, 1))),
+}
+ACCURACIES = {
+    "clean": ("no perturbation", OKABE_ITO[6], "-"),
+    "fgsm": ("FGSM", OKABE_ITO[0], (0, (4, 1.2))),
+    "pgd10": ("PGD-10", OKABE_ITO[2], "-"),
+}
+
+
+def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
+    """Robust accuracy over ε and β, in percent, with the contour around the cells that collapsed.
+
+    `frame`: the table of cells (columns beta, epsilon, value, onset) of one method. A cell is the mean over its runs,
+    and counts as collapsed if at least half of them have an onset. `style` goes to `Axes.imshow`.
+    """
+    ax = axes_or_new(ax)
+    groups = frame.assign(fallen=frame["onset"] > 0).groupby(["beta", "epsilon"])
+    accuracy = 100 * groups["value"].mean().unstack()
+    fallen = (groups["fallen"].mean() >= 0.5).unstack(fill_value=False).to_numpy(dtype=bool)
+    look: dict[str, Any] = {"cmap": "cividis", "vmin": 0, "vmax": 100, "origin": "lower", "aspect": "auto"} | style
+    ax.imshow(accuracy.to_numpy(), **look)
+    for (row, column), value in np.ndenumerate(accuracy.to_numpy()):
+        if np.isfinite(value):
+            color = "white" if value < 55 else "black"
+            ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
+    ax.add_collection(LineCollection(_edges(fallen), capstyle="projecting", clip_on=False, zorder=3, **EDGE))
+    for axis, values in ((ax.xaxis, accuracy.columns), (ax.yaxis, accuracy.index)):
+        axis.set_ticks(range(len(values)), [epsilon_label(value) for value in values])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("ε of training and attack")
+    ax.set_ylabel("β of the carrier")
+    return ax
+
+
+def _edges(inside: np.ndarray) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """The sides of cells (row, column) that part those `inside` from the others, as lines ((x, y), (x, y))."""
+    wide = np.pad(inside, 1)
+    edges = []
+    for row, column in np.ndindex(inside.shape[0] + 1, inside.shape[1] + 1):
+        x, y = column - 0.5, row - 0.5  # the corner where the cell begins
+        if wide[row + 1, column + 1] != wide[row + 1, column]:
+            edges.append(((x, y), (x, y + 1)))
+        if wide[row + 1, column + 1] != wide[row, column + 1]:
+            edges.append(((x, y), (x + 1, y)))
+    return edges
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    """Of several runs a phase diagram for each method; of one run, what happens in it from epoch to epoch."""
+    if len(frames["cells"]) == 1:
+        return _draw_epochs(frames["metrics"], frames["inside"], onsets)
+    groups = list(frames["cells"].groupby("method", sort=False))
+    most = max(frame["beta"].nunique() for _, frame in groups)
+    figure, axes = plt.subplots(len(groups), 1, figsize=(COLUMN, len(groups) * (1.3 + 0.25 * most)), squeeze=False)
+    for (method, frame), ax in zip(groups, axes[:, 0], strict=True):
+        phase_diagram(frame, ax)
+        ax.set_title(method_style(str(method))["label"])
+    attack = attack_label(frames["cells"]["attack"].iloc[0])
+    bar = figure.colorbar(axes[0, 0].images[0], ax=axes[:, 0], aspect=30)
+    bar.set_label(f"accuracy under {attack}\nafter the last epoch (%)")
+    if onsets:
+        figure.legend([Line2D([], [], **EDGE)], ["catastrophic overfitting (has an onset)"], loc="outside lower center")
+    return figure
+
+
+def _draw_epochs(metrics: pd.DataFrame, inside: pd.DataFrame, onsets: Onsets) -> Figure:
+    views = inside[inside["quantity"].isin(VIEWS)]
+    figure, axes = panels(3 if len(views) else 2, height=1.8, sharex=True)
+    top, middle = axes[:2]
+    _lines(metrics, ACCURACIES, top)
+    top.set_ylabel("test accuracy (%)")
+    epoch_lines(inside[inside["quantity"] == "curvature"], middle, color="black")
+    if (inside.loc[inside["quantity"] == "curvature", "value"] > 0).all():
+        middle.set_yscale("log")
+    middle.set_ylabel("curvature: largest eigenvalue\nof the input Hessian")
+    if len(views):
+        _lines(views, VIEWS, axes[2])
+        axes[2].set_ylabel("test accuracy (%)\nno perturbation")
+    for ax in axes:
+        mark_onsets(metrics, ax, onsets, name=ax is middle)
+        ax.set_xlabel("epoch" if ax is axes[-1] else "")
+    return figure
+
+
+def _lines(frame: pd.DataFrame, looks: dict[str, tuple[str, str, Any]], ax: Axes) -> None:
+    """Accuracies of one run, a line for each quantity, with a legend beside the axes' top."""
+    for quantity, (label, color, dashes) in looks.items():
+        rows = frame[frame["quantity"] == quantity]
+        epoch_lines(rows, ax, scale=100, color=color, linestyle=dashes, label=label)
+    percent_axis(ax)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3 if len(looks) == 3 else 2, columnspacing=1)
+
+
+KIND = Kind(needs=("cells", "inside", "metrics"), draw=draw)

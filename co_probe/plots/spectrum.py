@@ -1,0 +1,93 @@
+"""Which frequencies a run's perturbations are made of, from epoch to epoch: figures of arXiv 2206.08242."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
+from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, plt
+
+SHARES = {"low": (OKABE_ITO[2], "-"), "high": (OKABE_ITO[0], (0, (4, 1.2)))}
+RANGE, RANGE_EACH = (0.1, 100), (0.01, 10)  # percent of the energy, in a band and in a frequency of colour scales
+
+
+def bands(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
+    """Share of the energy in each band of frequencies (the larger of row and column) against epochs, in percent.
+
+    `frame`: the table of the probe `spectrum` of one run. `style` goes to `Axes.pcolormesh`.
+    """
+    ax = axes_or_new(ax)
+    energy = frame[frame["quantity"] == "energy"]
+    band = energy[["row", "column"]].max(axis=1).rename("band")
+    shares = 100 * energy.groupby([band, "epoch"])["value"].sum().unstack()
+    look: dict[str, Any] = {"cmap": "magma", "norm": LogNorm(*RANGE), "shading": "nearest"} | style
+    mesh = ax.pcolormesh(shares.columns, shares.index, shares.clip(lower=RANGE[0]), **look)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    _scale(figure.colorbar(mesh, ax=ax, aspect=12), RANGE)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("frequency (larger\nof down and across)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
+def draw(frames: Frames, onsets: Onsets) -> Figure:
+    """Maps of all frequencies at up to four epochs; bands against epochs; the shares of low and high ones."""
+    frame = frames["spectrum"]
+    onset = onsets.get(frame["run"].iloc[0])
+    figure = plt.figure(figsize=(COLUMN, 4.6))
+    parts: Any = figure.subfigures(3, 1, height_ratios=(1.15, 1.15, 1.3))
+    top, middle, bottom = parts
+    _maps(frame[frame["quantity"] == "energy"], onset, top)
+    ax = bands(frame, middle.add_subplot())
+    if onset is not None:
+        ax.axvline(onset, color="white", linestyle=":", linewidth=1)
+    ax.set_xlabel("")
+    ax = bottom.add_subplot()
+    side = int(frame.loc[frame["quantity"] == "low", "row"].iloc[0])
+    names = {"low": f"the {side}×{side} lowest", "high": "all others"}
+    for quantity, (color, dashes) in SHARES.items():
+        rows = frame[frame["quantity"] == quantity]
+        epoch_lines(rows, ax, scale=100, color=color, linestyle=dashes, label=names[quantity])
+    mark_onsets(frame, ax, onsets)
+    percent_axis(ax)
+    ax.set_ylabel("share of\nthe energy (%)")
+    bottom.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, title="frequencies")
+    return figure
+
+
+def _maps(energy: pd.DataFrame, onset: int | None, figure: Any) -> None:
+    """Every frequency's share at the first epoch, before and after the onset or in the middle, and at the last."""
+    epochs = sorted(int(epoch) for epoch in energy["epoch"].unique())
+    middle = epochs[len(epochs) // 2]
+    wanted = {epochs[0], middle, epochs[-1]} if onset is None else {epochs[0], max(1, onset - 1), onset, epochs[-1]}
+    shown = sorted(wanted & set(epochs))
+    axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    image = None
+    for ax, epoch in zip(axes, shown, strict=True):
+        shares = 100 * energy[energy["epoch"] == epoch].pivot(index="row", columns="column", values="value").to_numpy()
+        image = ax.imshow(np.maximum(shares, RANGE_EACH[0]), cmap="magma", norm=LogNorm(*RANGE_EACH))
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(f"epoch {epoch}" + ("\n(onset)" if epoch == onset else ""), fontsize=7)
+    axes[0].set_ylabel("down")
+    axes[0].set_xlabel("across")
+    assert image is not None
+    _scale(figure.colorbar(image, ax=axes, aspect=12, shrink=0.9), RANGE_EACH)
+
+
+def _scale(bar: Colorbar, ends: tuple[float, float]) -> None:
+    """Powers of ten in plain figures between both `ends` of a colour scale of percent."""
+    low, high = ends
+    ticks = [10.0**power for power in range(-3, 3) if low <= 10.0**power <= high]
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    bar.set_label("share of\nthe energy (%)")
+
+
+KIND = Kind(needs=("spectrum",), draw=draw)
