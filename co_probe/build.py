@@ -26,7 +26,8 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name} cannot be used: choose auto, cpu, cuda or cuda:N ({reason})") from error
     return device
 
 
@@ -73,7 +74,8 @@ def new_model(
 
 def make_method(config: Config) -> Method:
     """The method of a run, without any state yet."""
-    method = METHODS.make(config.method.name, config.epsilon, **config.method.settings)
+    settings = {key: value for key, value in config.method.settings.items() if key != "title"}
+    method = METHODS.make(config.method.name, config.epsilon, **settings)
     return _expect(Method, "method", config.method.name, method)
 
 

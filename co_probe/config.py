@@ -21,6 +21,9 @@ def parse_number(text: str | float) -> float:
         raise UserError(f"'{text}' is not a number: give it as 0.031 or 8/255") from None
 
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
 @dataclass(frozen=True)
 class Part:
     """A component by its registered name, with its settings; written flat: `{name = ..., key = ...}`."""
@@ -82,7 +85,8 @@ class Config:
     `epsilon` is the L∞ bound in pixel units of a [0, 1] image; training raises it from 0 to there over the first
     `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m times on
     every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during the run;
-    their epochs add up to `epochs`.
+    their epochs add up to `epochs`. `precision`: what the network computes in (`co_probe.models.execution`); `auto` is
+    bfloat16 on a GPU, else float32, and what it came to is kept with the run's environment.
     """
 
     method: Part
@@ -99,6 +103,7 @@ class Config:
     preset: str = ""
     epsilon_warmup: float = 0.0
     phases: tuple[Phase, ...] = ()
+    precision: str = "auto"
 
     def __post_init__(self):
         positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
@@ -122,8 +127,11 @@ class Config:
             raise UserError(f"phases have {total} epochs together, and epochs is {self.epochs}: set both")
         if self.phases and self.augmentation.padding:
             raise UserError("augmentation.padding must be 0 in a run with phases: their images are cropped as they are")
-        if not isinstance(self.data.settings.get("title", ""), str):
-            raise UserError(f"data.title must be text, not {self.data.settings['title']!r}")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        for kind, part in (("data", self.data), ("method", self.method)):
+            if not isinstance(part.settings.get("title", ""), str):
+                raise UserError(f"{kind}.title must be text, not {part.settings['title']!r}")
         limit = self.data.settings.get("limit", 1)
         if not fits(limit, int) or limit < 1:
             raise UserError(f"data.limit must be a whole number of training images, at least 1, not {limit!r}")
@@ -132,6 +140,11 @@ class Config:
     def data_title(self) -> str:
         """What tables and figures call the data set: `data.title`, or its name (of a folder, without the way there)."""
         return self.data.settings.get("title") or self.data.name.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+
+    @property
+    def method_title(self) -> str:
+        """What tables and figures call the method: `method.title`, for one with settings of its own, or its name."""
+        return self.method.settings.get("title") or self.method.name
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from co_probe.build import new_model
 from co_probe.errors import DamagedFile, UserError
+from co_probe.models.execution import execute
 from co_probe.runs import Run, load_weights
 from co_probe.store.atomic import write_atomic
 
@@ -50,6 +51,7 @@ def export(run: Run, epoch: int, out: str | Path) -> None:
         "shape": list(run.data.shape),
         "classes": list(run.data.classes),
         "bounds": list(run.data.bounds),
+        "precision": run.precision,
         "weights": {name: value.contiguous() for name, value in run.load_model(epoch).state_dict().items()},
     }
     buffer = io.BytesIO()
@@ -74,8 +76,8 @@ def load_reference(path: str | Path, device: str | torch.device = "cpu") -> Refe
             f"{path} holds more than tensors, numbers and strings (or is no .pt file): it was not opened"
         ) from error
     except Exception as error:  # of any kind: the file may hold anything
-        reason = [*str(error).splitlines(), type(error).__name__][0]
-        raise DamagedFile(f"{path} cannot be read as a .pt file: {reason}") from error
+        reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise DamagedFile(f"{path} cannot be read as a .pt file ({reason})") from error
     try:
         return _reference(path, content, device)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -94,6 +96,7 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
     name, zeros, ones = settings.pop("name"), [0.0] * channels, [1.0] * channels
     model = new_model(name, settings, channels, len(classes), zeros, ones, (low, high))
     load_weights(model, weights, str(path))
+    execute(model, content.get("precision", "float32"))
     identity = _fingerprint(weights).hexdigest()[:12]
     return Reference(model.to(device).eval(), path.name, identity, (channels, height, width), classes)
 

@@ -90,12 +90,14 @@ def sweep(
     *,
     jobs: int | None = None,
     device: str = "auto",
+    compile: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Path, CoProbeError | None]]:
     """Train every cell of a grid into `out`, `jobs` at a time; yields each run's folder, and its error or None.
 
     Cells that are complete are not trained again, those that stopped halfway go on; a failed one does not stop the
-    others. `jobs`: one a core if not given, or one in all on a GPU. `progress`: (epochs finished, epochs planned).
+    others. `jobs`: one a core if not given, or one in all on a GPU. `compile`: run training steps through
+    torch.compile. `progress`: (epochs finished, epochs planned).
     Raises UserError if the grid cannot be used.
 
     >>> for path, error in co_probe.sweep(Grid(methods=("fgsm", "pgd"), epsilons=(4 / 255, 8 / 255)), "sweeps/first"):
@@ -111,7 +113,7 @@ def sweep(
     if left:
         if jobs is None and pick_device(device).type == "cuda":
             jobs = 1
-        yield from run_all(left, jobs=jobs, device=device, progress=progress)
+        yield from run_all(left, jobs=jobs, device=device, compile=compile, progress=progress)
 
 
 def is_complete(path: Path, config: Config) -> bool:

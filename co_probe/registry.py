@@ -37,9 +37,12 @@ class Registry:
         entry, argument = self._split(name)
         if entry is None:
             return plugins.load(self.kind, name)
+        return self.target(entry) if argument is None else partial(self.target(entry), argument)
+
+    def target(self, entry: str) -> Any:
+        """Import and return what an entry of the table stands for, without its argument."""
         module, _, attribute = self.entries[entry].partition(":")
-        target = getattr(import_module(module), attribute)
-        return target if argument is None else partial(target, argument)
+        return getattr(import_module(module), attribute)
 
     def make(self, name: str, /, *args: Any, **settings: Any) -> Any:
         """Call the entry with `settings`. Raises UserError for a setting that it does not have."""

@@ -10,6 +10,7 @@ from co_probe.build import make_data, make_method, new_model
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import DamagedFile
 from co_probe.methods.base import Method
+from co_probe.models.execution import execute
 from co_probe.store import StoredRun
 
 
@@ -29,8 +30,9 @@ class Run(StoredRun):
         return make_data(self.config)
 
     def load_model(self, epoch: int, device: str | torch.device = "cpu") -> nn.Module:
-        """The network after `epoch`, in eval mode; it takes (B, C, H, W) images in [0, 1] and returns logits.
+        """The network after `epoch`, in eval mode; it takes (B, C, H, W) images in [0, 1] and returns float32 logits.
 
+        It computes in the precision that it was trained in, wherever it is measured.
         Raises UserError if the run has no such epoch, DamagedFile if its weights do not verify.
         """
         weights = {name: torch.from_numpy(value) for name, value in self.weights(epoch).items()}
@@ -45,6 +47,7 @@ class Run(StoredRun):
             self.data.bounds,
         )
         load_weights(model, weights, f"{self.path}, epoch {epoch}")
+        execute(model, self.precision)
         return model.to(device).eval()
 
     def generator(self, epoch: int) -> Method:

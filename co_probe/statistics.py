@@ -18,7 +18,8 @@ def wilson(value: float, n: int) -> tuple[float, float]:
         raise ValueError("n must be positive")
     centre = (value + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * sqrt(value * (1 - value) / n + Z95**2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the two terms are equal, and rounding must not make them a hair's breadth apart.
+    return 0.0 if value == 0 else max(0.0, centre - half), 1.0 if value == 1 else min(1.0, centre + half)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:

@@ -47,7 +47,7 @@ def kill_myself() -> None:
 
 def arm(call: int) -> None:
     """From now on, kill this process (-9) at its `call`-th call that changes the disk; a write is half done by then."""
-    from co_probe.store import atomic
+    from co_probe.store import atomic, tree
 
     left = call
 
@@ -64,17 +64,21 @@ def arm(call: int) -> None:
 
         return wrapped
 
-    class HalfWritten(io.FileIO):
-        def write(self, content) -> int:
-            if due():
-                super().write(content[: len(content) // 2])
-                kill_myself()
-            return super().write(content)
+    def half_written(kind):
+        class HalfWritten(kind):
+            def write(self, content) -> int:
+                if due():
+                    super().write(content[: len(content) // 2])
+                    kill_myself()
+                return super().write(content)
+
+        return HalfWritten
 
     os.fsync = lambda handle: None  # counted, but not waited for: kill -9 takes nothing from the kernel
     for name in ("fsync", "ftruncate", "mkdir", "pwrite", "replace", "unlink"):
         setattr(os, name, fused(getattr(os, name)))
-    atomic.open = lambda path, mode, **_: HalfWritten(path, mode)
+    writing, tree.Sink = half_written(io.FileIO), half_written(tree.Sink)
+    atomic.open = lambda path, mode, **_: writing(path, mode)
 
 
 def write_run(path: Path, settings: Mapping[str, Any], **options: bool) -> None:
@@ -106,6 +110,26 @@ def train_until(call: int, path: Path, settings: Mapping[str, Any]) -> None:
     torch.set_num_threads(1)
     arm(call)
     run_cell(settings, str(path), device="cpu")
+
+
+def train_while_the_disk_waits(path: Path, settings: Mapping[str, Any]) -> None:
+    """Train; epoch 1 never comes to the disk, and this process is killed in epoch 2."""
+    import threading
+
+    import torch
+
+    from co_probe.config import Config
+    from co_probe.store import RunWriter
+    from co_probe.training.loop import epochs
+
+    torch.set_num_threads(1)
+    RunWriter.commit = lambda *_: threading.Event().wait()
+
+    def progress(epoch: int, done: int, total: int) -> None:
+        if epoch == 2 and done > total / 2:
+            kill_myself()
+
+    list(epochs(Config.from_dict(settings), path, device="cpu", progress=progress))
 
 
 def pack_run(source: Path, out: Path) -> None:

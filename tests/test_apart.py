@@ -3,16 +3,22 @@
 import copy
 from dataclasses import replace
 
+import h5py
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import TINY
 from torch import Tensor, nn
 
+import co_probe
 from co_probe.data.augment import pad_images, random_view
-from co_probe.methods.apart import APART, APARTSimple
+from co_probe.methods.apart import APART, APARTSimple, pack, unpack
 from co_probe.methods.base import Batch, Task
 from co_probe.methods.taps import find_taps, tapped
 from co_probe.models.preact_resnet import PreActBlock, PreActResNet
+from co_probe.presets import configure
+from co_probe.training.loop import epochs
 
 EPSILON = 0.1
 ALPHA = [0.6, 0.5, 0.3, -0.2]  # ω, input, two blocks: far from the start, where every term counts
@@ -207,6 +213,50 @@ def test_the_shortcut_does_not_see_the_tap():
         without_branch = block(x)
     bias_only = block.conv2(F.relu(block.bn2(torch.zeros(2, 6, 3, 3, dtype=torch.float64))))
     assert torch.allclose(without_branch - bias_only, block.shortcut(F.relu(block.bn1(x))[:, :, ::2, ::2]))
+
+
+@pytest.mark.parametrize(("dtype", "step"), [("float16", 2**-11), ("int8", 1 / 254)])
+def test_omega_is_rounded_where_it_is_kept_and_nowhere_else(dtype, step):
+    model, exact, (batch, _) = make(APART)
+    copied, rounded, _ = make(APART, omega_dtype=dtype)
+    assert rounded.image_state(torch.arange(3)).dtype == torch.float64  # `make` gives all the same ω, in float64
+    rounded.start_phase(task())
+    rounded.omega.copy_(pack(exact.omega, rounded.omega.dtype))
+    exact.omega = unpack(rounded.omega).double()
+    exact.step(model, batch)
+    rounded.step(copied, batch)
+    assert rounded.omega.dtype == getattr(torch, dtype)
+    for one, two in zip(model.parameters(), copied.parameters(), strict=True):
+        assert torch.allclose(one.grad, two.grad, atol=1e-6)
+    assert (unpack(rounded.omega) - exact.omega).abs().max() <= step * 1.01
+    assert rounded.image_state(torch.arange(3)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_a_run_goes_on_with_omega_as_it_was_kept(dtype, tmp_path):
+    config = configure("digits", "apart", TINY, {"method": {"omega_dtype": dtype}})
+    list(epochs(config, tmp_path / "whole", device="cpu"))
+    training = epochs(config, tmp_path / "run", device="cpu")
+    next(training)
+    training.close()
+    with h5py.File(next((tmp_path / "run").glob("resume-*.h5"))) as file:
+        assert file["method/omega"].dtype == dtype
+    list(epochs(config, tmp_path / "run", resume=True, device="cpu"))
+    whole, run = (co_probe.open_run(tmp_path / name) for name in ("whole", "run"))
+    assert all(np.array_equal(value, run.weights(3)[key]) for key, value in whole.weights(3).items())
+    assert np.array_equal(whole.image_state(3), run.image_state(3)) and whole.image_state(3).dtype == "float32"
+
+
+def test_omega_in_float32_unless_it_is_asked_for_less_or_there_is_a_gpu(monkeypatch):
+    method = APARTSimple(EPSILON)
+    method.setup(make(APART)[0], task())
+    assert method.omega.dtype == torch.float32
+    on_gpu = replace(task(), device=torch.device("cuda"))
+    monkeypatch.setattr(Task, "new_store", lambda self, dtype: torch.zeros(0, dtype=dtype))
+    method.start_phase(on_gpu)
+    assert method.omega.dtype == torch.float16
+    with pytest.raises(ValueError, match="omega_dtype must be one of auto, float32, float16, int8, not 'int4'"):
+        APART(EPSILON, omega_dtype="int4")
 
 
 def test_a_model_without_residual_blocks_is_refused():

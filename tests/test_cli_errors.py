@@ -368,3 +368,9 @@ def test_help_and_version_do_not_wait_for_torch(arguments):
     result = process(*arguments.split(), code=code)
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith("[]\n")
+
+
+def test_epochs_whose_files_are_gone_are_named(at, call):
+    (at / "runs/fgsm/epoch-0002.h5").unlink()
+    code, out, _ = call("show", "runs/fgsm")
+    assert code == 0 and "epochs whose files are missing: 2" in out

@@ -6,7 +6,11 @@ from pathlib import Path
 import click
 import pytest
 
-from co_probe.cli.main import cli
+from co_probe.cli.main import cli, main
+from co_probe.data import DATA
+from co_probe.methods import METHODS
+from co_probe.models import MODELS
+from co_probe.plots import PLOTS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -31,3 +35,24 @@ def test_every_command_and_option_says_what_it_is(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_in_the_readme(name):
     assert f"co-probe {name}" in README
+
+
+def test_everything_that_can_be_named_is_listed_with_its_settings(capsys):
+    for name in [*METHODS, *MODELS, *DATA, *PLOTS]:
+        with pytest.raises(SystemExit) as end:
+            main(["list", name])
+        assert end.value.code == 0
+        assert capsys.readouterr().out.startswith((name, "The figure"))
+    with pytest.raises(SystemExit):
+        main(["list", "pgd"])
+    assert "--set method.steps=10" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["list"])
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in [*METHODS, *MODELS, *DATA, *PLOTS])
+
+
+def test_a_name_that_is_not_there_is_met_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["list", "prgd"])
+    assert end.value.code == 2 and "did you mean pgd" in capsys.readouterr().err

@@ -1,8 +1,11 @@
-"""kill -9 at any moment costs at most the epoch being trained, and changes nothing of what comes out in the end."""
+"""kill -9 at any moment costs at most the epoch being trained and the one being written, and changes nothing of what
+comes out in the end.
+"""
 
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +18,9 @@ from conftest import tiny_config
 
 from co_probe.cli.main import cli, main
 from co_probe.errors import Diverged, UserError
-from co_probe.store import StoredRun
+from co_probe.store import RunWriter, StoredRun
 from co_probe.training import loop
+from co_probe.training.background import Commits
 
 KILLED = -signal.SIGKILL
 
@@ -141,6 +145,111 @@ def test_killed_at_random_moments_of_training(method, tmp_path):
     check()
     assert learned(path) == whole
     assert sorted(files(path)) == sorted(files(tmp_path / "whole"))
+
+
+# -- an epoch is written while the next one trains -------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Epoch 1 comes to the disk only once `reached` is set."""
+    reached, commit = threading.Event(), RunWriter.commit
+
+    def waits(self, epoch, *rest):
+        if epoch == 1:
+            assert reached.wait(20), "training waited for the disk"
+        commit(self, epoch, *rest)
+
+    monkeypatch.setattr(RunWriter, "commit", waits)
+    return reached
+
+
+def test_the_next_epoch_trains_meanwhile_and_is_not_seen_in_what_is_written(tmp_path, slow_disk):
+    events = []
+
+    def progress(epoch, done, total):
+        events.append((epoch, done == total))
+        if epoch == 2 and done == total:
+            slow_disk.set()  # only when all of its steps have moved the weights, ω and momenta
+
+    for metrics in loop.epochs(tiny_config("apart", epochs=3), tmp_path / "run", device="cpu", progress=progress):
+        events.append(f"{metrics['epoch']} is on the disk")
+        assert StoredRun(tmp_path / "run").epochs[-1] == metrics["epoch"]
+    assert events.index("1 is on the disk") > events.index((2, True))
+    assert [event for event in events if isinstance(event, str)] == [f"{i} is on the disk" for i in (1, 2, 3)]
+    slow_disk.set()
+    list(loop.epochs(tiny_config("apart", epochs=3), tmp_path / "usual", device="cpu"))
+    assert learned(tmp_path / "run") == learned(tmp_path / "usual")
+
+
+def test_an_epoch_that_is_on_the_disk_is_told_between_two_batches(tmp_path):
+    at, batches = [], []
+
+    def progress(epoch, done, total):
+        batches.append((epoch, done))
+        if epoch == 2:
+            time.sleep(0.05)  # the thread has had its time by the end of the epoch
+
+    for _ in loop.epochs(tiny_config("fgsm", epochs=2), tmp_path / "run", device="cpu", progress=progress):
+        at.append(batches[-1])
+    (epoch, done), last = at
+    assert epoch == 2 and done < 1297 and last == (2, 1297)
+
+
+def test_killed_while_an_epoch_waits_for_the_disk(tmp_path):
+    settings = tiny_config("apart").to_dict()
+    assert children.run(children.train_until, 0, tmp_path / "whole", settings) == 0
+    assert children.run(children.train_while_the_disk_waits, tmp_path / "run", settings) == KILLED
+    assert finished_epochs(tmp_path / "run") == {}  # epoch 1 was trained, and epoch 2 nearly
+    assert children.run(children.train_until, 0, tmp_path / "run", settings) == 0
+    assert learned(tmp_path / "run") == learned(tmp_path / "whole")
+
+
+def test_an_error_of_writing_stops_training(tmp_path, monkeypatch):
+    def full(self, epoch, *_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(RunWriter, "commit", full)
+    seen = []
+    with pytest.raises(UserError, match="the disk is full"):
+        for _ in loop.epochs(
+            tiny_config("fgsm", epochs=5), tmp_path / "run", device="cpu", progress=lambda epoch, *_: seen.append(epoch)
+        ):
+            pytest.fail("no epoch came to the disk")
+    assert max(seen) == 2
+
+
+def test_who_leaves_early_finds_the_epoch_written_and_the_run_unlocked(tmp_path):
+    training = loop.epochs(tiny_config("fgsm"), tmp_path / "run", device="cpu")
+    next(training)
+    training.close()
+    assert StoredRun(tmp_path / "run").epochs in ([1], [1, 2]) and not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_what_the_caller_draws_is_not_seen_in_training(tmp_path):
+    states = []
+
+    def progress(epoch, done, total):
+        states.append((epoch, torch.get_rng_state()))
+
+    for _ in loop.epochs(tiny_config("fgsm"), tmp_path / "run", device="cpu", progress=progress):
+        torch.rand(3)
+    # This model draws nothing from the global state, which each epoch sets anew.
+    for epoch in (1, 2, 3):
+        first, *others = [state for number, state in states if number == epoch]
+        assert len(others) == 5 and all(torch.equal(first, other) for other in others)
+
+
+def test_the_callers_time_is_not_the_epochs():
+    class Writer:
+        def commit(self, *_):
+            pass
+
+    with Commits(Writer(), torch.device("cpu")) as commits:
+        commits.begin({"epoch": 1}, {}, None)
+        for _ in commits.done(wait=True):
+            time.sleep(0.1)
+        assert commits.paused >= 0.1 and not list(commits.done(wait=True))
 
 
 # -- a loss that is no number ----------------------------------------------------------------------------------------

@@ -107,3 +107,14 @@ def test_paper_style_is_undone():
     with paper_style():
         assert matplotlib.rcParams["font.size"] == 8
     assert matplotlib.rcParams["font.size"] == before
+
+
+def test_runs_of_one_method_are_told_apart_unless_they_differ_in_their_seed_alone():
+    frame = table(quantity="gap", against="pgd10").assign(run="fgsm-eps0.1-seed0", method="fgsm")
+    seeds = pd.concat([frame, frame.assign(run="fgsm-eps0.1-seed1")])
+    ax = gap(seeds)
+    assert ax.get_legend_handles_labels()[1] == ["FGSM"]
+    ax = gap(pd.concat([seeds, frame.assign(run="fgsm-eps0.2-seed0")]))
+    handles, labels = ax.get_legend_handles_labels()
+    assert labels == ["fgsm-eps0.1", "fgsm-eps0.2"]
+    assert handles[0].get_color() == handles[1].get_color() and handles[0].get_linestyle() != handles[1].get_linestyle()

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import co_probe
 import co_probe.probes.runner as runner
 from co_probe.attacks import FGSM, PGD
 from co_probe.attacks.outcome import outcome
-from co_probe.errors import UserError
+from co_probe.errors import DamagedFile, UserError
 from co_probe.exchange import export
 from co_probe.rng import make_rng
 
@@ -78,7 +80,7 @@ def test_what_is_stored_is_not_measured_again(runs, reference, monkeypatch):
     monkeypatch.setattr(
         runner._Table,
         "_measure_epoch",
-        lambda self, epoch, *rest: measured.append(epoch) or original(self, epoch, *rest),
+        lambda self, checkpoint, *rest: measured.append(checkpoint.epoch) or original(self, checkpoint, *rest),
     )
     again = co_probe.strength(runs / "fgsm", reference, device="cpu")
     pd.testing.assert_frame_equal(first.reset_index(drop=True), again.reset_index(drop=True))
@@ -90,13 +92,54 @@ def test_what_is_stored_is_not_measured_again(runs, reference, monkeypatch):
     assert set(stored["generator"]) == {"fgsm", "method"} and len(stored) == 2 * len(first)
 
 
+def test_the_next_epochs_are_read_while_one_is_measured(runs, reference, monkeypatch):
+    load, seen = co_probe.Run.load_model, []
+    third = threading.Event()  # epoch 3 has been read
+
+    def reads(self, epoch, *rest):
+        assert threading.current_thread() is not threading.main_thread()
+        model = load(self, epoch, *rest)
+        seen.append(epoch)
+        if epoch == 3:
+            third.set()
+        return model
+
+    def measures(self, checkpoint, *rest):
+        assert third.wait(20), "the reader waited for the measurement"
+        return original(self, checkpoint, *rest)
+
+    original = runner._Table._measure_epoch
+    ahead = co_probe.strength(runs / "fgsm", reference, device="cpu").reset_index(drop=True)
+    (runs / "fgsm" / "results.h5").unlink()
+    monkeypatch.setattr(co_probe.Run, "load_model", reads)
+    monkeypatch.setattr(runner._Table, "_measure_epoch", measures)
+    again = co_probe.strength(runs / "fgsm", reference, device="cpu").reset_index(drop=True)
+    assert seen == [1, 2, 3]
+    pd.testing.assert_frame_equal(ahead, again)
+
+
+def test_nothing_is_read_ahead_for_what_every_run_measured_of_itself(runs, monkeypatch):
+    monkeypatch.setattr(co_probe.Run, "load_model", lambda *_: pytest.fail("a network was read"))
+    assert len(co_probe.gap(runs / "fgsm", device="cpu")) == 6
+
+
+def test_a_damaged_epoch_is_named_when_its_turn_comes(runs):
+    damaged = runs / "fgsm" / "epoch-0003.h5"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(DamagedFile, match=r"epoch-0003\.h5"):
+        co_probe.gap(runs / "fgsm", against="pgd2", device="cpu")
+    assert set(co_probe.open_run(runs / "fgsm").frame("gap")["epoch"]) == {1, 2}
+
+
 def test_an_interrupted_probe_keeps_what_it_had(runs, monkeypatch):
     original = runner._Table._measure_epoch
 
-    def fails_at_three(self, epoch, *rest):
-        if epoch == 3:
+    def fails_at_three(self, checkpoint, *rest):
+        if checkpoint.epoch == 3:
             raise KeyboardInterrupt
-        return original(self, epoch, *rest)
+        return original(self, checkpoint, *rest)
 
     monkeypatch.setattr(runner._Table, "_measure_epoch", fails_at_three)
     with pytest.raises(KeyboardInterrupt):

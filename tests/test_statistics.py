@@ -13,6 +13,8 @@ def test_wilson_against_published_values():
         (1, 29, 0.0061, 0.1718),
     ):
         assert wilson(k / n, n) == pytest.approx((low, high), abs=1e-4)
+    for n in range(1, 2000, 7):
+        assert wilson(0.0, n)[0] == 0 and wilson(1.0, n)[1] == 1  # to the last bit: tables show them
     with pytest.raises(ValueError):
         wilson(0.5, 0)
 

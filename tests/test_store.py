@@ -255,6 +255,21 @@ class FullDisk:
 
         return Full()
 
+    @property
+    def sink(self):
+        """What HDF5 writes through, on this disk."""
+        disk = self
+
+        class FullSink(tree.Sink):
+            def write(self, content):
+                part = memoryview(content)[: disk.room]
+                disk.room -= super().write(part)
+                if len(part) < len(content):
+                    self.error = self.error or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return len(content)
+
+        return FullSink
+
 
 def test_a_full_disk_costs_no_finished_epoch(tmp_path, monkeypatch):
     path = write_run(tmp_path / "whole")
@@ -262,7 +277,9 @@ def test_a_full_disk_costs_no_finished_epoch(tmp_path, monkeypatch):
     for room in np.random.default_rng(0).integers(size, size=15):
         out = tmp_path / f"room-{room}"
         with monkeypatch.context() as patched:
-            patched.setattr("co_probe.store.atomic.open", FullDisk(room).open, raising=False)
+            disk = FullDisk(room)
+            patched.setattr("co_probe.store.atomic.open", disk.open, raising=False)
+            patched.setattr(tree, "Sink", disk.sink)
             with pytest.raises(UserError, match="No space left on device"):
                 write_run(out)
         kept = {name: content for name, content in files(out).items() if name.startswith("epoch-")}

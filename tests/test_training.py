@@ -9,6 +9,7 @@ from co_probe.build import make_data
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Method, descend
+from co_probe.presets import configure
 from co_probe.rng import derive_seed
 from co_probe.schedules import SCHEDULES
 from co_probe.training.loop import epochs
@@ -145,3 +146,12 @@ def test_epochs_yields_only_what_is_on_disk(tmp_path):
     for metrics in epochs(tiny_config("fgsm", epochs=2), tmp_path / "run", device="cpu"):
         stored = co_probe.open_run(tmp_path / "run").metrics(int(metrics["epoch"]))
         assert stored == {k: v for k, v in metrics.items() if k != "epoch"}
+
+
+def test_a_method_with_a_title_is_called_by_it(tmp_path):
+    titled = configure("digits", "fgsm", TINY, {"epochs": 1, "method": {"title": "FGSM, mine"}})
+    list(epochs(titled, tmp_path / "run", device="cpu"))
+    run = co_probe.open_run(tmp_path / "run")
+    assert set(run.frame("metrics")["method"]) == {"FGSM, mine"} and run.config.method.name == "fgsm"
+    with pytest.raises(UserError, match=r"method\.title must be text"):
+        configure("digits", "fgsm", TINY, {"method": {"title": 3}})

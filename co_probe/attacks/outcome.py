@@ -40,7 +40,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 def batch_size(x: Tensor) -> int:
     """Images of the size of `x` (n, C, H, W) a batch for evaluation: what fits a CPU's caches, or fills a GPU."""
-    small = 1000 if x.device.type == "cuda" else 125  # up to 64×64; of larger ones as many pixels
+    small = 500 if x.device.type == "cuda" else 125  # up to 64×64; of larger ones as many pixels
     return max(1, min(small, small * 64**2 // (x.shape[-2] * x.shape[-1])))
 
 

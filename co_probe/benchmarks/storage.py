@@ -12,7 +12,7 @@ from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.errors import UserError
 from co_probe.store import RunWriter, StoredRun
 from co_probe.store.stored_run import epoch_file
-from co_probe.training.state import arrays, draw_indices, environment, momenta
+from co_probe.training.state import draw_indices, environment, momenta, snapshot
 
 
 def storage(subject: Subject) -> list[Row]:
@@ -45,19 +45,21 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
     def checkpoint() -> dict[str, Any]:
         state = trainee.method.image_state(kept.to(subject.device))
         return {
-            "model": arrays(trainee.model.state_dict()),
+            "model": snapshot(trainee.model.state_dict()),
             "metrics": dict.fromkeys(("train_loss", "train_accuracy", "clean", "fgsm", "pgd10", "own", "gap"), 0.5),
             "method": trainee.method.parameters(),
-            "images": arrays({} if state is None else {"state": state}),
+            "images": snapshot({} if state is None else {"state": state}),
         }
 
-    with RunWriter(out, config, {"train": kept.numpy()}, environment(subject.device), planned=10**4) as writer:
+    with RunWriter(
+        out, config, {"train": kept.numpy()}, environment(subject.device, subject.precision), planned=10**4
+    ) as writer:
 
         def write() -> None:
             nonlocal epoch
             epoch += 1
-            momentum = arrays(momenta(trainee.model, trainee.optimizer))
-            writer.commit(epoch, checkpoint(), {"momentum": momentum, "method": arrays(trainee.method.state_dict())})
+            momentum = snapshot(momenta(trainee.model, trainee.optimizer))
+            writer.commit(epoch, checkpoint(), {"momentum": momentum, "method": snapshot(trainee.method.state_dict())})
 
         def read() -> None:
             StoredRun(out).weights(epoch)
@@ -66,7 +68,7 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
         actions = {"write": write, "read": read, "step": trainee.step}
         times = take_turns(actions, subject.repeats, subject.device, subject.report(f"storage, {name}"))
         sizes = {file.name.partition("-")[0]: file.stat().st_size for file in sorted(out.glob("*-*.h5"))}
-    held, weights = _bytes(checkpoint()), _bytes({"model": arrays(trainee.model.state_dict())})
+    held, weights = _bytes(checkpoint()), _bytes({"model": snapshot(trainee.model.state_dict())})
     steps = -(-count // config.batch_size) * trainee.method.replays
     written = sum(sizes.values())
     return [

@@ -21,6 +21,7 @@ from co_probe.errors import UserError
 from co_probe.memory import keep_freed_memory
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Task
+from co_probe.models.execution import execute, resolve
 from co_probe.rng import derive_seed, make_rng
 from co_probe.training.loop import train_step
 
@@ -88,6 +89,11 @@ class Subject:
         return Dataset(x, y, x[:1000], y[:1000], names, mean=(0.5,) * 3, std=(0.29,) * 3)
 
     @property
+    def precision(self) -> str:
+        """What the network computes in, as a run of the preset on this device would."""
+        return resolve(self.config().precision, self.device)
+
+    @property
     def image_bytes(self) -> int:
         """What the training images take, padded, as the training loop holds them on the device."""
         (channels, height, width), padding = self.data.shape, self.config().augmentation.padding
@@ -99,7 +105,9 @@ class Subject:
         config = self.config()
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(config.seed, "initial weights"))
-            return make_model(config, self.data).to(self.device)
+            model = make_model(config, self.data).to(self.device)
+        execute(model, self.precision)
+        return model
 
     @cached_property
     def clean(self) -> Work:

@@ -129,7 +129,7 @@ def _cells(row: dict[str, float]) -> list[str]:
     return [
         str(row["method"]),
         *accuracies,
-        f"{row['gap']:.2f}",
+        f"{row['gap']:z.2f}",
         percent(row["strength"]),
         onset,
         f"{row['seconds']:.0f}",

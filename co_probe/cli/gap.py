@@ -40,7 +40,7 @@ def gap(
     if style:
         print_frame(frame, style)
         return
-    header, values = by_epoch(frame[frame["quantity"] == "gap"], "{:.2f}".format)
+    header, values = by_epoch(frame[frame["quantity"] == "gap"], "{:z.2f}".format)
     _, accuracies = by_epoch(frame[frame["quantity"] == "accuracy"], percent)
     rows = [
         [

@@ -11,6 +11,7 @@ from co_probe.cli.demo import demo
 from co_probe.cli.eval import evaluate
 from co_probe.cli.export import export
 from co_probe.cli.gap import gap
+from co_probe.cli.list import list_names
 from co_probe.cli.pack import pack
 from co_probe.cli.plot import plot
 from co_probe.cli.preset import preset
@@ -39,7 +40,7 @@ def cli(debug: bool, allow: tuple[str, ...]) -> None:
         plugins.allow(name)
 
 
-for command in (bench, demo, evaluate, export, gap, pack, plot, preset, run, show, strength, sweep):
+for command in (bench, demo, evaluate, export, gap, list_names, pack, plot, preset, run, show, strength, sweep):
     cli.add_command(command)
 
 

@@ -44,13 +44,14 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         with _rich_bar(what) as update:
             yield update
         return
-    last = -1e9
+    last, said = -1e9, ""
 
     def plain(label: str, done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > 15:
-            last = time.monotonic()
-            click.echo(f"{what}: {done}/{total}" + (f" ({label})" if label else ""), err=True)
+        nonlocal last, said
+        line = f"{what}: {done}/{total}" + (f" ({label})" if label else "")
+        if line != said and (done == total or time.monotonic() - last > 15):
+            last, said = time.monotonic(), line
+            click.echo(line, err=True)
 
     yield plain
 

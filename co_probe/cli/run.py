@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from co_probe.cli.options import Number, device
+from co_probe.cli.options import Number, compile, device
 from co_probe.cli.output import percent, progress_bar
 from co_probe.methods import METHODS
 
@@ -17,7 +17,7 @@ COLUMNS = (
     ("clean", "clean", 6, percent),
     ("FGSM", "fgsm", 6, percent),
     ("PGD-10", "pgd10", 6, percent),
-    ("gap", "gap", 6, "{:.2f}".format),
+    ("gap", "gap", 6, "{:z.2f}".format),
     ("seconds", "seconds", 7, "{:.1f}".format),
 )
 
@@ -38,6 +38,7 @@ COLUMNS = (
 )
 @click.option("--resume", is_flag=True, help="Go on with a run that is there (start it, if there is none).")
 @click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
+@compile
 @device
 def run(
     method: str,
@@ -49,6 +50,7 @@ def run(
     assignments: tuple[str, ...],
     resume: bool,
     overwrite: bool,
+    compile: bool,
     device: str,
 ) -> None:
     """Train METHOD and keep every epoch.
@@ -79,7 +81,7 @@ def run(
         # Off a terminal the line an epoch is progress enough.
         progress = within_epoch if sys.stderr.isatty() else None
         for metrics in train_epochs(
-            config, folder, resume=resume, overwrite=overwrite, device=device, progress=progress
+            config, folder, resume=resume, overwrite=overwrite, device=device, compile=compile, progress=progress
         ):
             if not finished:
                 click.echo("  epoch " + " ".join(f"{name:>{width}}" for name, _, width, _ in COLUMNS))

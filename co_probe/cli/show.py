@@ -44,7 +44,9 @@ def verdict(run: "StoredRun") -> str:
         text = f"catastrophic overfitting from epoch {start}"
     else:
         text = "no catastrophic overfitting"
-    return text if len(epochs) >= planned else f"{text}, so far"
+    if missing := sorted(set(range(1, epochs[-1])) - set(epochs)):
+        text += f"; epochs whose files are missing: {', '.join(map(str, missing))}"
+    return text if epochs[-1] >= planned else f"{text}, so far"
 
 
 def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
@@ -54,7 +56,7 @@ def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
         rows.append(
             [
                 run.name,
-                run.config.method.name,
+                run.config.method_title,
                 run.config.data_title,
                 f"{run.epsilon:.4g}",
                 str(run.config.seed),
@@ -79,11 +81,11 @@ def _print_run(run: "StoredRun") -> None:
                 f"{'onset ' if epoch == start else ''}{epoch}",
                 f"{m['train_loss']:.3f}",
                 *accuracies,
-                f"{m['gap']:.2f}",
+                f"{m['gap']:z.2f}",
             ]
         )
     config = run.config
-    title = f"{run.name}: {config.method.name} on {config.data_title}, ε = {run.epsilon:.4g}, seed {config.seed}"
+    title = f"{run.name}: {config.method_title} on {config.data_title}, ε = {run.epsilon:.4g}, seed {config.seed}"
     header = ["epoch", "train loss", "train", "clean", "FGSM", "own attack", "PGD-10", "gap (nats)"]
     print_table(title, header, rows)
     click.echo(f"Verdict: {verdict(run)}.")

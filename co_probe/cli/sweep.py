@@ -26,6 +26,7 @@ from co_probe.methods import METHODS
 )
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes at a time.  [default: one a core; one on a GPU]")
 @click.option("--dry-run", is_flag=True, help="Say which runs there would be, and train none.")
+@options.compile
 @options.device
 def sweep(
     file: Path | None,
@@ -37,6 +38,7 @@ def sweep(
     out: Path | None,
     jobs: int | None,
     dry_run: bool,
+    compile: bool,
     device: str,
 ) -> None:
     """Train a grid of methods × ε × seeds, several at a time, into one folder.
@@ -66,7 +68,9 @@ def sweep(
 
     failed = 0
     with progress_bar(f"{len(cells)} runs, epochs") as show:
-        for path, error in train(cells, jobs=jobs, device=device, progress=lambda done, all_: show("", done, all_)):
+        for path, error in train(
+            cells, jobs=jobs, device=device, compile=compile, progress=lambda done, all_: show("", done, all_)
+        ):
             failed += error is not None
             click.echo(f"{path}: {f'FAILED: {error}' if error else 'done'}")
     click.echo(f"{len(cells) - failed} of {len(cells)} runs are complete. Next: co-probe show --runs {folder}")

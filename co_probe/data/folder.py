@@ -67,7 +67,7 @@ def find_folder(path: str) -> Path:
         if folder.is_dir():
             return folder.resolve()
     where = "" if given.is_absolute() else f", neither here nor in {data_dir()} ({VARIABLE})"
-    raise UserError(f"image-folder: {path} is not a folder{where}")
+    raise UserError(f"{path} is not a folder{where}")
 
 
 def list_images(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[Listed], list[Listed]]:
@@ -78,34 +78,34 @@ def list_images(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[
         order = np.random.RandomState(0).permutation(len(images))
         testing = round(test_share * len(images))
         if not 0 < testing < len(images):
-            raise UserError(f"image-folder: {folder} has too few images ({len(images)}) to split")
+            raise UserError(f"{folder} has too few images ({len(images)}) to split")
         test, train = np.sort(order[:testing]), np.sort(order[testing:])
         return classes, [images[i] for i in train], [images[i] for i in test]
     held_out = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
     if held_out is None:
-        raise UserError(f"image-folder: {folder} has train/, but neither test/ nor val/")
+        raise UserError(f"{folder} has train/, but neither test/ nor val/")
     classes, train_images = _list_split(folder / "train")
     test_classes, test_images = _list_split(held_out)
     for name in sorted(set(classes) ^ set(test_classes)):
         here, there = (folder / "train", held_out) if name in classes else (held_out, folder / "train")
-        raise UserError(f"image-folder: class {name} is in {here}, but not in {there}")
+        raise UserError(f"class {name} is in {here}, but not in {there}")
     return classes, train_images, test_images
 
 
 def _list_split(folder: Path) -> tuple[tuple[str, ...], list[Listed]]:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
-        raise UserError(f"image-folder: {folder} has no folders in it: each class needs one")
+        raise UserError(f"{folder} has no folders in it: each class needs one")
     images: list[Listed] = []
     for label, name in enumerate(names):
         found = sorted(_files(str(folder / name)), key=lambda entry: entry.path)
         if not found:
-            raise UserError(f"image-folder: class {folder / name} has no images: add some, or remove the folder")
+            raise UserError(f"class {folder / name} has no images: add some, or remove the folder")
         for file in found:
             try:
                 status = file.stat()
             except OSError as error:
-                raise UserError(f"image-folder: {file.path} cannot be read: {error.strerror}") from error
+                raise UserError(f"{file.path} cannot be read: {error.strerror}") from error
             images.append(Listed(file.path, label, status.st_size, status.st_mtime_ns))
     return tuple(names), images
 
@@ -136,7 +136,7 @@ def decoded(folder: Path, listing: list[Listed], size: int | None, *, mapped: bo
             replace_atomic(cache, lambda beside: _decode(beside, listing, size, fingerprint, folder))
             images = _read(cache, fingerprint, mapped)
     if images is None:
-        raise UserError(f"image-folder: the cache {cache} cannot be read back: is the disk failing?")
+        raise UserError(f"the cache {cache} cannot be read back: is the disk failing?")
     return images
 
 
@@ -179,7 +179,7 @@ def _decode(beside: Path, listing: list[Listed], size: int | None, fingerprint: 
                 if pixels.shape != first.shape:
                     (_, h, w), (_, height, width) = pixels.shape, first.shape
                     raise UserError(
-                        f"image-folder: {image.path} is {w}×{h} pixels, and {listing[0].path} is {width}×{height}: "
+                        f"{image.path} is {w}×{h} pixels, and {listing[0].path} is {width}×{height}: "
                         "set data.size, and all are resized to it"
                     )
                 images[number] = pixels
@@ -195,11 +195,11 @@ def _pixels(path: str, size: int | None) -> np.ndarray:
     try:
         with Image.open(path) as file:
             if file.mode.startswith(WIDE):
-                raise UserError(f"image-folder: {path} has more than 8 bits a channel (mode {file.mode}): convert it")
+                raise UserError(f"{path} has more than 8 bits a channel (mode {file.mode}): convert it")
             image = file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "a damaged file" if isinstance(error, SyntaxError) else str(error).replace("\n", " ")
-        raise UserError(f"image-folder: {path} is not a readable image ({reason})") from error
+        raise UserError(f"{path} is not a readable image ({reason})") from error
     if size is not None:
         scale = size / min(image.size)
         width, height = (max(size, round(scale * side)) for side in image.size)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from co_probe.attacks import Attack, Rng, clip
 from co_probe.attacks.outcome import evaluating
 from co_probe.data.augment import View
+from co_probe.models.execution import input_gradients_only
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Task:
         channels, height, width = self.shape
         return self.images, channels, height + 2 * self.padding, width + 2 * self.padding
 
-    def new_store(self) -> Tensor:
+    def new_store(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Such a tensor, not yet filled. Raises ValueError if the device will not have memory for the run's largest."""
-        need = 4 * max(self.largest, math.prod(self.store_shape))
+        need = dtype.itemsize * max(self.largest, math.prod(self.store_shape))
         if self.device.type == "cuda":
             there = torch.cuda.get_device_properties(self.device).total_memory
         else:
@@ -47,7 +48,7 @@ class Task:
                 f"{there / 1e9:.0f} GB: choose a method that keeps nothing, or APART with "
                 "method.learn_initialisation=false"
             )
-        return torch.empty(self.store_shape, device=self.device)
+        return torch.empty(self.store_shape, dtype=dtype, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,13 @@ class Method:
     it uses batch statistics and moves the running ones, as in the pass that updates the weights (`both`); it uses batch
     statistics and moves nothing (`update`); or it uses the running ones, as in eval mode (`eval`). A method's default
     is what its authors' code does. `replays`: optimizer steps on every batch, one call of `step` each.
+    `eager`: why the method cannot be compiled, if it cannot.
     """
 
     epsilon: float
     batchnorm: str = field(default="both", kw_only=True)
     replays = 1  # not a setting, unless a method makes it one
+    eager = ""
 
     def __post_init__(self):
         if self.batchnorm not in ("both", "update", "eval"):
@@ -124,7 +127,12 @@ class Method:
 
     @contextmanager
     def perturbation_pass(self, model: nn.Module) -> Iterator[None]:
-        """Around the passes that make the perturbation: BatchNorm does there what `batchnorm` says."""
+        """Around the passes that make the perturbation, for input gradients: BatchNorm does what `batchnorm` says."""
+        with input_gradients_only(model), self._batchnorm(model):
+            yield
+
+    @contextmanager
+    def _batchnorm(self, model: nn.Module) -> Iterator[None]:
         if self.batchnorm == "both":
             yield
             return

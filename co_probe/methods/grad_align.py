@@ -28,6 +28,7 @@ class GradAlign(Method):
     improving fast adversarial training", section 5; `fgsm` is their choice there.
     """
 
+    eager = "its regulariser takes second derivatives, and compiled code gives first ones only"
     base: str = "fgsm"
     penalty: float = 0.2
     detach: bool = False
@@ -78,9 +79,10 @@ def live_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
     """Mean over images of the cosine of their gradients; 1 (nothing to align) if all have a gradient of 0."""
     a, b = a.flatten(1), b.flatten(1)
-    # Chosen before the norm is taken: at 0 its derivative is none.
     there_is = ((a.detach() ** 2).sum(1) > 0) & ((b.detach() ** 2).sum(1) > 0)
-    a, b = a[there_is], b[there_is]
-    if not len(a):
-        return torch.ones((), device=a.device)
-    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).mean()
+    # Replaced before the norm is taken: at 0 its derivative is none. To leave images out, one would have to wait for
+    # the device to say how many there are.
+    a, b = (torch.where(there_is[:, None], gradient, 1) for gradient in (a, b))
+    cosines = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    count = there_is.sum()
+    return torch.where(count > 0, torch.where(there_is, cosines, 0).sum() / count.clamp(min=1), 1)

@@ -2,15 +2,21 @@
 
 Nothing is asked of the model's code: the tensors are read and replaced by forward pre-hooks, so that the branch
 sees the perturbation and the shortcut does not.
+
+Compiled code knows only the hooks that were there when it was compiled, and gives gradients for nothing but its inputs.
+So the hooks that add a perturbation stay on the layers for good (`Taps`), and where the gradient at a tap is wanted,
+compiled code is given zeros to add there, and is asked for theirs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from co_probe.attacks.outcome import evaluating
+from co_probe.models.execution import compiling, is_compiling
 
 # What blocks call the beginning of their branch: ResNets and kin and PreActBlock; torchvision's EfficientNet, ConvNeXt
 # and MobileNetV3; its MobileNetV2; its RegNet; its MNASNet; timm's EfficientNet and MobileNets; its ConvNeXt.
@@ -53,6 +59,59 @@ def _has_shortcut(block: nn.Module, first: nn.Conv2d) -> bool:
         if not isinstance(output, Tensor) or not output.requires_grad:
             return False
         return torch.autograd.grad(output.sum(), x, allow_unused=True)[0] is not None
+
+
+class Taps:
+    """The layers of a model, by name, whose inputs are perturbed and watched; a model has one of these at most."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]):
+        self.modules = dict(modules)
+        self.steps: Mapping[str, Tensor] = {}
+        self.zeros: dict[torch.Size, dict[str, Tensor]] = {}  # by the shape of a batch
+        for name, module in self.modules.items():
+            module.register_forward_pre_hook(partial(self._add, name))
+
+    def _add(self, name: str, _: nn.Module, args: tuple) -> tuple | None:
+        return (args[0] + self.steps[name], *args[1:]) if name in self.steps else None
+
+    @contextmanager
+    def adding(self, steps: Mapping[str, Tensor]) -> Iterator[None]:
+        """While inside, every tap `name` in `steps` sees its input plus `steps[name]`, of the input's shape."""
+        self.steps = steps
+        try:
+            yield
+        finally:
+            self.steps = {}
+
+    def watch(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits of `model` at `x`; and for every tap a tensor whose gradient is that at the tap's input.
+
+        It is the gradient of the branch alone: the shortcut may use the same input, and has no part in it.
+        """
+        if not (self.modules and is_compiling(model)):
+            return self._look(model, x)
+        if x.shape not in self.zeros:
+            self.zeros[x.shape] = self._zeros(model, x)
+        zeros = self.zeros[x.shape]
+        with self.adding(zeros):
+            return model(x), zeros
+
+    def _look(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        seen: dict[str, Tensor] = {}
+
+        def look(name: str, activation: Tensor) -> Tensor:
+            seen[name] = activation.view_as(activation)
+            return seen[name]
+
+        with tapped(self.modules, look):
+            return model(x), seen
+
+    @torch.no_grad()
+    def _zeros(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        """Zeros of the kind of each tap's input, leaves that a gradient can be asked for."""
+        with compiling(model, False), evaluating(model):
+            _, seen = self._look(model, x)
+        return {name: torch.zeros_like(activation).requires_grad_() for name, activation in seen.items()}
 
 
 @contextmanager

@@ -1,13 +1,12 @@
 """Training accuracy rises while robust test accuracy falls: Figure 5 of arXiv 2010.08034."""
 
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from co_probe.labels import attack_label
 from co_probe.plots.gap import gap
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
-from co_probe.plots.style import method_style, panels
+from co_probe.plots.style import panels
 
 
 def draw(frames: Frames, onsets: Onsets) -> Figure:
@@ -26,15 +25,8 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     gap(measured, bottom)
     mark_onsets(measured, bottom, onsets, name=False)
     bottom.set_ylabel(f"gap to {against} (nats)\nlarger = weaker")
-    methods = [str(m) for m in metrics["method"].unique()]
-    figure.legend(
-        [Line2D([], [], color=method_style(m)["color"], linestyle=method_style(m)["linestyle"]) for m in methods],
-        [method_style(m)["label"] for m in methods],
-        loc="outside lower center",
-        ncols=4,
-        columnspacing=1,
-        handlelength=1.6,
-    )
+    handles, labels = training.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.6)
     return figure
 
 

@@ -1,6 +1,7 @@
 """What a probe is, and what it is given."""
 
 from abc import ABC, abstractmethod
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -20,16 +21,17 @@ Row = dict[str, Any]  # quantity, value, low, high, n: one number of a tidy tabl
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after an epoch, on a device; what is asked for is loaded."""
+    """A run after an epoch, on a device; what is asked for is loaded, or taken from `ahead` if it was before."""
 
     run: Run
     epoch: int
     device: torch.device
+    ahead: Future[nn.Module] | None = None
 
     @cached_property
     def model(self) -> nn.Module:
         """The network, in eval mode."""
-        return self.run.load_model(self.epoch, self.device)
+        return self.ahead.result().to(self.device) if self.ahead else self.run.load_model(self.epoch, self.device)
 
     @cached_property
     def method(self) -> Method:
@@ -73,6 +75,11 @@ class Probe(ABC):
 
     name: ClassVar[str]
     split: str
+
+    @property
+    def reads_models(self) -> bool:
+        """Whether it needs the network of every epoch, so that these are read ahead."""
+        return True
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:

@@ -28,6 +28,10 @@ class Gap(Probe):
     generator: str = "fgsm"
     split: str = "test"
 
+    @property
+    def reads_models(self) -> bool:
+        return self != Gap()
+
     def parameters(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -1,7 +1,9 @@
 """Walking a probe over the epochs of runs: what is stored already is not measured again."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from co_probe.runs import Run
 
 RunLike = str | Path | Run
 Progress = Callable[[str, int, int], None]  # (run, epochs measured, epochs to measure, over all runs)
+AHEAD = 2  # epochs that are read from the disk while the device works on another
 SAVE_EVERY = 10.0  # seconds of measuring that a crash may cost
 
 
@@ -73,8 +76,8 @@ class _Table:
         if self.wants_yardsticks:
             new += self._labelled(0, self.probe.yardsticks(images))
         try:
-            for epoch in self.missing:
-                new += self._labelled(epoch, self._measure_epoch(epoch, images, device))
+            for checkpoint in self._checkpoints(device):
+                new += self._labelled(checkpoint.epoch, self._measure_epoch(checkpoint, images))
                 if time.monotonic() - saved > SAVE_EVERY:
                     self._save(new)
                     new, saved = [], time.monotonic()
@@ -82,11 +85,27 @@ class _Table:
         finally:
             self._save(new)
 
-    def _measure_epoch(self, epoch: int, images: ProbeSet, device: torch.device) -> list[Row]:
-        if self.probe.split == "train" and (kept := self.run.image_state(epoch)) is not None:
-            state = torch.from_numpy(kept).to(device)
+    def _checkpoints(self, device: torch.device) -> Iterator[Checkpoint]:
+        """The missing epochs in turn. The networks of the next ones are read from the disk, in a thread, meanwhile."""
+        if not self.probe.reads_models:
+            yield from (Checkpoint(self.run, epoch, device) for epoch in self.missing)
+            return
+        reader, coming = ThreadPoolExecutor(1, "reading epochs"), deque(self.missing)
+        read: deque[Checkpoint] = deque()
+        try:
+            while coming or read:
+                while coming and len(read) <= AHEAD:
+                    epoch = coming.popleft()
+                    read.append(Checkpoint(self.run, epoch, device, reader.submit(self.run.load_model, epoch)))
+                yield read.popleft()
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+    def _measure_epoch(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
+        if self.probe.split == "train" and (kept := self.run.image_state(checkpoint.epoch)) is not None:
+            state = torch.from_numpy(kept).to(checkpoint.device)
             images = ProbeSet(images.x, images.y, images.epsilon, images.seed, state)
-        return self.probe.measure(Checkpoint(self.run, epoch, device), images)
+        return self.probe.measure(checkpoint, images)
 
     def _labelled(self, epoch: int, rows: list[Row]) -> list[dict[str, Any]]:
         labels = self.run.labels(epoch, self.probe.name) | self.probe.parameters()

@@ -1,9 +1,6 @@
 """A run as one self-contained file, to send to somebody."""
 
-import io
 from pathlib import Path
-
-import h5py
 
 from co_probe.errors import UserError
 from co_probe.store import tree
@@ -24,37 +21,12 @@ def pack(run: StoredRun, out: Path) -> None:
         raise UserError(f"the folder {out.parent} does not exist")
 
     def write(beside: Path) -> None:
-        with _Sink(beside, "x+") as sink:
-            with h5py.File(sink, "w", libver=tree.FORMAT) as file:
-                tree.fill(file, run.read_main())
-                epochs = file.create_group("epochs")
-                for epoch in run.epochs:  # one at a time: a run may be larger than memory
-                    tree.fill(epochs.create_group(f"{epoch:04d}"), run.read_epoch(epoch))
-                    if sink.error:
-                        break
-            if sink.error:
-                raise sink.error
+        with tree.created(beside) as (file, sink):
+            tree.fill(file, run.read_main())
+            epochs = file.create_group("epochs")
+            for epoch in run.epochs:  # one at a time: a run may be larger than memory
+                tree.fill(epochs.create_group(f"{epoch:04d}"), run.read_epoch(epoch))
+                if sink.error:
+                    break
 
     replace_atomic(out, write)
-
-
-class _Sink(io.FileIO):
-    """A file that keeps the first error of writing in `error`: HDF5 ends the process if it cannot write on closing."""
-
-    error: OSError | None = None
-
-    def write(self, content) -> int:
-        left = memoryview(content)
-        try:
-            while left and not self.error:
-                left = left[super().write(left) :]
-        except OSError as error:
-            self.error = error
-        return len(content)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0

@@ -51,6 +51,7 @@ class StoredRun:
             self._config = dict(json.loads(tree.read_attributes(file)["config"]))
             self.environment: dict[str, Any] = json.loads(tree.read_attributes(file)["environment"])
             self.probe_set: dict[str, np.ndarray] = tree.read(tree.child(file, "probe_set"))
+            self._metrics: dict[int, dict[str, float]] = {}
             self.planned: int = int(file.attrs.get("planned", self._config["epochs"]))
 
     def __repr__(self) -> str:
@@ -70,6 +71,11 @@ class StoredRun:
     def epsilon(self) -> float:
         """The L∞ bound, in pixel units of a [0, 1] image."""
         return self.config.epsilon
+
+    @property
+    def precision(self) -> str:
+        """What its network computes in: `float32` or `bfloat16`."""
+        return self.environment.get("precision", "float32")  # earlier versions had no other
 
     @property
     def epochs(self) -> list[int]:
@@ -99,8 +105,13 @@ class StoredRun:
         return self._read(epoch, "model")
 
     def metrics(self, epoch: int) -> dict[str, float]:
-        """What the run measured of itself after `epoch`: accuracies in [0, 1], losses and gap in nats."""
-        return self._read(epoch, "metrics")
+        """What the run measured of itself after `epoch`: accuracies in [0, 1], losses and gap in nats.
+
+        Read once: a finished epoch never changes (a run that is trained afresh is to be opened afresh).
+        """
+        if epoch not in self._metrics:
+            self._metrics[epoch] = self._read(epoch, "metrics")
+        return dict(self._metrics[epoch])
 
     def method_parameters(self, epoch: int) -> dict[str, dict[str, float]]:
         """The method's learned numbers after `epoch`: {group: {name: value}}; step sizes in units of ε."""
@@ -233,7 +244,7 @@ class StoredRun:
         """The leading columns of every tidy row of this run."""
         return {
             "run": self.name,
-            "method": self.config.method.name,
+            "method": self.config.method_title,
             "seed": self.config.seed,
             "epoch": epoch,
             "probe": probe,

@@ -1,9 +1,10 @@
 """Nested dicts as HDF5: arrays are datasets, numbers and strings are attributes.
 
 Every byte that matters is under a checksum: chunks of datasets under the Fletcher-32 filter, and everything else under
-the checksums that HDF5's file format 1.10 puts on its own metadata. A file is made in memory and written in one go.
+the checksums that HDF5's file format 1.10 puts on its own metadata.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import h5py
 import numpy as np
 
 from co_probe.errors import DamagedFile, UserError
+from co_probe.store.atomic import replace_atomic
 
 FORMAT = ("v110", "v110")
 Tree = Mapping[str, Any]
@@ -26,6 +28,51 @@ def encode(tree: Tree, links: Mapping[str, tuple[str, str]] | None = None) -> by
             file[path] = h5py.ExternalLink(name, target)
         file.flush()
         return file.id.get_file_image()
+
+
+def write(path: Path, tree: Tree) -> None:
+    """Write `tree` to the file `path`, atomically, an array at a time: there is no second copy of it in memory.
+
+    Raises UserError, with the old file untouched, if it cannot be written.
+    """
+
+    def put(beside: Path) -> None:
+        with created(beside) as (file, _):
+            fill(file, tree)
+
+    replace_atomic(path, put)
+
+
+@contextmanager
+def created(path: Path) -> Iterator[tuple[h5py.File, "Sink"]]:
+    """A new HDF5 file that is written piece by piece. Raises OSError at the end if that failed anywhere."""
+    with Sink(path, "x+") as sink:
+        with h5py.File(sink, "w", libver=FORMAT) as file:
+            yield file, sink
+        if sink.error:
+            raise sink.error
+
+
+class Sink(io.FileIO):
+    """A file that keeps the first error of writing in `error`: HDF5 ends the process if it cannot write on closing."""
+
+    error: OSError | None = None
+
+    def write(self, content) -> int:
+        left = memoryview(content)
+        try:
+            while left and not self.error:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return len(content)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
 
 
 def fill(group: h5py.Group, tree: Tree) -> None:

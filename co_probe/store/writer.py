@@ -106,6 +106,11 @@ class RunWriter:
         return self._main["probe_set"]
 
     @property
+    def precision(self) -> str:
+        """What the run's network computes in, as it was settled at its start."""
+        return json.loads(self._main["environment"]).get("precision", "float32")  # earlier versions had no other
+
+    @property
     def last(self) -> int:
         """The newest finished epoch, 0 if there is none."""
         return max(self._numbers(EPOCH_FILE), default=0)
@@ -126,8 +131,8 @@ class RunWriter:
         Raises UserError if the disk is full or cannot be written; the run is then as it was before.
         """
         if resume is not None:
-            write_atomic(self.path / f"resume-{epoch:04d}.h5", tree.encode(resume))
-        write_atomic(self.path / epoch_file(epoch), tree.encode(checkpoint))
+            tree.write(self.path / f"resume-{epoch:04d}.h5", resume)
+        tree.write(self.path / epoch_file(epoch), checkpoint)
         self._write_main()
         self._tidy()
 

@@ -1,6 +1,7 @@
 """The training loop, from its first line to its last."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,12 +17,14 @@ from co_probe.data.dataset import to_unit
 from co_probe.errors import Diverged, UserError
 from co_probe.memory import keep_freed_memory
 from co_probe.methods.base import Batch, Method
+from co_probe.models.execution import compiling, execute, resolve
 from co_probe.rng import derive_seed, make_rng
 from co_probe.schedules import SCHEDULES, warmup
 from co_probe.store import RunWriter
+from co_probe.training.background import Commits
 from co_probe.training.metrics import measure
 from co_probe.training.phases import Plan
-from co_probe.training.state import arrays, draw_indices, environment, momenta, restore
+from co_probe.training.state import draw_indices, environment, momenta, restore, snapshot
 
 Progress = Callable[[int, int, int], None]  # (epoch, images done of it, images in it)
 
@@ -33,20 +36,26 @@ def epochs(
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    compile: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[dict[str, float]]:
     """Train `config` into the folder `out`; yields the metrics of each epoch once they are safely on disk.
+
+    An epoch is written while the next one trains, and its metrics come as soon as it is on the disk, between two
+    batches; an error of writing is raised then.
 
     An epoch is one pass over the data, in which a method that replays its batches takes every one of them several
     times; there are then so many fewer epochs (`kept_epochs`), and the run ends on the same budget. Progress, for the
     schedule and for ε, counts in epochs, also where these differ in steps (`Plan`).
     Metrics: `epoch`, `learning_rate` (the last one), `train_loss` (nats) and `train_accuracy` (both on the perturbed
     images as they were trained on), those of `co_probe.training.metrics.measure`, and `seconds` of training.
-    `resume` goes on with a run that is there, `overwrite` starts it afresh. `device`: auto, cpu, cuda, cuda:1.
+    `resume` goes on with a run that is there, in the precision it was begun in; `overwrite` starts it afresh.
+    `device`: auto, cpu, cuda, cuda:1. `compile`: run training steps through torch.compile, if the method can be.
     Raises UserError for settings or files that cannot be used, Diverged if the loss is no longer finite.
     """
-    keep_freed_memory()
     target = pick_device(device)
+    if target.type == "cpu":
+        keep_freed_memory()
     data = make_data(config)
     count, seed = len(data.train_y), config.seed
     method, last_epoch = make_method(config), kept_epochs(config)
@@ -56,8 +65,16 @@ def epochs(
         "train": draw_indices(count, config.probe.train, seed, "probe train"),
     }
     writer = RunWriter(
-        Path(out), config, probe_set, environment(target), planned=last_epoch, resume=resume, overwrite=overwrite
+        Path(out),
+        config,
+        probe_set,
+        environment(target, resolve(config.precision, target)),
+        planned=last_epoch,
+        resume=resume,
+        overwrite=overwrite,
     )
+    if compile and method.eager:
+        print(f"{config.method.name} is not compiled: {method.eager}", file=sys.stderr, flush=True)
     with torch.random.fork_rng(), ExitStack() as stack:
         torch.manual_seed(derive_seed(seed, "initial weights"))
         model = make_model(config, data).to(target).train()
@@ -70,6 +87,8 @@ def epochs(
         except ValueError as error:
             raise UserError(f"method {config.method.name}: {error}") from error
         stack.enter_context(writer)  # not before: settings that cannot be used must not cost the run that is there
+        commits = stack.enter_context(Commits(writer, target))
+        execute(model, writer.precision, compiled=compile and not method.eager)
         if 0 < writer.last < last_epoch:
             if plan.phase(writer.last) is not plan.phase(1):  # room for what is about to be read
                 method.start_phase(plan.task(writer.last, make_rng(target, seed, "method")))
@@ -100,21 +119,25 @@ def epochs(
                     rate = schedule(step / (steps * last_epoch))
                     method.epsilon = config.epsilon * warmup(step + 1, rising)
                     batch = Batch(x, y, view, rate, rng)
-                    loss_here, right = train_step(model, method, optimizer, batch, config.optimizer.learning_rate)
+                    with compiling(model):
+                        loss_here, right = train_step(model, method, optimizer, batch, config.optimizer.learning_rate)
                     loss += loss_here * len(index)
                     correct += right
                 if progress:
                     progress(epoch, number * phase.batch_size + len(index), count)
+                yield from commits.done()  # the epoch before this one
 
             metrics = {
+                "epoch": epoch,
                 "learning_rate": config.optimizer.learning_rate * rate,
                 "train_loss": loss.item() / (count * method.replays),
                 "train_accuracy": correct.item() / (count * method.replays),
-                "seconds": time.perf_counter() - started,
+                "seconds": time.perf_counter() - started - commits.paused,
             }
             method.epsilon = config.epsilon
             if math.isfinite(metrics["train_loss"]):
                 metrics |= measure(model, method, test_x, test_y, seed)
+            yield from commits.done(wait=True)
             # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
             if not math.isfinite(metrics["train_loss"] + metrics.get("gap", 0.0)):
                 raise Diverged(
@@ -124,14 +147,15 @@ def epochs(
             # Not of images of another size than those that diagnostics see: it would belong to other pixels.
             state = method.image_state(probe_train.to(target)) if phase.shape == data.shape else None
             checkpoint = {
-                "model": arrays(model.state_dict()),
-                "metrics": metrics,
+                "model": snapshot(model.state_dict()),
+                "metrics": {name: value for name, value in metrics.items() if name != "epoch"},
                 "method": method.parameters(),
-                "images": arrays({} if state is None else {"state": state}),
+                "images": snapshot({} if state is None else {"state": state}),
             }
-            going_on = {"momentum": arrays(momenta(model, optimizer)), "method": arrays(method.state_dict())}
-            writer.commit(epoch, checkpoint, going_on if epoch < last_epoch else None)
-            yield {"epoch": epoch, **metrics}
+            going_on = {"momentum": momenta(model, optimizer), "method": method.state_dict()}
+            last = epoch == last_epoch
+            commits.begin(metrics, checkpoint, None if last else {k: snapshot(v) for k, v in going_on.items()})
+        yield from commits.done(wait=True)
 
 
 def train_step(

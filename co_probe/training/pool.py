@@ -16,7 +16,9 @@ from co_probe.store.stored_run import EPOCH_FILE
 POLL = 0.5  # seconds at most between two looks at the disk
 
 
-def run_cell(settings: Mapping[str, Any], out: str, device: str = "auto", threads: int | None = None) -> str:
+def run_cell(
+    settings: Mapping[str, Any], out: str, device: str = "auto", threads: int | None = None, compile: bool = False
+) -> str:
     """Train one run to its end: plain settings in, the run's folder out; goes on with what is there.
 
     It needs nothing of this process, so that any engine (a process pool, a cluster) can call it.
@@ -27,7 +29,7 @@ def run_cell(settings: Mapping[str, Any], out: str, device: str = "auto", thread
 
     if threads:
         torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer if OMP_NUM_THREADS says so
-    for _ in epochs(Config.from_dict(settings), out, resume=True, device=device):
+    for _ in epochs(Config.from_dict(settings), out, resume=True, device=device, compile=compile):
         pass
     return out
 
@@ -37,6 +39,7 @@ def run_all(
     *,
     jobs: int | None = None,
     device: str = "auto",
+    compile: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Path, CoProbeError | None]]:
     """Train every cell {folder: settings}, `jobs` at a time (one a core, if not given); cores are shared out evenly.
@@ -49,7 +52,7 @@ def run_all(
     planned = sum(map(_planned, cells.values()))
     with ThreadPoolExecutor(jobs) as threads:
         waiting: dict[Future[str], Path] = {
-            threads.submit(_in_own_process, config.to_dict(), str(out), device, max(1, cores // jobs)): out
+            threads.submit(_in_own_process, config.to_dict(), str(out), device, max(1, cores // jobs), compile): out
             for out, config in cells.items()
         }
         try:

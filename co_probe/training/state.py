@@ -21,8 +21,8 @@ def draw_indices(available: int, wanted: int, seed: int, purpose: str) -> np.nda
     return np.sort(rng.permutation(available)[:wanted])
 
 
-def environment(device: torch.device) -> dict[str, str]:
-    """The machine and the versions that a run is made with."""
+def environment(device: torch.device, precision: str) -> dict[str, str]:
+    """The machine and the versions that a run is made with, and what its network computes in."""
     return {
         "co_probe": version("co-probe"),
         "torch": torch.__version__,
@@ -31,6 +31,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"CPU, {torch.get_num_threads()} threads",
+        "precision": precision,
     }
 
 
@@ -55,11 +56,15 @@ def restore(writer: RunWriter, model: nn.Module, optimizer: torch.optim.Optimize
     method.load_state_dict(tensors(state["method"]))
 
 
-def arrays(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors as numpy arrays, everything else as it is."""
-    return {k: v.detach().cpu().contiguous().numpy() if isinstance(v, Tensor) else v for k, v in state.items()}
+def snapshot(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors as numpy arrays, copied, so that training may go on; everything else as it is."""
+    return {k: _copy(v).numpy() if isinstance(v, Tensor) else v for k, v in state.items()}
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def tensors(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `arrays`."""
+    """The inverse of `snapshot`."""
     return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}

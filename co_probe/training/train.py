@@ -38,13 +38,15 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    compile: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Run:
     """Train a run to its end and return it.
 
     `method`: `fgsm`, `apart`, ..., or your own as `package.module:Name`; `preset`: a name or a TOML file, `digits` if
-    not given; `out`: the run's folder, `runs/METHOD` if not given; `settings`: over the preset, for example
+    not given; `out`: the run's folder, `runs/METHOD` if not given; `compile`: run training steps through
+    torch.compile; `settings`: over the preset, for example
     `epochs=10`, `epsilon=8/255`, `model={"width": 32}`. Raises UserError for what cannot be used, Diverged if the loss
     is no longer finite.
 
@@ -52,6 +54,7 @@ def train(
     """
     folder = Path(out or Path("runs") / method.rpartition(":")[2])
     config = settle(folder, method, preset, [settings], resume)
-    for _ in epochs(config, folder, resume=resume, overwrite=overwrite, device=device, progress=progress):
+    options: dict[str, Any] = {"device": device, "compile": compile, "progress": progress}
+    for _ in epochs(config, folder, resume=resume, overwrite=overwrite, **options):
         pass
     return Run(folder)

@@ -1,0 +1,64 @@
+"""co-probe list"""
+
+import inspect
+import json
+from typing import Any
+
+import click
+
+from co_probe.data import DATA
+from co_probe.errors import unknown
+from co_probe.kinds import in_words
+from co_probe.methods import METHODS
+from co_probe.models import MODELS
+from co_probe.plots import PLOTS
+from co_probe.registry import Registry
+
+SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are typed, and the names
+    "methods": ("method", METHODS),
+    "models": ("model", MODELS),
+    "data sets": ("data", DATA),
+}
+
+
+@click.command("list")
+@click.argument("name", required=False)
+def list_names(name: str | None) -> None:
+    """The methods, models, data sets and figures there are; or what NAME is, and its settings."""
+    if name is None:
+        for heading, (_, registry) in SECTIONS.items():
+            click.echo(f"{heading}: {', '.join(registry)}")
+        click.echo(f"figures: {', '.join(PLOTS)}")
+        click.echo("What one of them is, and its settings: co-probe list NAME")
+        return
+    for section, registry in SECTIONS.values():
+        for entry in registry:
+            if name.partition(":")[0] == entry.partition(":")[0]:
+                _describe(section, registry, entry)
+                return
+    if name not in PLOTS:
+        entries = [entry.partition(":")[0] for _, registry in SECTIONS.values() for entry in registry]
+        raise unknown("name", name, [*entries, *PLOTS])
+    click.echo(f"The figure {name}: see co-probe plot --help")
+
+
+def _describe(section: str, registry: Registry, entry: str) -> None:
+    target = registry.target(entry)
+    click.echo(f"{entry}: {inspect.getdoc(target)}\n")
+    settings = [p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    typed = [f"--set {section}.{p.name}={_as_toml(p.default)}" for p in settings]
+    for parameter, text in zip(settings, typed, strict=True):
+        click.echo(f"{text:<{max(map(len, typed))}}  {in_words(parameter.annotation)}")
+    if not settings:
+        click.echo("It has no settings of its own.")
+    if section == "data":
+        click.echo(
+            'Every data set: --set "data.title=TEXT" (its name in figures), --set data.limit=N (training images)'
+        )
+
+
+def _as_toml(default: Any) -> str:
+    """A default as --set takes it; `...` where there is none, or where the class works it out."""
+    if default is None or default is inspect.Parameter.empty:
+        return "..."
+    return json.dumps(float(f"{default:.4g}") if isinstance(default, float) else default)

@@ -1,0 +1,224 @@
+"""Compiled against plain, bfloat16 against float32: the same updates, to rounding, by every method."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+import torch
+from conftest import tiny_config
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import co_probe
+from co_probe.data.augment import pad_images, random_view
+from co_probe.errors import UserError
+from co_probe.exchange import export, load_reference
+from co_probe.methods import METHODS
+from co_probe.methods.base import Batch, Method, Task
+from co_probe.models import execution
+from co_probe.models.execution import compiling, execute, resolve
+from co_probe.models.preact_resnet import PreActResNet
+from co_probe.training import loop
+from co_probe.training.loop import epochs, train_step
+
+COUNT, SIZE, EPSILON = 12, (1, 8, 8), 0.1
+COMPILABLE = [name for name in METHODS if not METHODS.load(name).eager]
+
+
+def make_model(dtype: torch.dtype = torch.float64) -> nn.Module:
+    """In float64, so that the sign of a gradient is never a matter of rounding."""
+    torch.manual_seed(0)
+    return PreActResNet(1, 3, (0.3,), (0.5,), width=8, blocks=(1,), stem=4).to(dtype).train()
+
+
+def train(
+    name: str, model: nn.Module, steps: int = 3, watch: AbstractContextManager | None = None, **settings
+) -> tuple[nn.Module, Method]:
+    """A few steps, inside `watch`, the last on a smaller batch; the model and the method afterwards."""
+    dtype = next(model.parameters()).dtype
+    rng = torch.Generator().manual_seed(0)
+    method = METHODS.make(name, EPSILON, **settings)
+    method.setup(model, Task(COUNT, SIZE, 1, 4, torch.device("cpu"), rng))
+    if name.startswith("apart"):
+        with torch.no_grad():
+            method.alpha.fill_(0.4)  # far from the start, so that every term counts
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    images = pad_images(torch.rand((COUNT, *SIZE), generator=rng, dtype=dtype), 1)
+    labels = torch.randint(3, (COUNT,), generator=rng)
+    method.start_epoch(1, rng)
+    for number in range(steps):
+        index = torch.randperm(COUNT, generator=rng)[: 5 if number < steps - 1 else 3]
+        view = random_view(index, SIZE[1:], 1, True, rng)
+        with compiling(model), watch or nullcontext():
+            train_step(model, method, optimizer, Batch(view.take(images), labels[index], view, 0.5, rng), 0.1)
+    return model, method
+
+
+# -- compiled --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Compile with AOTAutograd, without a compiler behind it; the graphs of forward and of backward passes."""
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    graphs: dict[str, list] = {"forward": [], "backward": []}
+
+    def keep(direction):
+        return lambda graph, _: graphs[direction].append(graph) or make_boxed_func(graph.forward)
+
+    torch._dynamo.reset()
+    backend = aot_autograd(fw_compiler=keep("forward"), bw_compiler=keep("backward"))
+    monkeypatch.setattr(execution, "BACKEND", backend)
+    return graphs
+
+
+def compiled_model() -> nn.Module:
+    model = make_model()
+    execute(model, "float32", compiled=True)
+    return model
+
+
+def assert_same(plain: tuple[nn.Module, Method], fast: tuple[nn.Module, Method]) -> None:
+    states = [{**model.state_dict(), **method.state_dict()} for model, method in (plain, fast)]
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-5, atol=1e-6)
+
+
+def weight_gradients(graph: torch.fx.GraphModule) -> int:
+    """How many convolutions of a backward pass compute a gradient of their weights."""
+    calls = [n for n in graph.graph.nodes if n.target is torch.ops.aten.convolution_backward.default]
+    assert calls
+    return sum(call.args[-1][1] for call in calls)
+
+
+@pytest.mark.parametrize("name", COMPILABLE)
+def test_compiled_and_plain_give_the_same_update(name, counted):
+    assert_same(train(name, make_model()), train(name, compiled_model()))
+    assert counted["backward"]
+
+
+@pytest.mark.parametrize("batchnorm", ["update", "eval"])
+def test_compiled_and_plain_agree_on_batchnorm(batchnorm, counted):
+    settings = {"batchnorm": batchnorm}
+    assert_same(train("apart", make_model(), **settings), train("apart", compiled_model(), **settings))
+
+
+@pytest.mark.parametrize("name", ["fgsm", "apart"])
+def test_compiled_passes_are_as_many_as_the_method_needs(name, counted):
+    train(name, compiled_model(), steps=4)
+    # Two passes, each in two sizes of batches, however many steps; the perturbation's has no gradients of weights.
+    assert len(counted["forward"]) == len(counted["backward"]) == 4
+    assert sorted(map(weight_gradients, counted["backward"])) == [0, 0, 4, 4]
+
+
+def test_compiled_taps_take_effect(counted):
+    simple, full = (train(name, compiled_model(), steps=1)[0] for name in ("apart-simple", "apart"))
+    assert not torch.allclose(simple.conv1.weight, full.conv1.weight, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["apart", "trades"])
+def test_inductor_gives_the_same_update(name):
+    torch._dynamo.reset()
+    assert_same(train(name, make_model()), train(name, compiled_model()))
+
+
+def test_a_compiled_run_learns_what_a_plain_one_does(counted, tmp_path):
+    runs = []
+    for compile in (False, True):
+        out = tmp_path / str(compile)
+        list(epochs(tiny_config("fgsm", epochs=1), out, device="cpu", compile=compile))
+        runs.append(co_probe.open_run(out))
+    assert counted["forward"]
+    plain, fast = (run.metrics(1)["train_loss"] for run in runs)
+    assert fast == pytest.approx(plain, rel=0.02)  # in float32 a sign may differ here and there
+
+
+def test_what_cannot_be_compiled_runs_plain_and_says_why(counted, tmp_path, capsys):
+    list(epochs(tiny_config("grad-align", epochs=1), tmp_path / "run", device="cpu", compile=True))
+    assert "grad-align is not compiled: its regulariser takes second derivatives" in capsys.readouterr().err
+    assert not counted["forward"]
+
+
+# -- precision -------------------------------------------------------------------------------------------------------
+
+
+class Dtypes(TorchDispatchMode):
+    """Remembers what convolutions compute in."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if "convolution" in func.__name__:
+            self.seen.add(args[0].dtype)
+        return out
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_bfloat16_is_for_the_network_alone(name):
+    model = make_model(torch.float32)
+    execute(model, "bfloat16")
+    dtypes = Dtypes()
+    _, method = train(name, model, watch=dtypes)
+    assert dtypes.seen == {torch.bfloat16}
+    assert model(torch.rand(2, *SIZE)).dtype == torch.float32
+    assert {t.dtype for p in model.parameters() for t in (p, p.grad)} == {torch.float32}
+    assert {v.dtype for v in method.state_dict().values()} <= {torch.float32}
+
+
+def test_step_sizes_have_float32_gradients_in_bfloat16():
+    """Of a sum over thousands of pixels, bfloat16 would keep two or three digits."""
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        model = make_model(torch.float32)
+        execute(model, precision)
+        _, method = train("apart", model, steps=1)
+        gradients[precision] = method.alpha.grad
+    assert gradients["bfloat16"].dtype == torch.float32
+    rounded = gradients["bfloat16"].bfloat16().float()
+    assert not torch.equal(gradients["bfloat16"], rounded)
+    assert torch.allclose(gradients["bfloat16"], gradients["float32"], rtol=0.3, atol=0.03)
+
+
+def test_auto_is_bfloat16_on_a_gpu_that_has_it(monkeypatch):
+    assert resolve("auto", torch.device("cpu")) == "float32"
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, there=there: there)
+        assert resolve("auto", torch.device("cuda")) == ("bfloat16" if there else "float32")
+    assert resolve("bfloat16", torch.device("cpu")) == "bfloat16"
+    with pytest.raises(UserError, match="precision must be one of auto, float32, bfloat16, not 'half'"):
+        tiny_config("fgsm", precision="half")
+
+
+def precision_of(model: nn.Module) -> torch.dtype:
+    with Dtypes() as dtypes, torch.no_grad():
+        model(torch.rand(2, *SIZE))
+    (dtype,) = dtypes.seen
+    return dtype
+
+
+def test_a_run_goes_on_and_is_measured_in_its_own_precision(tmp_path, monkeypatch):
+    out, config = tmp_path / "run", tiny_config("fgsm", epochs=2)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(loop, "resolve", lambda precision, device: "bfloat16")  # as on a GPU
+        training = epochs(config, out, device="cpu")
+        next(training)
+        training.close()
+    seen = []
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            loop, "execute", lambda model, precision, **kw: seen.append(precision) or execute(model, precision)
+        )
+        list(epochs(config, out, resume=True, device="cpu"))
+    run = co_probe.open_run(out)
+    assert seen == ["bfloat16"] and run.environment["precision"] == "bfloat16" and run.epochs == [1, 2]
+    export(run, 2, tmp_path / "model.pt")
+    assert (
+        precision_of(run.load_model(2)) == precision_of(load_reference(tmp_path / "model.pt").model) == torch.bfloat16
+    )
+    list(epochs(config, tmp_path / "here", device="cpu"))
+    assert precision_of(co_probe.open_run(tmp_path / "here").load_model(1)) == torch.float32
