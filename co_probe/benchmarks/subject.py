@@ -94,6 +94,11 @@ class Subject:
         return Dataset(x, y, x[:1000], y[:1000], names, mean=(0.5,) * 3, std=(0.29,) * 3)
 
     @property
+    def precision(self) -> str:
+        """What the network computes in, as a run of the preset on this device would."""
+        return resolve(self.config().precision, self.device)
+
+    @property
     def image_bytes(self) -> int:
         """What the training images take, padded, as the training loop holds them on the device."""
         (channels, height, width), padding = self.data.shape, self.config().augmentation.padding
