@@ -22,7 +22,7 @@ def test_the_four_methods_of_the_demo_keep_their_look():
 
 def test_a_name_of_the_users_own_takes_no_look_of_ours():
     ours = {look(name) for name in METHODS}
-    theirs = [f"my.methods:Number{number}" for number in range(60)]
+    theirs = [f"my.methods:Number{number}" for number in range(1000)]
     assert not ours & {look(name) for name in theirs}
     assert len({look(name) for name in theirs}) == style.LOOKS - len(ours)
     assert look("my.methods:A") == look("my.methods:A")

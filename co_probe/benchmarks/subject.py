@@ -68,11 +68,6 @@ class Subject:
     def device(self) -> torch.device:
         return pick_device(self.device_asked)
 
-    @property
-    def precision(self) -> str:
-        """What networks compute in here."""
-        return resolve(self.config().precision, self.device)
-
     @cached_property
     def random(self) -> bool:
         """Whether random images stand in for those of the preset."""
