@@ -29,7 +29,8 @@ from co_probe.store import StoredRun
 
 ABLATION = {"title": "APART without learned initialisation", "learn_initialisation": False}
 ATTACKS = ("clean", "gaussian", "pgd20", "cw")
-COLUMNS = [("best", attack) for attack in (*ATTACKS, "aa")] + [("last", "pgd20")]
+AT_THE_END = ("clean", "pgd20")
+COLUMNS = [("best", attack) for attack in (*ATTACKS, "aa")] + [("last", attack) for attack in AT_THE_END]
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,13 @@ def main() -> None:
         frames = list(pool.map(partial(evaluate, scale=scale), cells, cells.values()))
     frame = pd.concat(frames, ignore_index=True)
     out.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(out / "methods.csv", index=False, float_format="%.6g")
-    (out / "methods.md").write_text(markdown(frame, caption(scale, frame)))
+    frame[frame["quantity"] == "accuracy"].to_csv(out / "methods.csv", index=False, float_format="%.6g")
+    # Seconds that runs took beside each other, on whatever else the machine did, tell little: steps are timed in turns.
+    names = sorted({config.method.name for config in cells.values()})
+    cost = co_probe.bench(names, parts=["steps"], preset=scale.preset, settings=scale.settings)
+    cost.to_csv(out / "cost.csv", index=False, float_format="%.6g")
+    ratios = cost[cost["quantity"] == "ratio"].set_index("subject")["value"]
+    (out / "methods.md").write_text(markdown(frame, ratios.to_dict(), caption(scale, frame)))
     about = {"command": f"python analyses/methods.py {arguments.scale}", **StoredRun(next(iter(cells))).environment}
     (out / "methods.json").write_text(json.dumps(about, indent=1) + "\n")
 
@@ -111,7 +117,7 @@ def evaluate(run: Path, config: Config, scale: Scale) -> pd.DataFrame:
     """The numbers of one run, with a column that says at which epoch: `best` (under PGD-10) or `last`."""
     parts = [
         ("best", co_probe.evaluate(run, ATTACKS, images=scale.images)),
-        ("last", co_probe.evaluate(run, ["pgd20"], epoch="last", images=scale.images).query("attack == 'pgd20'")),
+        ("last", co_probe.evaluate(run, AT_THE_END, epoch="last", images=scale.images)),
     ]
     if config.seed in scale.auto_attack_seeds:
         parts += [("best", co_probe.evaluate(run, ["aa"], images=scale.auto_attack_images).query("attack == 'aa'"))]
@@ -133,15 +139,14 @@ def caption(scale: Scale, frame: pd.DataFrame) -> str:
         aa += f", of seed {', '.join(map(str, scale.auto_attack_seeds))} alone"
     return (
         f"{data}; {model}; {run}; {seeds}. Accuracy (%) on {sizes['clean']} test images ({aa}) at the epoch that was "
-        "best under PGD-10, and at the last one."
+        "best under PGD-10, and at the last one; cost of a training step in steps of clean training, timed in turns."
     )
 
 
-def markdown(frame: pd.DataFrame, above: str) -> str:
-    """Mean ± standard deviation (n − 1) over seeds, a line a method."""
-    seconds = frame[frame["quantity"] == "seconds"].groupby("method")["value"].median()
+def markdown(frame: pd.DataFrame, cost: dict[str, float], above: str) -> str:
+    """Mean ± standard deviation (n − 1) over seeds, a line a method; `cost`: of a step, in steps of clean training."""
     heads = [attack_label(attack) + (" (last epoch)" if at == "last" else "") for at, attack in COLUMNS]
-    lines = [above, "", f"| method | {' | '.join(heads)} | seconds an epoch kept |", "|---" * (len(heads) + 2) + "|"]
+    lines = [above, "", f"| method | {' | '.join(heads)} | cost of a step |", "|---" * (len(heads) + 2) + "|"]
     order = sorted(frame["method"].unique(), key=lambda name: (not name.startswith("standard"), name.lower()))
     for method in order:
         rows = frame[(frame["method"] == method) & (frame["quantity"] == "accuracy")]
@@ -149,7 +154,8 @@ def markdown(frame: pd.DataFrame, above: str) -> str:
         for at, attack in COLUMNS:
             values = 100 * rows.loc[(rows["at"] == at) & (rows["attack"] == attack), "value"]
             cells.append(f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else ""))
-        lines.append(f"| {LABELS.get(method, method)} | {' | '.join(cells)} | {seconds[method]:.2g} |")
+        ratio = f"{cost[method]:.1f}" if method in cost else ""
+        lines.append(f"| {LABELS.get(method, method)} | {' | '.join(cells)} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 
