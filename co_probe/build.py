@@ -56,7 +56,7 @@ def make_model(config: Config, data: Dataset) -> nn.Module:
     if config.low_pass > (size := min(data.shape[1:])):
         raise UserError(f"low_pass must be at most {size}, the size of images, not {config.low_pass}")
     about = data.shape[0], classes, data.mean, data.std, data.bounds
-    return new_model(name, settings, *about, config.low_pass, data.signal)
+    return new_model(name, settings, *about, low_pass=config.low_pass, signal=data.signal)
 
 
 def new_model(
@@ -67,6 +67,7 @@ def new_model(
     mean: Sequence[float],
     std: Sequence[float],
     bounds: tuple[float, float],
+    *,
     low_pass: int = 0,
     signal: Tensor | None = None,
 ) -> nn.Module:

@@ -96,7 +96,7 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
     low, high = content.get("bounds", (0.0, 1.0))  # files of earlier versions do not say, nor of a low-pass
     name, zeros, ones = settings.pop("name"), [0.0] * channels, [1.0] * channels
     low_pass = content.get("low_pass", 0)
-    model = new_model(name, settings, channels, len(classes), zeros, ones, (low, high), low_pass)
+    model = new_model(name, settings, channels, len(classes), zeros, ones, (low, high), low_pass=low_pass)
     load_weights(model, weights, str(path))
     execute(model, content.get("precision", "float32"))
     identity = _fingerprint(weights).hexdigest()[:12]

@@ -45,8 +45,8 @@ class Run(StoredRun):
             [0.0] * channels,
             [1.0] * channels,
             self.data.bounds,
-            self.config.low_pass,
-            self.data.signal,
+            low_pass=self.config.low_pass,
+            signal=self.data.signal,
         )
         load_weights(model, weights, f"{self.path}, epoch {epoch}")
         execute(model, self.precision)

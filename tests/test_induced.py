@@ -142,12 +142,13 @@ def test_a_linear_model_is_aligned_and_flat():
 def test_probes_resume_where_they_stopped(runs, monkeypatch):
     original, measured = runner._Table._measure_epoch, []
 
-    def stops_at_two(self, epoch, *rest):
+    def stops_at_two(self, checkpoint, images):
+        epoch = checkpoint.epoch
         if epoch == 2 and not measured:
             measured.append(0)
             raise KeyboardInterrupt
         measured.append(epoch)
-        return original(self, epoch, *rest)
+        return original(self, checkpoint, images)
 
     monkeypatch.setattr(runner._Table, "_measure_epoch", stops_at_two)
     for name in PROBES:

@@ -33,7 +33,9 @@ def data(**settings) -> Dataset:
 def network(width: int = 6, power: int = 3, **given) -> TwoLayerCNN:
     torch.manual_seed(0)
     settings = {"width": width, "power": power, "initial_std": 0.5, **given}
-    model = new_model("two_layer_cnn", settings, D, 2, (0.0,) * D, (1.0,) * D, (-math.inf, math.inf), data().signal)
+    model = new_model(
+        "two_layer_cnn", settings, D, 2, (0.0,) * D, (1.0,) * D, (-math.inf, math.inf), signal=data().signal
+    )
     assert isinstance(model, TwoLayerCNN)
     return model
 
@@ -242,14 +244,16 @@ def test_runs_from_before_there_was_a_norm_are_in_linf():
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "standard"])
 def test_methods_of_l2_balls_are_measured_in_them(name, tmp_path):
-    config = memorising_config(method={"name": name, "replays": 3}, epochs=3)
+    slow = {"learning_rate": 1e-3}  # so that the loss keeps a gradient
+    config = memorising_config(method={"name": name, "replays": 3}, epochs=3, optimizer=slow)
     (metrics,) = epochs(config, tmp_path / "run", device="cpu")
     run = co_probe.open_run(tmp_path / "run")
     assert run.norm == "l2" and math.isfinite(metrics["gap"])
     generator, (x, y) = run.generator(1), run.test_data()
     assert generator.norm == "l2" and x.dtype == torch.float64
     longest = lengths(generator.perturb(run.load_model(1), x, y, torch.Generator().manual_seed(0))).max().item()
-    assert longest == pytest.approx(0 if name == "standard" else 9.6, abs=1e-6)
+    least, most = {"standard": (0, 0), "fgsm": (9.6, 9.6), "pgd": (9, 9.6)}[name]
+    assert least - 1e-6 <= longest <= most + 1e-6
 
 
 @pytest.mark.parametrize(
