@@ -92,7 +92,7 @@ def main() -> None:
     frame[frame["quantity"] == "accuracy"].to_csv(out / "methods.csv", index=False, float_format="%.6g")
     # Seconds that runs took beside each other, on whatever else the machine did, tell little: steps are timed in turns.
     names = sorted({config.method.name for config in cells.values()})
-    cost = co_probe.bench(names, parts=["steps"], preset=scale.preset, settings=scale.settings)
+    cost = co_probe.bench(names, parts=["steps"], repeats=5, preset=scale.preset, settings=scale.settings)
     cost.to_csv(out / "cost.csv", index=False, float_format="%.6g")
     ratios = cost[cost["quantity"] == "ratio"].set_index("subject")["value"]
     (out / "methods.md").write_text(markdown(frame, ratios.to_dict(), caption(scale, frame)))

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from co_probe.errors import UserError
-from co_probe.labels import NORMS, bound_label
+from co_probe.labels import NORMS, bound_label, epsilon_label
 from co_probe.plots import PLOTS
 from co_probe.plots.kind import Kind
 from co_probe.plots.style import paper_style
@@ -146,7 +146,14 @@ def _eval_rows(run: StoredRun) -> pd.DataFrame:
 
 
 def _eval(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
-    """The evaluation's table, measured on all test images where it is not stored; torch is needed only then."""
+    """The evaluation's table, measured on all test images where it is not stored; torch is needed only then.
+
+    Raises UserError for runs on different images, whose accuracies are not to be compared.
+    """
+    if len({(run.config.data.name, run.config.inject, run.norm) for run in runs}) > 1:
+        raise UserError(
+            "trade-off compares runs on the same images and in balls of one norm: name them, or --runs FOLDER"
+        )
     tables = [_eval_rows(run) for run in runs]
     if missing := [run.path for run, rows in zip(runs, tables, strict=True) if len(rows) < len(TRADE_OFF)]:
         from co_probe.probes.eval import evaluate
@@ -177,7 +184,9 @@ def _memorisation(runs: Sequence[StoredRun], request: Request, last: bool = Fals
 
 
 def _capacity(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
-    """Memorisation after each run's last epoch, with the `width` of its model."""
+    """Memorisation after each run's last epoch, with the `width` of its model. Raises UserError for a single width."""
+    if len({run.config.model.settings["width"] for run in runs}) < 2:
+        raise UserError("capacity needs runs of several widths: co-probe sweep ... --vary model.width=4,8,16")
     tables = [_memorisation([run], request, last=True).assign(width=run.config.model.settings["width"]) for run in runs]
     return pd.concat(tables, ignore_index=True)
 
@@ -259,9 +268,14 @@ TABLES: dict[str, Table] = {
 }
 
 
+def _carrier(run: StoredRun) -> str:
+    """What a title says of the feature that is added to the images, if one is."""
+    return f", β = {epsilon_label(run.config.inject.beta)}" if run.config.inject.beta else ""
+
+
 def _title(runs: Sequence[StoredRun]) -> str:
     """Data set and ε, or the data set alone, where all runs agree on them; of a single run, its name too."""
     names = {run.config.data_title for run in runs}
-    titles = {f"{run.config.data_title}, {bound_label(run.epsilon, run.norm)}" for run in runs}
+    titles = {f"{run.config.data_title}, {bound_label(run.epsilon, run.norm)}{_carrier(run)}" for run in runs}
     title = (titles if len(titles) == 1 else names).pop() if len(names) == 1 else ""
     return title if len(runs) > 1 else f"{title} (run {runs[0].name})"

@@ -5,15 +5,18 @@ import sys
 import matplotlib
 import pandas as pd
 import pytest
+from conftest import tiny_config
 from matplotlib.axes import Axes
 
 matplotlib.use("Agg")
 
+from co_probe.errors import UserError
 from co_probe.plots import PLOTS
 from co_probe.plots.deterioration import robust_accuracy, strength
 from co_probe.plots.gap import attack_label, gap
 from co_probe.plots.steps import steps
 from co_probe.plots.style import LABELS, METHODS, method_style, paper_style, save
+from co_probe.training.loop import epochs
 
 
 def table(**extra) -> pd.DataFrame:
@@ -83,13 +86,25 @@ def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     opened = [co_probe.open_run(path) for path in [*sorted(runs.iterdir()), signal]]
     export(co_probe.open_run(runs / "pgd"), 3, tmp_path / "ref.pt")
     co_probe.strength(opened[:-1], tmp_path / "ref.pt", device="cpu")
+    narrow = {"width": 4}
+    list(epochs(tiny_config("pgd", epochs=1, model=narrow), tmp_path / "narrow", device="cpu"))
+    others = {"capacity": [opened[-2], co_probe.open_run(tmp_path / "narrow")], "trade-off": opened[:-1]}
     for kind in PLOTS:
-        fit = [run for run in opened if not objection(kind, run, Request())]
+        fit = [run for run in others.get(kind, opened) if not objection(kind, run, Request())]
         figure = draw(kind, fit, Request(device="cpu"))
         assert figure.get_size_inches()[0] == pytest.approx(3.5)
         for ending in ("png", "pdf", "svg"):
             save(figure, tmp_path / f"{kind}.{ending}")
             assert (tmp_path / f"{kind}.{ending}").stat().st_size > 2000
+
+
+def test_figures_that_compare_runs_say_what_cannot_be_compared(runs, memorising):
+    import co_probe
+
+    with pytest.raises(UserError, match="capacity needs runs of several widths"):
+        co_probe.draw("capacity", [co_probe.open_run(runs / "fgsm"), co_probe.open_run(runs / "pgd")])
+    with pytest.raises(UserError, match="trade-off compares runs on the same images"):
+        co_probe.draw("trade-off", [co_probe.open_run(runs / "fgsm"), co_probe.open_run(memorising)])
 
 
 def test_plots_need_neither_torch_nor_the_training_code(runs):

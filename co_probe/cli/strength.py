@@ -49,7 +49,7 @@ def strength(
         print_frame(frame, style)
         return
     print_table(
-        f"Accuracy of {reference.name} on perturbations of '{generator}' (lower = stronger)",
+        f"Accuracy of {reference.name} on perturbations by {generator} (lower = stronger)",
         *by_epoch(frame[frame["quantity"] == "strength"], percent),
     )
     lines = frame[frame["epoch"] == 0].groupby("quantity")["value"].mean()

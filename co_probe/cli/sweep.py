@@ -17,6 +17,7 @@ from co_probe.methods import METHODS
 @click.option("--epsilons", help="Bounds of perturbations, as 4/255,8/255 or 0.1.  [default: the preset's]")
 @click.option("--injects", help="β of carriers added to the images, as 0,4/255,8/255.  [default: none]")
 @click.option("--seeds", help="Seeds, as 0,1,2.  [default: 0]")
+@click.option("--epochs", type=int, help="Budget of each run, in passes over the training images.")
 @click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
 @options.injection
 @click.option(
@@ -44,6 +45,7 @@ def sweep(
     epsilons: str | None,
     injects: str | None,
     seeds: str | None,
+    epochs: int | None,
     preset: str | None,
     assignments: tuple[str, ...],
     variations: tuple[str, ...],
@@ -72,7 +74,8 @@ def sweep(
     if not (file or methods):
         raise click.UsageError("name methods with --methods, or a FILE")
     grid = Grid.from_toml(file, **changes) if file else Grid(**changes)
-    for extra in [*options.injection_settings(**injected), *map(parse_assignment, assignments)]:
+    budget = [] if epochs is None else [{"epochs": epochs}]
+    for extra in [*budget, *options.injection_settings(**injected), *map(parse_assignment, assignments)]:
         grid.settings.update(merge(grid.settings, extra))
     for text in variations:
         grid = replace(grid, vary={**grid.vary, **parse_variation(text)})

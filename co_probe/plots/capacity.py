@@ -24,9 +24,9 @@ def capacity(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
     for look, rows in curves(frame):
         points = 100 * rows.groupby("width")["value"].agg(["mean", "min", "max"])
         bars = [points["mean"] - points["min"], points["max"] - points["mean"]]
-        ax.errorbar(
-            points.index, points["mean"], yerr=bars, marker="o", markersize=2.6, elinewidth=0.6, **(look | style)
-        )
+        hollow = "white" if look["linestyle"] != "-" else None  # in the legend a dashed line looks like any other
+        dots = {"marker": "o", "markersize": 3, "markerfacecolor": hollow, "elinewidth": 0.6}
+        ax.errorbar(points.index, points["mean"], yerr=bars, **(look | dots | style))
     ax.set_xscale("log", base=2)
     ax.set_xticks(widths)
     ax.xaxis.set_major_formatter(ScalarFormatter())

@@ -76,8 +76,8 @@ def _maps(energy: pd.DataFrame, onset: int | None, figure: Any) -> None:
         image = ax.imshow(np.maximum(shares, RANGE_EACH[0]), cmap="magma", norm=LogNorm(*RANGE_EACH))
         ax.set(xticks=[], yticks=[])
         ax.set_title(f"epoch {epoch}" + ("\n(onset)" if epoch == onset else ""), fontsize=7)
-    axes[0].set_ylabel("down")
-    axes[0].set_xlabel("across")
+    axes[0].set_ylabel("frequency\ndown")
+    axes[0].set_xlabel("frequency across")
     assert image is not None
     _scale(figure.colorbar(image, ax=axes, aspect=12, shrink=0.9), RANGE_EACH)
 

@@ -106,11 +106,16 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
         ncols=4,
         columnspacing=1,
         handlelength=2.4,
-        title="numbers: " + ("255 ε" if _in_grey_levels(frame) else "ε"),
+        title="numbers: " + ("255 ε" if _in_grey_levels(frame) else "ε") + f"; on {_sizes(frame)} test images",
         title_fontsize=7,
     )
     trade_off(frame, ax)
     return figure
+
+
+def _sizes(frame: pd.DataFrame) -> str:
+    sizes = frame.loc[frame["quantity"] == "accuracy", "n"]
+    return f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
 
 
 def _in_grey_levels(frame: pd.DataFrame) -> bool:

@@ -86,7 +86,8 @@ class RunWriter:
             stored = StoredRun(self.path)
             if stored.config != self.config:
                 raise UserError(
-                    f"{self.path} was trained with other settings: {_difference(stored.config, self.config)}"
+                    f"{self.path} was trained with other settings: {_difference(stored.config, self.config)}; "
+                    "choose another --out, or --overwrite it"
                 )
             # What the run recorded at its start stays as it is.
             self._main |= {"environment": json.dumps(stored.environment), "probe_set": stored.probe_set}
