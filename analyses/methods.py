@@ -114,7 +114,7 @@ def all_cells(scale: Scale, folder: Path) -> dict[Path, Config]:
 
 
 def with_few_steps(config: Config) -> Config:
-    """APART with a rate for as many steps as there are: the paper's own, for many more, would not move its step sizes."""
+    """APART with a rate for as many steps as there are: the paper's own is for many more, and moves nothing here."""
     raw = {name: None for name in ("raw_penalty", "raw_rate") if name in config.method.settings}
     return replace(config, method=replace(config.method, settings={**config.method.settings, **raw}))
 
