@@ -122,7 +122,7 @@ class Subject:
         return {
             "preset": self.preset,
             "model": config.model.name,
-            "data": config.data.name,
+            "data": config.data_title,
             "images": "random" if self.random else "real",
             "batch_size": config.batch_size,
             "dtype": str(self.clean.dtype).removeprefix("torch."),
