@@ -1,8 +1,12 @@
 """A run as live objects: its models, its data, its perturbation generator."""
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +16,9 @@ from co_probe.errors import DamagedFile
 from co_probe.methods.base import Method
 from co_probe.models.execution import execute
 from co_probe.store import StoredRun
+
+AHEAD = 2  # epochs that are read from the disk while another is in use
+Weights = dict[str, np.ndarray]
 
 
 class Run(StoredRun):
@@ -35,7 +42,45 @@ class Run(StoredRun):
         It computes in the precision that it was trained in, wherever it is measured.
         Raises UserError if the run has no such epoch, DamagedFile if its weights do not verify.
         """
-        weights = {name: torch.from_numpy(value) for name, value in self.weights(epoch).items()}
+        weights, model = self.weights(epoch), self._new_model(device)
+        self._fill(model, epoch, weights)
+        return model
+
+    def models(
+        self, epochs: Sequence[int] | None = None, device: str | torch.device = "cpu", *, compile: bool = False
+    ) -> Iterator[tuple[int, nn.Module]]:
+        """Each of `epochs` (all, if None) with the network after it, as `load_model` gives it.
+
+        It is one network all along, which takes on the weights of the next epoch when that is asked for; weights are
+        read from the disk ahead of their turn, in a thread. With `compile` the network is compiled, once for all epochs
+        (`co_probe.models.execution` says when it then runs so).
+        Raises UserError and DamagedFile as `load_model` does, when the epoch's turn comes.
+
+        >>> for epoch, model in run.models():
+        ...     print(epoch, model.conv1.weight.norm())
+        """
+        coming, reading = deque(self.epochs if epochs is None else epochs), deque[tuple[int, Future[Weights]]]()
+        model: nn.Module | None = None
+        reader = ThreadPoolExecutor(1, "reading epochs")
+        try:
+            while coming or reading:
+                while coming and len(reading) <= AHEAD:
+                    epoch = coming.popleft()
+                    reading.append((epoch, reader.submit(self.weights, epoch)))
+                epoch, read = reading.popleft()
+                weights = read.result()
+                model = self._new_model(device, compile) if model is None else model
+                self._fill(model, epoch, weights)
+                yield epoch, model
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+    def _fill(self, model: nn.Module, epoch: int, weights: Weights) -> None:
+        tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+        load_weights(model, tensors, f"{self.path}, epoch {epoch}")
+
+    def _new_model(self, device: str | torch.device, compile: bool = False) -> nn.Module:
+        """The network, in eval mode, before it has its weights."""
         channels, classes = self.data.shape[0], len(self.data.classes)
         model = new_model(
             self.config.model.name,
@@ -47,10 +92,9 @@ class Run(StoredRun):
             self.data.bounds,
             low_pass=self.config.low_pass,
             signal=self.data.signal,
-        )
-        load_weights(model, weights, f"{self.path}, epoch {epoch}")
-        execute(model, self.precision)
-        return model.to(device).eval()
+        ).to(device)
+        execute(model, self.precision, compiled=compile)
+        return model.eval()
 
     def generator(self, epoch: int) -> Method:
         """The method with what it had learned by `epoch`; its `perturb(model, x, y)` is f_A."""

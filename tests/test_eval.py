@@ -12,6 +12,7 @@ from co_probe.attacks import CW, FGSM, PGD, AutoAttack, Clean, Gaussian
 from co_probe.attacks.base import cross_entropy, gradient_and_logits
 from co_probe.attacks.margin import margin
 from co_probe.attacks.named import named_attack
+from co_probe.attacks.pgd import SIZES
 from co_probe.cli.main import cli
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
@@ -73,8 +74,19 @@ def test_broken_images_leave_the_batch():
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     left = PGD(epsilon=0.06, steps=12).survivors(model, x, y, rng())
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] == len(x) and sizes[1] == 32 and sizes[-1] < 32
+    assert sizes[0] == len(x) and sizes[1] == 33 and sizes[-1] < 33  # 32 are right, and batches are of multiples of 3
     assert sizes[-1] >= left.sum() > 0
+
+
+def test_a_batch_shrinks_through_few_sizes():
+    model, x, y = classifier()
+    x, y = x.repeat(5, 1, 1, 1), y.repeat(5)
+    sizes = set()
+    model.register_forward_pre_hook(lambda module, inputs: sizes.add(len(inputs[0])))
+    attack = PGD(epsilon=0.06, steps=12, restarts=2)
+    found = attack.survivors(model, x, y, rng())
+    assert len(x) in sizes and 2 < len(sizes) <= SIZES and all(size % 13 == 0 for size in sizes - {len(x)})
+    assert torch.equal(found, run_to_the_end(attack, model, x, y, rng()))
 
 
 def test_an_image_of_a_wrong_class_is_broken_for_attacks_that_search_and_judged_at_its_point_by_the_others():

@@ -17,6 +17,7 @@ from co_probe.methods.base import Batch, Method, Task
 from co_probe.models import execution
 from co_probe.models.execution import compiling, execute, resolve
 from co_probe.models.preact_resnet import PreActResNet
+from co_probe.probes.curvature import curvature
 from co_probe.training import loop
 from co_probe.training.loop import epochs, train_step
 
@@ -59,17 +60,21 @@ def train(
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Compile with AOTAutograd, without a compiler behind it; the graphs of forward and of backward passes."""
+    """Compile with AOTAutograd, without a compiler behind it; the graphs of forward and of backward passes.
+
+    And of forward passes that no backward one follows (`inference`).
+    """
     from functorch.compile import make_boxed_func
     from torch._dynamo.backends.common import aot_autograd
 
-    graphs: dict[str, list] = {"forward": [], "backward": []}
+    graphs: dict[str, list] = {"forward": [], "backward": [], "inference": []}
 
     def keep(direction):
         return lambda graph, _: graphs[direction].append(graph) or make_boxed_func(graph.forward)
 
     torch._dynamo.reset()
-    backend = aot_autograd(fw_compiler=keep("forward"), bw_compiler=keep("backward"))
+    compilers = {"fw_compiler": "forward", "bw_compiler": "backward", "inference_compiler": "inference"}
+    backend = aot_autograd(**{name: keep(direction) for name, direction in compilers.items()})
     monkeypatch.setattr(execution, "BACKEND", backend)
     return graphs
 
@@ -134,6 +139,26 @@ def test_a_compiled_run_learns_what_a_plain_one_does(counted, tmp_path):
     assert counted["forward"]
     plain, fast = (run.metrics(1)["train_loss"] for run in runs)
     assert fast == pytest.approx(plain, rel=0.02)  # in float32 a sign may differ here and there
+
+
+def test_probes_measure_the_same_compiled_with_one_set_of_graphs_for_all_epochs(counted, runs):
+    plain = co_probe.gap(runs / "fgsm", against="pgd3", device="cpu")
+    assert not counted["forward"]
+    (runs / "fgsm" / "results.h5").unlink()
+    fast = co_probe.gap(runs / "fgsm", against="pgd3", device="cpu", compile=True)
+    torch.testing.assert_close(*(torch.from_numpy(f["value"].to_numpy()) for f in (fast, plain)), rtol=0.02, atol=0.02)
+    # Of three epochs and two attacks: a pass for input gradients and one for the loss alone, and no gradient of weights.
+    assert len(counted["forward"]) == 1 and sum(map(weight_gradients, counted["backward"])) == 0
+    assert len(counted["inference"]) == 1
+
+
+def test_second_derivatives_stay_plain_in_a_compiled_network(counted, runs):
+    run = co_probe.open_run(runs / "fgsm")
+    (x, y), rng = run.test_data(), lambda: torch.Generator().manual_seed(0)
+    for (_, fast), epoch in zip(run.models([2], compile=True), [2], strict=True):
+        values = curvature(fast, x[:5], y[:5], 1, rng())
+        assert torch.equal(values, curvature(run.load_model(epoch), x[:5], y[:5], 1, rng()))
+    assert not counted["forward"]
 
 
 def test_what_cannot_be_compiled_runs_plain_and_says_why(counted, tmp_path, capsys):

@@ -93,16 +93,16 @@ def test_what_is_stored_is_not_measured_again(runs, reference, monkeypatch):
 
 
 def test_the_next_epochs_are_read_while_one_is_measured(runs, reference, monkeypatch):
-    load, seen = co_probe.Run.load_model, []
+    load, seen = co_probe.Run.weights, []
     third = threading.Event()  # epoch 3 has been read
 
-    def reads(self, epoch, *rest):
+    def reads(self, epoch):
         assert threading.current_thread() is not threading.main_thread()
-        model = load(self, epoch, *rest)
+        weights = load(self, epoch)
         seen.append(epoch)
         if epoch == 3:
             third.set()
-        return model
+        return weights
 
     def measures(self, checkpoint, *rest):
         assert third.wait(20), "the reader waited for the measurement"
@@ -111,15 +111,28 @@ def test_the_next_epochs_are_read_while_one_is_measured(runs, reference, monkeyp
     original = runner._Table._measure_epoch
     ahead = co_probe.strength(runs / "fgsm", reference, device="cpu").reset_index(drop=True)
     (runs / "fgsm" / "results.h5").unlink()
-    monkeypatch.setattr(co_probe.Run, "load_model", reads)
+    monkeypatch.setattr(co_probe.Run, "weights", reads)
     monkeypatch.setattr(runner._Table, "_measure_epoch", measures)
     again = co_probe.strength(runs / "fgsm", reference, device="cpu").reset_index(drop=True)
     assert seen == [1, 2, 3]
     pd.testing.assert_frame_equal(ahead, again)
 
 
+def test_one_network_goes_through_the_epochs(runs):
+    run = co_probe.open_run(runs / "fgsm")
+    x, networks = run.test_data()[0], []
+    for epoch, model in run.models([3, 1]):
+        assert not model.training
+        assert torch.equal(model(x), run.load_model(epoch)(x))
+        networks.append(model)
+    assert len(networks) == 2 and networks[0] is networks[1]
+    assert [epoch for epoch, _ in run.models()] == [1, 2, 3]
+    with pytest.raises(UserError, match="no epoch 7"):
+        list(run.models([1, 7]))
+
+
 def test_nothing_is_read_ahead_for_what_every_run_measured_of_itself(runs, monkeypatch):
-    monkeypatch.setattr(co_probe.Run, "load_model", lambda *_: pytest.fail("a network was read"))
+    monkeypatch.setattr(co_probe.Run, "weights", lambda *_: pytest.fail("a network was read"))
     assert len(co_probe.gap(runs / "fgsm", device="cpu")) == 6
 
 

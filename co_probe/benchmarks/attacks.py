@@ -15,6 +15,7 @@ from co_probe.benchmarks.subject import Subject, Trainee
 from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
+from co_probe.probes.eval import BATCH
 
 OURS, PLAIN, WHOLE = "co-probe", "loss.backward()", "co-probe, whole batch"
 FULL, SEARCH = 10, 20  # steps of the attack that runs to its end, and of the one that counts what it breaks
@@ -46,9 +47,10 @@ def attacks(subject: Subject) -> list[Row]:
 
 
 def accuracy(subject: Subject) -> list[Row]:
-    """Accuracy under PGD-20 on a batch of which about half survives: ours lets broken images leave it, others do not.
+    """Accuracy under PGD-20 on images of which about half survive: ours lets broken ones leave the batch, others do not.
 
-    Where images are real, the model is trained by FGSM until it has 80% of them right; on random ones classes are those
+    There are as many images as `eval` attacks at a time, or as four training batches have if these are fewer.
+    Where they are real, the model is trained by FGSM until it has 80% of them right; on random ones classes are those
     that the untrained model gives. Then an ε is looked for at which about half of the images survive: the row
     `epsilon`; `clean` is accuracy without attack.
     `seconds` and `ratio` (over ours); `accuracy`: as each counts, which is at the last step only for all but ours;
@@ -135,14 +137,15 @@ class Witness:
 
 def _half_robust(subject: Subject) -> tuple[nn.Module, Tensor, Tensor]:
     """A model in eval mode, and images with classes that it mostly gets right."""
+    data, count = subject.data, min(BATCH, 4 * subject.config().batch_size)
+    x, y = to_unit(data.test_x[:count]).to(subject.device), data.test_y[:count].to(subject.device)
     if subject.random:
-        batch, model = Trainee(subject, "standard").batch, subject.model().eval()
+        model = subject.model().eval()
         with torch.no_grad():
-            return model, batch.x, model(batch.x).argmax(1)
+            return model, x, model(x).argmax(1)
     trainee = Trainee(subject, "fgsm", subject.config().optimizer.learning_rate)
-    data, size = subject.data, len(trainee.batch.y)
+    size = len(trainee.batch.y)
     order = torch.randperm(len(data.train_y), generator=trainee.rng, device=subject.device)
-    x, y = to_unit(data.test_x[:size]).to(subject.device), data.test_y[:size].to(subject.device)
     for number in range(TRAINING):
         start = number * size % (len(order) - size + 1)
         trainee.show(data, order[start : start + size])

@@ -14,6 +14,7 @@ from co_probe.cli.output import by_epoch, percent, print_frame, print_table, pro
 @options.generator("fgsm")
 @options.split
 @options.device
+@options.compile
 @options.table_format
 def gap(
     runs: tuple[Path, ...],
@@ -22,6 +23,7 @@ def gap(
     generator: str,
     split: str,
     device: str,
+    compile: bool,
     style: str | None,
 ) -> None:
     """The gap G_B,i(A) at every epoch: mean loss under attack B less that under the perturbation A, in nats.
@@ -36,7 +38,9 @@ def gap(
     if not runs:
         live = options.fitting(live, options.unfinished)
     with progress_bar("gap") as progress:
-        frame = measure(live, against, generator=generator, split=split, device=device, progress=progress)
+        frame = measure(
+            live, against, generator=generator, split=split, device=device, compile=compile, progress=progress
+        )
     if style:
         print_frame(frame, style)
         return

@@ -21,9 +21,10 @@ from co_probe.labels import attack_label
 )
 @click.option("--last", is_flag=True, help="Measure only each run's newest epoch.")
 @options.device
+@options.compile
 @options.table_format
 def memorisation(
-    runs: tuple[Path, ...], runs_dir: Path, against: str, last: bool, device: str, style: str | None
+    runs: tuple[Path, ...], runs_dir: Path, against: str, last: bool, device: str, compile: bool, style: str | None
 ) -> None:
     """Clean and robust accuracy on train and test images at every epoch, and robust losses in nats.
 
@@ -37,7 +38,7 @@ def memorisation(
     if not runs:
         live = options.fitting(live, options.unfinished)
     with progress_bar("memorisation") as progress:
-        frame = measure(live, against, last=last, device=device, progress=progress)
+        frame = measure(live, against, last=last, device=device, compile=compile, progress=progress)
     if style:
         print_frame(frame, style)
         return

@@ -19,6 +19,7 @@ from co_probe.cli.output import by_epoch, percent, print_frame, print_table, pro
 @options.generator("fgsm")
 @options.split
 @options.device
+@options.compile
 @options.table_format
 def strength(
     runs: tuple[Path, ...],
@@ -27,6 +28,7 @@ def strength(
     generator: str,
     split: str,
     device: str,
+    compile: bool,
     style: str | None,
 ) -> None:
     """How strong each epoch's perturbations are: accuracy of a fixed reference on them; lower = stronger.
@@ -44,7 +46,9 @@ def strength(
         probe = Strength(reference=load_reference(reference, pick_device(device)))
         live = options.fitting(live, lambda run: probe.objection(run) or options.unfinished(run))
     with progress_bar("strength") as progress:
-        frame = measure(live, reference, generator=generator, split=split, device=device, progress=progress)
+        frame = measure(
+            live, reference, generator=generator, split=split, device=device, compile=compile, progress=progress
+        )
     if style:
         print_frame(frame, style)
         return

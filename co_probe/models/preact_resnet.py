@@ -32,7 +32,8 @@ class PreActBlock(nn.Module):
         branch = F.relu(self.bn1(x))
         # A stride of 1 on every stride-th pixel is what a 1×1 convolution of that stride computes. oneDNN's own, on a
         # CPU, writes past the end of its memory if there are few channels: github.com/uxlfoundation/oneDNN/issues/6035
-        skip = x if self.shortcut is None else self.shortcut(branch[..., :: self.stride, :: self.stride])
+        # (Pooling single pixels picks them in one operation, with one to go back; slicing takes two each, and fills.)
+        skip = x if self.shortcut is None else self.shortcut(F.avg_pool2d(branch, 1, self.stride))
         return self.conv2(F.relu(self.bn2(self.conv1(branch)))) + skip
 
 

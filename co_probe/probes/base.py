@@ -1,7 +1,6 @@
 """What a probe is, and what it is given."""
 
 from abc import ABC, abstractmethod
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from co_probe.attacks.named import named_attack
 from co_probe.attacks.outcome import Outcome, outcome, perturb
 from co_probe.methods.base import Method
+from co_probe.models.execution import compiling, input_gradients_only
 from co_probe.rng import make_rng
 from co_probe.runs import Run
 from co_probe.statistics import wilson
@@ -21,17 +21,17 @@ Row = dict[str, Any]  # quantity, value, low, high, n: one number of a tidy tabl
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after an epoch, on a device; what is asked for is loaded, or taken from `ahead` if it was before."""
+    """A run after an epoch, on a device; the network is `loaded` already, or loaded when it is asked for."""
 
     run: Run
     epoch: int
     device: torch.device
-    ahead: Future[nn.Module] | None = None
+    loaded: nn.Module | None = None
 
     @cached_property
     def model(self) -> nn.Module:
         """The network, in eval mode."""
-        return self.ahead.result().to(self.device) if self.ahead else self.run.load_model(self.epoch, self.device)
+        return self.run.load_model(self.epoch, self.device) if self.loaded is None else self.loaded
 
     @cached_property
     def method(self) -> Method:
@@ -59,13 +59,16 @@ class ProbeSet:
 
     def perturb(self, checkpoint: Checkpoint, generator: str) -> Tensor:
         """δ at the checkpoint for these images: f_A if `generator` is `method`, else that of the attack so named."""
-        if generator == "method":
-            return perturb(checkpoint.model, checkpoint.method.perturb, self.x, self.y, self.rng(), self.state)
-        return perturb(checkpoint.model, named_attack(generator, self.epsilon, self.norm), self.x, self.y, self.rng())
+        model = checkpoint.model
+        with compiling(model), input_gradients_only(model):
+            if generator == "method":
+                return perturb(model, checkpoint.method.perturb, self.x, self.y, self.rng(), self.state)
+            return perturb(model, named_attack(generator, self.epsilon, self.norm), self.x, self.y, self.rng())
 
     def outcome(self, model: nn.Module, delta: Tensor | None = None) -> Outcome:
         """What `model` makes of these images with δ added."""
-        return outcome(model, self.x, self.y, delta)
+        with compiling(model):
+            return outcome(model, self.x, self.y, delta)
 
 
 class Probe(ABC):

@@ -56,6 +56,7 @@ def gap(
     generator: str = "fgsm",
     split: str = "test",
     device: str = "auto",
+    compile: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measure G_B,i(A) (`Gap` says what that is) at every epoch of every run that is not stored yet.
@@ -64,4 +65,6 @@ def gap(
 
     >>> co_probe.gap("runs/fgsm", against="pgd20")
     """
-    return measure_runs(Gap(against=against, generator=generator, split=split), runs, device=device, progress=progress)
+    return measure_runs(
+        Gap(against=against, generator=generator, split=split), runs, device=device, compile=compile, progress=progress
+    )

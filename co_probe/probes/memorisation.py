@@ -87,6 +87,7 @@ def memorisation(
     *,
     last: bool = False,
     device: str = "auto",
+    compile: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measure what `Memorisation` says at every epoch (or the `last`) of every run, where it is not stored yet.
@@ -95,4 +96,6 @@ def memorisation(
 
     >>> co_probe.memorisation("runs/shrink")
     """
-    return measure_runs(Memorisation(against=against), runs, last=last, device=device, progress=progress)
+    return measure_runs(
+        Memorisation(against=against), runs, last=last, device=device, compile=compile, progress=progress
+    )

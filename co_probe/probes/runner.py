@@ -1,9 +1,7 @@
 """Walking a probe over the epochs of runs: what is stored already is not measured again."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from co_probe.runs import Run
 
 RunLike = str | Path | Run
 Progress = Callable[[str, int, int], None]  # (run, epochs measured, epochs to measure, over all runs)
-AHEAD = 2  # epochs that are read from the disk while the device works on another
 SAVE_EVERY = 10.0  # seconds of measuring that a crash may cost
 
 
@@ -29,11 +26,13 @@ def measure_runs(
     *,
     last: bool = False,
     device: str = "auto",
+    compile: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The table of `probe` over all epochs of `runs`; new rows are stored with each run as they come.
 
-    `last`: measure only the newest epoch of each, besides what is stored.
+    `last`: measure only the newest epoch of each, besides what is stored; `compile`: run its network through
+    torch.compile where perturbations are made and looked at (`ProbeSet`).
     Raises UserError if a run is none, or if the probe cannot measure it.
     """
     if isinstance(runs, str | Path | Run):
@@ -48,7 +47,7 @@ def measure_runs(
         if objection := probe.objection(run):
             raise UserError(objection)
     target = pick_device(device)
-    stored = [_Table(probe, run, last) for run in opened]
+    stored = [_Table(probe, run, last, compile) for run in opened]
     todo, done = sum(len(table.missing) for table in stored), 0
     for table in stored:
         for _ in table.measure(target):
@@ -61,8 +60,8 @@ def measure_runs(
 class _Table:
     """The rows of one probe on one run."""
 
-    def __init__(self, probe: Probe, run: Run, last: bool = False):
-        self.probe, self.run = probe, run
+    def __init__(self, probe: Probe, run: Run, last: bool, compile: bool):
+        self.probe, self.run, self.compile = probe, run, compile
         self.frame = run.frame(probe.name)
         have = set(self.rows()["epoch"]) if len(self.frame) else set()
         self.missing = [epoch for epoch in (run.epochs[-1:] if last else run.epochs) if epoch not in have]
@@ -93,20 +92,12 @@ class _Table:
             self._save(new)
 
     def _checkpoints(self, device: torch.device) -> Iterator[Checkpoint]:
-        """The missing epochs in turn. The networks of the next ones are read from the disk, in a thread, meanwhile."""
+        """The missing epochs in turn."""
         if not self.probe.reads_models:
             yield from (Checkpoint(self.run, epoch, device) for epoch in self.missing)
             return
-        reader, coming = ThreadPoolExecutor(1, "reading epochs"), deque(self.missing)
-        read: deque[Checkpoint] = deque()
-        try:
-            while coming or read:
-                while coming and len(read) <= AHEAD:
-                    epoch = coming.popleft()
-                    read.append(Checkpoint(self.run, epoch, device, reader.submit(self.run.load_model, epoch)))
-                yield read.popleft()
-        finally:
-            reader.shutdown(cancel_futures=True)
+        for epoch, model in self.run.models(self.missing, device, compile=self.compile):
+            yield Checkpoint(self.run, epoch, device, model)
 
     def _measure_epoch(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
         if self.probe.split == "train" and (kept := self.run.image_state(checkpoint.epoch)) is not None:

@@ -78,6 +78,7 @@ def strength(
     generator: str = "fgsm",
     split: str = "test",
     device: str = "auto",
+    compile: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measure strength (`Strength` says what that is) at every epoch of every run that is not stored yet.
@@ -88,4 +89,4 @@ def strength(
     >>> co_probe.strength("runs/fgsm", "pgd10_ep30.pt")
     """
     probe = Strength(reference=load_reference(reference, pick_device(device)), generator=generator, split=split)
-    return measure_runs(probe, runs, device=device, progress=progress)
+    return measure_runs(probe, runs, device=device, compile=compile, progress=progress)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from co_probe import attacks
 from co_probe.attacks.outcome import Generator, Outcome, outcome, perturb
 from co_probe.methods.base import Method
+from co_probe.models.execution import compiling, input_gradients_only
 from co_probe.rng import make_rng
 from co_probe.statistics import mean_interval
 
@@ -22,13 +23,16 @@ def measure(model: nn.Module, method: Method, x: Tensor, y: Tensor, seed: int) -
     @cache  # a method's own attack is often one of the others
     def under(generator: Generator) -> Outcome:
         # The same draws every epoch: what changes from epoch to epoch is then the model, not the luck.
-        return outcome(model, x, y, perturb(model, generator, x, y, make_rng(x.device, seed, "probe")))
+        with compiling(model), input_gradients_only(model):
+            return outcome(model, x, y, perturb(model, generator, x, y, make_rng(x.device, seed, "probe")))
 
+    with compiling(model):
+        clean = outcome(model, x, y)
     epsilon, norm = method.epsilon, method.norm
     fgsm, pgd10 = under(attacks.FGSM(epsilon=epsilon, norm=norm)), under(attacks.PGD(epsilon=epsilon, norm=norm))
     gap, low, high = mean_interval((pgd10.loss - fgsm.loss).cpu().numpy())
     return {
-        "clean": outcome(model, x, y).accuracy,
+        "clean": clean.accuracy,
         "fgsm": fgsm.accuracy,
         "pgd10": pgd10.accuracy,
         "own": under(method.attack or method.perturb).accuracy,
