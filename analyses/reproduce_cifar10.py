@@ -78,6 +78,8 @@ class Reproduction:
     def __init__(self, asked: argparse.Namespace):
         self.asked, self.clock = asked, Clock(asked.minutes)
         self.runs, self.out = asked.runs, asked.out
+        # Of training and of probes.
+        self.how: dict[str, Any] = {"device": asked.device, "compile": asked.compile, "progress": self.clock.check}
         changes = {"--limit": asked.limit, "--width": asked.width, "--epochs": asked.epochs}
         trial = ", ".join(f"{name[2:]} {value}" for name, value in changes.items() if value is not None)
         self.trial = f"TRIAL, NO RESULT ({trial})" if trial else ""
@@ -122,18 +124,15 @@ class Reproduction:
                 self.attack(path)
                 continue
             for against in AGAINST:
-                gap(path, against, device=self.asked.device, progress=self.clock.check)
+                gap(path, against, **self.how)
             if part != "long":
-                strength(path, self.reference(), device=self.asked.device, progress=self.clock.check)
+                strength(path, self.reference(), **self.how)
 
     def train(self, path: Path, config: Config) -> None:
         if is_complete(path, config):
             return
         self.clock.check()
-        running = epochs(
-            config, path, resume=True, device=self.asked.device, compile=self.asked.compile, progress=self.clock.check
-        )
-        for metrics in running:
+        for metrics in epochs(config, path, resume=True, **self.how):
             numbers = ", ".join(
                 f"{name} {metrics[name]:.3f}" for name in ("train_loss", "clean", "fgsm", "pgd10", "gap")
             )
@@ -240,7 +239,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="[default: figures/cifar10-jpeg; of a trial it must be given]")
     parser.add_argument("--device", default="auto", help="[default: %(default)s]")
     parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16 [default: %(default)s]")
-    parser.add_argument("--compile", action="store_true", help="run training steps through torch.compile")
+    parser.add_argument("--compile", action="store_true", help="run networks through torch.compile")
     parser.add_argument("--aa-images", type=int, default=1000, help="test images for AutoAttack [default: %(default)s]")
     parser.add_argument("--limit", type=int, help="a trial on so many training, and for attacks test images")
     parser.add_argument("--width", type=int, help="a trial with a small network, so many channels wide")

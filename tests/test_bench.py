@@ -18,6 +18,7 @@ from co_probe.benchmarks.work import Layout, work
 from co_probe.cli.bench import TABLES
 from co_probe.cli.main import main
 from co_probe.errors import UserError
+from co_probe.models import execution
 from co_probe.models.preact_resnet import preact_resnet18
 from co_probe.store import tree
 
@@ -54,6 +55,15 @@ def test_rates_follow_from_seconds():
     # What APART keeps for 1,297 images of 10×10 pixels is memory that FGSM does not need.
     apart = small(["apart-simple"], "steps").loc["apart-simple"]
     assert apart["memory_mb"] - fgsm["memory_mb"] == pytest.approx(4 * 1297 * 100 / 1e6, rel=0.2)
+
+
+def test_compiled_steps_stand_beside_plain_ones(monkeypatch):
+    torch._dynamo.reset()
+    monkeypatch.setattr(execution, "BACKEND", "aot_eager")
+    wide = small(["fgsm"], "steps", compile=True)
+    assert list(wide.index) == ["fgsm", "fgsm, compiled", "matrix product", "standard", "standard, compiled"]
+    assert wide["passes"]["fgsm, compiled"] == wide["passes"]["fgsm"]
+    assert (wide["seconds"].drop("matrix product") > 0).all()
 
 
 def test_into_weights_adds_a_pass_and_changes_nothing():

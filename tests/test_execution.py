@@ -36,19 +36,19 @@ def train(
     name: str, model: nn.Module, steps: int = 3, watch: AbstractContextManager | None = None, **settings
 ) -> tuple[nn.Module, Method]:
     """A few steps, inside `watch`, the last on a smaller batch; the model and the method afterwards."""
-    dtype = next(model.parameters()).dtype
-    rng = torch.Generator().manual_seed(0)
+    device, dtype = next((p.device, p.dtype) for p in model.parameters())
+    rng = torch.Generator(device).manual_seed(0)
     method = METHODS.make(name, EPSILON, **settings)
-    method.setup(model, Task(COUNT, SIZE, 1, 4, torch.device("cpu"), rng))
+    method.setup(model, Task(COUNT, SIZE, 1, 4, device, rng))
     if name.startswith("apart"):
         with torch.no_grad():
             method.alpha.fill_(0.4)  # far from the start, so that every term counts
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    images = pad_images(torch.rand((COUNT, *SIZE), generator=rng, dtype=dtype), 1)
-    labels = torch.randint(3, (COUNT,), generator=rng)
+    images = pad_images(torch.rand((COUNT, *SIZE), generator=rng, dtype=dtype, device=device), 1)
+    labels = torch.randint(3, (COUNT,), generator=rng, device=device)
     method.start_epoch(1, rng)
     for number in range(steps):
-        index = torch.randperm(COUNT, generator=rng)[: 5 if number < steps - 1 else 3]
+        index = torch.randperm(COUNT, generator=rng, device=device)[: 5 if number < steps - 1 else 3]
         view = random_view(index, SIZE[1:], 1, True, rng)
         with compiling(model), watch or nullcontext():
             train_step(model, method, optimizer, Batch(view.take(images), labels[index], view, 0.5, rng), 0.1)
@@ -147,7 +147,7 @@ def test_probes_measure_the_same_compiled_with_one_set_of_graphs_for_all_epochs(
     (runs / "fgsm" / "results.h5").unlink()
     fast = co_probe.gap(runs / "fgsm", against="pgd3", device="cpu", compile=True)
     torch.testing.assert_close(*(torch.from_numpy(f["value"].to_numpy()) for f in (fast, plain)), rtol=0.02, atol=0.02)
-    # Of three epochs and two attacks: a pass for input gradients and one for the loss alone, and no gradient of weights.
+    # Of three epochs and two attacks: one pass for input gradients, without those of weights, and one for the loss.
     assert len(counted["forward"]) == 1 and sum(map(weight_gradients, counted["backward"])) == 0
     assert len(counted["inference"]) == 1
 

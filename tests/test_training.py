@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from co_probe.rng import derive_seed
 from co_probe.schedules import SCHEDULES
 from co_probe.training.loop import epochs
 from co_probe.training.pool import run_all
+from co_probe.training.state import snapshot
 
 
 def test_digits_is_what_it_says():
@@ -135,6 +138,17 @@ def test_a_failed_cell_does_not_stop_the_others(tmp_path):
     assert ended[tmp_path / "good"] is None and "no longer a finite number" in str(ended[tmp_path / "bad"])
     assert co_probe.open_run(tmp_path / "good").epochs == [1]
     assert seen[-1][1] == 2
+
+
+def test_a_snapshot_is_of_its_moment_whenever_and_wherever_it_is_asked_for():
+    weights = torch.arange(24.0).view(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
+    kept = snapshot({"weights": weights, "steps": 7})
+    expected = weights.numpy().copy()
+    weights += 1
+    with ThreadPoolExecutor(1) as thread:
+        array = thread.submit(kept["weights"]).result()
+    assert kept["steps"] == 7 and array.flags.c_contiguous
+    np.testing.assert_array_equal(array, expected)
 
 
 def test_seeds_of_purposes_differ():

@@ -31,6 +31,7 @@ def bench(
     repeats: int = 10,
     device: str = "auto",
     folder: str | Path = ".",
+    compile: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Measure `parts` (all, if None) in turns, `repeats` times, so that a machine's slow moments strike all alike.
@@ -40,8 +41,9 @@ def bench(
     they are installed, and a loop that calls `loss.backward()`; `accuracy`: accuracy under PGD-20 of ours and theirs;
     `storage`: writing an epoch into `folder`, and reading it back. What each measures is said where it is defined.
 
-    `methods`: for `steps` all if None, for `gradients` and `storage` APART; `settings`: over the preset. Data sets that
-    would have to be downloaded are stood in for by random images of their shape and number.
+    `methods`: for `steps` all if None, for `gradients` and `storage` APART; `settings`: over the preset; `compile`:
+    measure `steps` through torch.compile too, beside the plain ones. Data sets that would have to be downloaded are
+    stood in for by random images of their shape and number.
     Returns a tidy table: part, subject, quantity, value (median), low and high (quartiles), n (repeats); and in what
     circumstances: preset, model, data, images (`real`, or `random` in their place), batch_size, dtype, device, torch.
     Raises UserError for an unknown method, part, preset or setting, or if `folder` cannot be written.
@@ -54,7 +56,7 @@ def bench(
     names = [PARTS.check(name) for name in dict.fromkeys(parts or DEFAULT)]
     if repeats < 1:
         raise UserError("a benchmark needs at least one repeat")
-    subject = Subject(preset, settings or {}, methods, repeats, device, Path(folder), progress)
+    subject = Subject(preset, settings or {}, methods, repeats, device, Path(folder), progress, compile)
     rows = []
     for name in names:
         rows += [{"part": name, **row} for row in PARTS.load(name)(subject)]

@@ -47,7 +47,7 @@ def attacks(subject: Subject) -> list[Row]:
 
 
 def accuracy(subject: Subject) -> list[Row]:
-    """Accuracy under PGD-20 on images of which about half survive: ours lets broken ones leave the batch, others do not.
+    """Accuracy under PGD-20 on images of which about half survive: ours lets broken ones leave the batch.
 
     There are as many images as `eval` attacks at a time, or as four training batches have if these are fewer.
     Where they are real, the model is trained by FGSM until it has 80% of them right; on random ones classes are those

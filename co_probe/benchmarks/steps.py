@@ -15,7 +15,7 @@ from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.benchmarks.work import work
 from co_probe.methods import METHODS
 
-MATRICES, ALONE = "matrix product", " convolutions"  # no method has a blank in its name
+MATRICES, ALONE, COMPILED = "matrix product", " convolutions", ", compiled"  # no method has a blank in its name
 
 
 def steps(subject: Subject) -> list[Row]:
@@ -27,12 +27,19 @@ def steps(subject: Subject) -> list[Row]:
     `convolution_share`: how long the step's convolutions take alone, over how long the step takes, which is the step's
     throughput over theirs; `memory_mb`: the most that tensors take during the step, with weights, gradients, momenta,
     training images and what the method keeps for each of them (`peak_bytes`).
+    If the subject is to `compile`, besides: the step as a compiled run takes it, `NAME, compiled`, with the same work.
     """
     fitting = [name for name in METHODS if subject.config().norm in METHODS.load(name).norms]
     names = [CLEAN, *(name for name in subject.methods(fitting) if name != CLEAN)]
-    memory = {name: peak_bytes(partial(_stepping, subject, name), subject.device) for name in names}
-    trainees = {name: Trainee(subject, name) for name in names}
-    works = {name: work(trainee.step) for name, trainee in trainees.items()}
+    works = {name: work(Trainee(subject, name).step) for name in names}
+    makers = {name: partial(Trainee, subject, name) for name in names}
+    if subject.compile:
+        fast = [name for name in names if not METHODS.load(name).eager]
+        makers |= {name + COMPILED: partial(Trainee, subject, name, compiled=True) for name in fast}
+        works |= {name + COMPILED: works[name] for name in fast}
+        names = [name for plain in names for name in (plain, plain + COMPILED) if name in makers]
+    memory = {name: peak_bytes(partial(_stepping, makers[name]), subject.device) for name in names}
+    trainees = {name: makers[name]() for name in names}
     multiply, product_flops = matrix_product(works[CLEAN].dtype, subject.device)
     actions: dict[str, Any] = {MATRICES: multiply}
     for name in names:
@@ -79,8 +86,8 @@ def gradients(subject: Subject) -> list[Row]:
     return rows
 
 
-def _stepping(subject: Subject, method: str) -> Callable[[], None]:
-    return Trainee(subject, method).step
+def _stepping(make: Callable[[], Trainee]) -> Callable[[], None]:
+    return make().step
 
 
 def _weights_too(trainee: Trainee) -> None:

@@ -12,17 +12,19 @@ from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.errors import UserError
 from co_probe.store import RunWriter, StoredRun
 from co_probe.store.stored_run import epoch_file
-from co_probe.training.state import draw_indices, environment, momenta, snapshot
+from co_probe.training.state import copying_stream, draw_indices, environment, momenta, snapshot
 
 
 def storage(subject: Subject) -> list[Row]:
     """Writing an epoch of each method (APART, if none is asked for) as training does, and reading its weights back.
 
-    `write_seconds` and `write_mb_per_second`: of `RunWriter.commit`, from tensors on the device to all of its files
-    flushed to the disk, with what resuming needs (momenta, the method's state); `read_seconds`, `read_mb_per_second`:
+    `hold_seconds`: for how long training is held up, while copies are made on the device; `write_seconds` and
+    `write_mb_per_second`: from there to all files flushed to the disk (`RunWriter.commit`, which a run does while the
+    next epoch trains), with what resuming needs (momenta, the method's state); `read_seconds`, `read_mb_per_second`:
     of `StoredRun.weights`, checksums verified, from a file that was just written and so is in memory. `epoch_mb` and
     `resume_mb`: the sizes of the files; `excess`: of the epoch's file over the bytes of its arrays, as a share of them;
-    `share_of_epoch`: writing over a whole epoch of training steps and writing.
+    `share_of_epoch`: both over a whole epoch of training steps and both, so as if nothing were done meanwhile: no run
+    is slowed down by more.
     The files are made in a folder of their own in `folder`, and deleted. Raises UserError if they cannot be.
     """
     rows: list[Row] = []
@@ -39,17 +41,20 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
     trainee, count, config = Trainee(subject, name), len(subject.data.train_y), subject.config(name)
     trainee.step()
     kept = torch.from_numpy(draw_indices(count, config.probe.train, config.seed, "probe train"))
-    epoch = 0
+    epoch, stream = 0, copying_stream(subject.device)
     sizes: dict[str, int] = {}
+    held: dict[str, Any] = {}
 
-    def checkpoint() -> dict[str, Any]:
+    def hold() -> None:
         state = trainee.method.image_state(kept.to(subject.device))
-        return {
-            "model": snapshot(trainee.model.state_dict()),
+        held["checkpoint"] = {
+            "model": snapshot(trainee.model.state_dict(), stream),
             "metrics": dict.fromkeys(("train_loss", "train_accuracy", "clean", "fgsm", "pgd10", "own", "gap"), 0.5),
             "method": trainee.method.parameters(),
-            "images": snapshot({} if state is None else {"state": state}),
+            "images": snapshot({} if state is None else {"state": state}, stream),
         }
+        going_on = {"momentum": momenta(trainee.model, trainee.optimizer), "method": trainee.method.state_dict()}
+        held["resume"] = {part: snapshot(state, stream) for part, state in going_on.items()}
 
     with RunWriter(
         out, config, {"train": kept.numpy()}, environment(subject.device, subject.precision), planned=10**4
@@ -58,29 +63,34 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
         def write() -> None:
             nonlocal epoch
             epoch += 1
-            momentum = snapshot(momenta(trainee.model, trainee.optimizer))
-            writer.commit(epoch, checkpoint(), {"momentum": momentum, "method": snapshot(trainee.method.state_dict())})
+            writer.commit(epoch, **held)
 
         def read() -> None:
             StoredRun(out).weights(epoch)
             (out / epoch_file(epoch - 1)).unlink(missing_ok=True)  # so that the disk holds two epochs, not all
 
-        actions = {"write": write, "read": read, "step": trainee.step}
+        actions = {"hold": hold, "write": write, "read": read, "step": trainee.step}
         times = take_turns(actions, subject.repeats, subject.device, subject.report(f"storage, {name}"))
         sizes = {file.name.partition("-")[0]: file.stat().st_size for file in sorted(out.glob("*-*.h5"))}
-    held, weights = _bytes(checkpoint()), _bytes({"model": snapshot(trainee.model.state_dict())})
+    weights = _bytes(held["checkpoint"]["model"])
     steps = -(-count // config.batch_size) * trainee.method.replays
-    written = sum(sizes.values())
+    written, added = sum(sizes.values()), times["hold"] + times["write"]
     return [
+        spread(name, "hold_seconds", times["hold"]),
         spread(name, "write_seconds", times["write"]),
         spread(name, "write_mb_per_second", written / times["write"] / 1e6),
         spread(name, "read_seconds", times["read"]),
         spread(name, "read_mb_per_second", weights / times["read"] / 1e6),
-        *exact(name, epoch_mb=sizes["epoch"] / 1e6, resume_mb=sizes["resume"] / 1e6, excess=sizes["epoch"] / held - 1),
-        spread(name, "share_of_epoch", times["write"] / (times["write"] + steps * times["step"])),
+        *exact(
+            name,
+            epoch_mb=sizes["epoch"] / 1e6,
+            resume_mb=sizes["resume"] / 1e6,
+            excess=sizes["epoch"] / _bytes(held["checkpoint"]) - 1,
+        ),
+        spread(name, "share_of_epoch", added / (added + steps * times["step"])),
     ]
 
 
 def _bytes(tree: Mapping[str, Any]) -> int:
-    """Of all arrays in a nested dict."""
-    return sum(_bytes(v) if isinstance(v, Mapping) else getattr(v, "nbytes", 0) for v in tree.values())
+    """Of all arrays in a nested dict, as `snapshot` gives them."""
+    return sum(_bytes(v) if isinstance(v, Mapping) else v().nbytes if callable(v) else 0 for v in tree.values())

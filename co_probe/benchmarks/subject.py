@@ -21,7 +21,7 @@ from co_probe.errors import UserError
 from co_probe.memory import keep_freed_memory
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Task
-from co_probe.models.execution import execute, resolve
+from co_probe.models.execution import compiling, execute, resolve
 from co_probe.rng import derive_seed, make_rng
 from co_probe.training.loop import train_step
 
@@ -41,6 +41,7 @@ class Subject:
     device_asked: str
     folder: Path
     progress: Callable[[str, int, int], None] | None
+    compile: bool = False
 
     def __post_init__(self):
         keep_freed_memory()
@@ -100,13 +101,13 @@ class Subject:
         pixels = channels * (height + 2 * padding) * (width + 2 * padding)
         return len(self.data.train_y) * pixels * self.data.train_x.element_size()
 
-    def model(self) -> nn.Module:
+    def model(self, compiled: bool = False) -> nn.Module:
         """The preset's model, always with the same initial weights."""
         config = self.config()
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(config.seed, "initial weights"))
             model = make_model(config, self.data).to(self.device)
-        execute(model, self.precision)
+        execute(model, self.precision, compiled=compiled)
         return model
 
     @cached_property
@@ -135,14 +136,15 @@ class Trainee:
     """A method in training, always on the same batch of images.
 
     `learning_rate`: 0 keeps weights as they are, and so every repeat the same; it costs what any other does.
+    `compiled`: through torch.compile, as a run with `compile` is.
     Raises UserError if the method cannot be set up.
     """
 
-    def __init__(self, subject: Subject, method: str, learning_rate: float = 0.0):
+    def __init__(self, subject: Subject, method: str, learning_rate: float = 0.0, compiled: bool = False):
         self.config, self.learning_rate = subject.config(method), learning_rate
         data, device, padding = subject.data, subject.device, self.config.augmentation.padding
         self.rng = make_rng(device, self.config.seed, "bench")
-        self.model = subject.model().train()
+        self.model = subject.model(compiled).train()
         self.method = make_method(self.config)
         count = len(data.train_y)
         try:
@@ -166,7 +168,8 @@ class Trainee:
         self.batch = Batch(x, y, view, 1.0, self.rng)
 
     def step(self) -> None:
-        train_step(self.model, self.method, self.optimizer, self.batch, self.learning_rate)
+        with compiling(self.model):
+            train_step(self.model, self.method, self.optimizer, self.batch, self.learning_rate)
 
     @torch.no_grad()
     def forward(self) -> None:

@@ -63,6 +63,7 @@ TABLES: dict[str, tuple[str, list[tuple[str, str, Text]]]] = {
     "storage": (
         "An epoch on the disk",
         [
+            ("hold_seconds", "held up ms", milliseconds),
             ("write_seconds", "write ms", milliseconds),
             ("write_mb_per_second", "MB/s", thousands),
             ("read_seconds", "read ms", milliseconds),
@@ -90,6 +91,7 @@ TABLES: dict[str, tuple[str, list[tuple[str, str, Text]]]] = {
     help="On whose disk an epoch is written.",
 )
 @options.device
+@click.option("--compile", is_flag=True, help="Measure steps through torch.compile too; compilation takes minutes.")
 @options.table_format
 def bench(
     methods: str | None,
@@ -99,6 +101,7 @@ def bench(
     repeats: int,
     folder: Path,
     device: str,
+    compile: bool,
     style: str | None,
 ) -> None:
     """What training, attacking and storing cost on this machine, each beside a yardstick.
@@ -124,6 +127,7 @@ def bench(
             repeats=repeats,
             device=device,
             folder=folder,
+            compile=compile,
             progress=progress,
         )
     if style:

@@ -76,12 +76,14 @@ class Sink(io.FileIO):
 
 
 def fill(group: h5py.Group, tree: Tree) -> None:
-    """Write `tree` into `group`."""
+    """Write `tree` into `group`; an array may be given as a function that makes it."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             fill(group.create_group(name), value)
         elif isinstance(value, np.ndarray):
             _write_array(group, name, value)
+        elif callable(value):  # an array that is not here yet: it comes when its turn does, and goes
+            _write_array(group, name, value())
         else:
             # Fixed-length bytes: strings of variable length live in a heap that has no checksum.
             group.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value

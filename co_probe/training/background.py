@@ -8,18 +8,21 @@ from typing import Any
 import torch
 
 from co_probe.store import RunWriter
+from co_probe.training.state import copying_stream
 
 
 class Commits:
     """Commits epochs through `writer` in a thread, one at a time, for the length of a `with` (which waits for it).
 
-    `paused`: for how many seconds the caller of the training loop held it up since the last commit was begun.
+    `paused`: for how many seconds the caller of the training loop held it up since the last commit was begun; `stream`:
+    for the snapshots that are committed.
     """
 
     def __init__(self, writer: RunWriter, device: torch.device):
         self.writer, self.paused = writer, 0.0
         self._thread = ThreadPoolExecutor(1, "writing an epoch")
         self._devices = [device] if device.type == "cuda" else []
+        self.stream = copying_stream(device)
         self._under_way: tuple[dict[str, float], Future[None]] | None = None
 
     def __enter__(self) -> "Commits":

@@ -147,14 +147,15 @@ def epochs(
             # Not of images of another size than those that diagnostics see: it would belong to other pixels.
             state = method.image_state(probe_train.to(target)) if phase.shape == data.shape else None
             checkpoint = {
-                "model": snapshot(model.state_dict()),
+                "model": snapshot(model.state_dict(), commits.stream),
                 "metrics": {name: value for name, value in metrics.items() if name != "epoch"},
                 "method": method.parameters(),
-                "images": snapshot({} if state is None else {"state": state}),
+                "images": snapshot({} if state is None else {"state": state}, commits.stream),
             }
-            going_on = {"momentum": momenta(model, optimizer), "method": method.state_dict()}
-            last = epoch == last_epoch
-            commits.begin(metrics, checkpoint, None if last else {k: snapshot(v) for k, v in going_on.items()})
+            going_on = (
+                {} if epoch == last_epoch else {"momentum": momenta(model, optimizer), "method": method.state_dict()}
+            )
+            commits.begin(metrics, checkpoint, {k: snapshot(v, commits.stream) for k, v in going_on.items()} or None)
         yield from commits.done(wait=True)
 
 

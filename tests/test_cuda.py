@@ -1,0 +1,78 @@
+"""What a GPU alone can show: CUDA graphs, bfloat16, and copies beside training give what plain code gives; memory."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from test_execution import COMPILABLE, assert_same, make_model, train
+
+import co_probe
+from co_probe.benchmarks import bench
+from co_probe.models.execution import execute
+from co_probe.presets import configure
+from co_probe.training.background import copying_stream
+from co_probe.training.loop import epochs
+from co_probe.training.state import snapshot
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+DEVICE = torch.device("cuda")
+
+
+def compiled_on_gpu() -> torch.nn.Module:
+    model = make_model().to(DEVICE)
+    execute(model, "float64", compiled=True)
+    return model
+
+
+@pytest.mark.parametrize("name", COMPILABLE)
+def test_cuda_graphs_give_the_same_update(name):
+    torch._dynamo.reset()
+    assert_same(train(name, make_model().to(DEVICE), steps=6), train(name, compiled_on_gpu(), steps=6))
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_run_goes_on_and_is_measured(tmp_path, compile):
+    """In float32: what a killed run and its successor end with is what one that was not killed ends with."""
+    config = configure("digits", "apart", TINY, {"precision": "float32"})
+    options = {"device": "cuda", "compile": compile}
+    list(epochs(config, tmp_path / "whole", **options))
+    broken = epochs(config, tmp_path / "broken", **options)
+    next(broken)
+    broken.close()
+    list(epochs(config, tmp_path / "broken", resume=True, **options))
+    whole, broken_off = (co_probe.open_run(tmp_path / name) for name in ("whole", "broken"))
+    assert whole.epochs == broken_off.epochs == [1, 2, 3]
+    for name, value in whole.weights(3).items():  # some kernels add up in any order
+        np.testing.assert_allclose(broken_off.weights(3)[name], value, rtol=0.05, atol=0.01)
+    plain = co_probe.gap(whole, against="pgd3", device="cuda")
+    (tmp_path / "whole" / "results.h5").unlink()
+    fast = co_probe.gap(tmp_path / "whole", against="pgd3", device="cuda", compile=True)
+    np.testing.assert_allclose(fast["value"], plain["value"], rtol=0.05, atol=0.05)
+
+
+def test_a_copy_is_of_its_moment_though_training_goes_on():
+    stream, weights = copying_stream(DEVICE), torch.zeros(10_000_000, device=DEVICE)
+    kept = []
+    for number in range(20):
+        weights += 1
+        kept.append((number + 1, snapshot({"weights": weights}, stream)["weights"]))
+    for expected, copy in kept:
+        array = copy()
+        assert array.min() == array.max() == expected
+
+
+def test_bfloat16_is_what_auto_means_and_learns(tmp_path):
+    config = configure("digits", "fgsm", TINY, {"epochs": 6, "batch_size": 32, "epsilon": 0.05})
+    *_, last = epochs(config, tmp_path / "run", device="cuda")
+    assert co_probe.open_run(tmp_path / "run").precision == "bfloat16"
+    assert last["clean"] > 0.8
+
+
+@pytest.mark.slow
+def test_an_apart_run_on_cifar_10_fits_in_4_gb():
+    frame = bench(["apart"], parts=["steps"], preset="cifar10-30", repeats=1, device="cuda", compile=True)
+    memory = frame[frame["quantity"] == "memory_mb"].set_index("subject")["value"]
+    assert memory["apart"] < 4000 and memory["apart, compiled"] < 4000
