@@ -570,3 +570,20 @@ def test_a_missing_resume_file_says_so(tmp_path):
         pytest.raises(UserError, match=r"resume-0002\.h5 is missing; --overwrite starts afresh"),
     ):
         writer.resume_state()
+
+
+def test_rows_that_are_elsewhere_come_a_chunk_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(tree._chunks, "__defaults__", (100,))  # bytes
+    there, asked = np.arange(35, dtype=np.float32).reshape(5, 7), []
+
+    class Elsewhere(tree.Rows):
+        shape, dtype = there.shape, there.dtype
+
+        def __getitem__(self, rows):
+            asked.append(there[rows].nbytes)
+            return there[rows]
+
+    tree.write(tmp_path / "file.h5", {"part": {"array": Elsewhere()}})
+    with tree.opened(tmp_path / "file.h5") as file:
+        np.testing.assert_array_equal(tree.read(file)["part"]["array"], there)
+    assert asked == [84, 56]

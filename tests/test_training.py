@@ -146,8 +146,8 @@ def test_a_snapshot_is_of_its_moment_whenever_and_wherever_it_is_asked_for():
     expected = weights.numpy().copy()
     weights += 1
     with ThreadPoolExecutor(1) as thread:
-        array = thread.submit(kept["weights"]).result()
-    assert kept["steps"] == 7 and array.flags.c_contiguous
+        array = thread.submit(kept["weights"].__getitem__, ...).result()
+    assert kept["steps"] == 7 and array.flags.c_contiguous and kept["weights"].dtype == array.dtype
     np.testing.assert_array_equal(array, expected)
 
 

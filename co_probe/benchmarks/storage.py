@@ -12,7 +12,7 @@ from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.errors import UserError
 from co_probe.store import RunWriter, StoredRun
 from co_probe.store.stored_run import epoch_file
-from co_probe.training.state import copying_stream, draw_indices, environment, momenta, snapshot
+from co_probe.training.state import Copy, copying_stream, draw_indices, environment, momenta, snapshot
 
 
 def storage(subject: Subject) -> list[Row]:
@@ -93,4 +93,6 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
 
 def _bytes(tree: Mapping[str, Any]) -> int:
     """Of all arrays in a nested dict, as `snapshot` gives them."""
-    return sum(_bytes(v) if isinstance(v, Mapping) else v().nbytes if callable(v) else 0 for v in tree.values())
+    return sum(
+        _bytes(v) if isinstance(v, Mapping) else v[...].nbytes if isinstance(v, Copy) else 0 for v in tree.values()
+    )

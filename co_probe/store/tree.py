@@ -1,10 +1,12 @@
-"""Nested dicts as HDF5: arrays are datasets, numbers and strings are attributes.
+"""Nested dicts as HDF5: arrays (numpy's, or `Rows`) are datasets, numbers and strings are attributes.
 
 Every byte that matters is under a checksum: chunks of datasets under the Fletcher-32 filter, and everything else under
 the checksums that HDF5's file format 1.10 puts on its own metadata.
 """
 
 import io
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,17 @@ FORMAT = ("v110", "v110")
 Tree = Mapping[str, Any]
 
 
+class Rows(ABC):
+    """An array that is somewhere else: as many of its rows as are asked for come here at a time."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @abstractmethod
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """As of a numpy array: `[3:5]` or, of one without dimensions too, `[...]`."""
+
+
 def encode(tree: Tree, links: Mapping[str, tuple[str, str]] | None = None) -> bytes:
     """The bytes of an HDF5 file that holds `tree`, and `links`: {path: (file name beside this one, path in it)}."""
     with h5py.File("in-memory", "w", driver="core", backing_store=False, libver=FORMAT) as file:
@@ -31,7 +44,7 @@ def encode(tree: Tree, links: Mapping[str, tuple[str, str]] | None = None) -> by
 
 
 def write(path: Path, tree: Tree) -> None:
-    """Write `tree` to the file `path`, atomically, an array at a time: there is no second copy of it in memory.
+    """Write `tree` to the file `path`, atomically, a chunk at a time: there is no second copy of it in memory.
 
     Raises UserError, with the old file untouched, if it cannot be written.
     """
@@ -76,21 +89,19 @@ class Sink(io.FileIO):
 
 
 def fill(group: h5py.Group, tree: Tree) -> None:
-    """Write `tree` into `group`; an array may be given as a function that makes it."""
+    """Write `tree` into `group`."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             fill(group.create_group(name), value)
-        elif isinstance(value, np.ndarray):
+        elif isinstance(value, np.ndarray | Rows):
             _write_array(group, name, value)
-        elif callable(value):  # an array that is not here yet: it comes when its turn does, and goes
-            _write_array(group, name, value())
         else:
             # Fixed-length bytes: strings of variable length live in a heap that has no checksum.
             group.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
 
 
-def _write_array(group: h5py.Group, name: str, value: np.ndarray) -> None:
-    if value.size == 0 or value.ndim == 0:
+def _write_array(group: h5py.Group, name: str, value: np.ndarray | Rows) -> None:
+    if 0 in (len(value.shape), *value.shape):
         # Neither can be chunked; compact storage puts the bytes into the (checksummed) object header. h5py's
         # create_dataset would lay them out contiguously, without a checksum, whatever it is asked for.
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -98,14 +109,17 @@ def _write_array(group: h5py.Group, name: str, value: np.ndarray) -> None:
         layout.set_obj_track_times(False)  # as create_dataset does: the same content is the same bytes
         kind, space = h5py.h5t.py_create(value.dtype, logical=True), h5py.h5s.create_simple(value.shape)
         dataset = h5py.h5d.create(group.id, name.encode(), kind, space, dcpl=layout)
-        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(value).reshape(value.shape))
-    else:
-        group.create_dataset(name, data=value, chunks=_chunks(value), fletcher32=True)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(value[...]).reshape(value.shape))
+        return
+    chunks = _chunks(value)
+    dataset = group.create_dataset(name, value.shape, value.dtype, chunks=chunks, fletcher32=True)
+    for start in range(0, value.shape[0], chunks[0]):
+        dataset[start : start + chunks[0]] = value[start : start + chunks[0]]
 
 
-def _chunks(value: np.ndarray, limit: int = 2**26) -> tuple[int, ...]:
+def _chunks(value: np.ndarray | Rows, limit: int = 2**26) -> tuple[int, ...]:
     """One chunk, unless it would be larger than `limit` bytes: then as many first rows as fit."""
-    row = max(1, value.nbytes // value.shape[0])
+    row = max(1, value.dtype.itemsize * math.prod(value.shape[1:]))
     return (max(1, min(value.shape[0], limit // row)), *value.shape[1:])
 
 

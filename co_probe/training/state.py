@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Mapping
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +13,7 @@ from co_probe.methods.base import Method
 from co_probe.rng import derive_seed
 from co_probe.runs import load_weights
 from co_probe.store import RunWriter, StoredRun
+from co_probe.store.tree import Rows
 
 
 def draw_indices(available: int, wanted: int, seed: int, purpose: str) -> np.ndarray:
@@ -63,26 +63,27 @@ def copying_stream(device: torch.device) -> torch.cuda.Stream | None:
 
 
 def snapshot(state: Mapping[str, Any], stream: torch.cuda.Stream | None = None) -> dict[str, Any]:
-    """Copies of tensors as they are now, so that training may go on; everything else as it is.
+    """Copies of tensors as they are now, so that training may go on; everything else as it is."""
+    return {name: Copy(value, stream) if isinstance(value, Tensor) else value for name, value in state.items()}
 
-    A copy stays on its device until it is asked for: it is a function that gives a numpy array, from any thread. On a
-    GPU it comes over on `stream`, which training does not wait for.
+
+class Copy(Rows):
+    """A tensor as it is now. The copy stays on its device until rows of it are asked for, in any thread.
+
+    `stream`: on a GPU, the one that rows come over on, for which training does not wait.
     """
-    copies = {
-        name: value.detach().clone(memory_format=torch.contiguous_format)
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
-    made = torch.cuda.current_stream(stream.device).record_event() if stream else None
-    return {name: partial(_fetch, copies[name], stream, made) if name in copies else v for name, v in state.items()}
 
+    def __init__(self, tensor: Tensor, stream: torch.cuda.Stream | None = None):
+        self._copy, self._stream = tensor.detach().clone(memory_format=torch.contiguous_format), stream
+        self._made = torch.cuda.current_stream(stream.device).record_event() if stream else None
+        self.shape, self.dtype = tuple(tensor.shape), torch.empty(0, dtype=tensor.dtype).numpy().dtype
 
-def _fetch(copy: Tensor, stream: torch.cuda.Stream | None, made: torch.cuda.Event | None) -> np.ndarray:
-    if stream is None or made is None:
-        return copy.cpu().numpy()
-    with torch.cuda.stream(stream):
-        stream.wait_event(made)
-        return copy.cpu().numpy()
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        if self._stream is None or self._made is None:
+            return self._copy[rows].cpu().numpy()
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(self._made)
+            return self._copy[rows].cpu().numpy()
 
 
 def tensors(state: Mapping[str, Any]) -> dict[str, Any]:
