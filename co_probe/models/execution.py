@@ -45,6 +45,7 @@ class Execution:
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            # In this order: `as_one` compiles this with `compiling` off, and old compilers know no truth of a method.
             if self.compiling and self.compiled:
                 with torch._dynamo.config.patch(COMPILER):
                     logits = self.compiled(x)
@@ -101,6 +102,7 @@ def as_one(function: Callable[..., Tensor], model: nn.Module, *inputs: Tensor) -
         return function(model, *inputs)
     if function not in execution.whole:
         execution.whole[function] = execution.compile(function, fullgraph=True)
+    # With `compiling` off the model is traced as it is, as a part of the function.
     with compiling(model, False), torch._dynamo.config.patch(COMPILER | {"trace_autograd_ops": True}):
         try:
             return execution.whole[function](model, *inputs)
