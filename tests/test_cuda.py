@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from test_execution import COMPILABLE, assert_same, make_model, train
+from test_execution import ON_IMAGES, assert_same, make_model, train
 
 import co_probe
 from co_probe.benchmarks import bench
@@ -27,7 +27,7 @@ def compiled_on_gpu() -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", COMPILABLE)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_cuda_graphs_give_the_same_update(name):
     torch._dynamo.reset()
     assert_same(train(name, make_model().to(DEVICE), steps=6), train(name, compiled_on_gpu(), steps=6))

@@ -238,6 +238,19 @@ def test_grad_align_descends_loss_and_misalignment(base, detach):
     assert result.loss.item() == pytest.approx(loss.item(), rel=1e-9)
 
 
+def test_grad_align_in_eval_mode_descends_a_function_of_the_old_statistics():
+    """Those that the perturbation pass used, which the pass after it has moved."""
+    x, y = images()
+    model = normed_model().double().train()
+    model(x * 0.3)  # now they differ from the batch's
+    frozen, moving = deepcopy(model).eval(), deepcopy(model)
+    make("grad-align", model, batchnorm="eval").step(model, make_batch(x, y, seeded()))
+    delta = torch.stack(slow_fgsm(frozen, x, y, None))
+    descent = weight_gradients(moving, nn.functional.cross_entropy(moving(x + delta), y))
+    alignment = weight_gradients(frozen, 0.2 * slow_misalignment(frozen, x, y, uniform(x, EPSILON, seeded())))
+    assert_gradients(model, [a + b for a, b in zip(descent, alignment, strict=True)])
+
+
 def test_grad_align_leaves_out_images_without_gradient():
     model, (x, y) = small_model(), images(6)
     blind = nn.Sequential(Blind(3), model)  # the first three images reach the model as a constant

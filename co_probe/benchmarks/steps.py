@@ -34,10 +34,9 @@ def steps(subject: Subject) -> list[Row]:
     works = {name: work(Trainee(subject, name).step) for name in names}
     makers = {name: partial(Trainee, subject, name) for name in names}
     if subject.compile:
-        fast = [name for name in names if not METHODS.load(name).eager]
-        makers |= {name + COMPILED: partial(Trainee, subject, name, compiled=True) for name in fast}
-        works |= {name + COMPILED: works[name] for name in fast}
-        names = [name for plain in names for name in (plain, plain + COMPILED) if name in makers]
+        makers |= {name + COMPILED: partial(Trainee, subject, name, compiled=True) for name in names}
+        works |= {name + COMPILED: works[name] for name in names}
+        names = [name for plain in names for name in (plain, plain + COMPILED)]
     memory = {name: peak_bytes(partial(_stepping, makers[name]), subject.device) for name in names}
     trainees = {name: makers[name]() for name in names}
     multiply, product_flops = matrix_product(works[CLEAN].dtype, subject.device)

@@ -85,7 +85,7 @@ class Method:
     it uses batch statistics and moves the running ones, as in the pass that updates the weights (`both`); it uses batch
     statistics and moves nothing (`update`); or it uses the running ones, as in eval mode (`eval`). A method's default
     is what its authors' code does. `replays`: optimizer steps on every batch, one call of `step` each; with all images
-    in one batch, the run then keeps every so many-th step. `eager`: why the method cannot be compiled, if it cannot.
+    in one batch, the run then keeps every so many-th step.
     Raises ValueError for a setting out of range.
     """
 
@@ -94,7 +94,6 @@ class Method:
     replays: int = field(default=1, kw_only=True)
     norms: ClassVar[tuple[str, ...]] = ("linf",)  # the balls that it can keep to
     norm = "linf"  # which it keeps to: a setting of the run, since all that measures the run reads it too
-    eager = ""
 
     def __post_init__(self):
         if self.batchnorm not in ("both", "update", "eval"):
@@ -134,11 +133,12 @@ class Method:
     @contextmanager
     def perturbation_pass(self, model: nn.Module) -> Iterator[None]:
         """Around the passes that make the perturbation, for input gradients: BatchNorm does what `batchnorm` says."""
-        with input_gradients_only(model), self._batchnorm(model):
+        with input_gradients_only(model), self.batchnorm_mode(model):
             yield
 
     @contextmanager
-    def _batchnorm(self, model: nn.Module) -> Iterator[None]:
+    def batchnorm_mode(self, model: nn.Module) -> Iterator[None]:
+        """The same, but for passes whose gradients are functions of the weights, to be differentiated in turn."""
         if self.batchnorm == "both":
             yield
             return

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from co_probe import attacks
 from co_probe.attacks import Rng, clip
-from co_probe.methods.base import Batch, Method, StepResult
+from co_probe.methods.base import Batch, Method, StepResult, descend
 from co_probe.methods.fgsm import FGSM
 from co_probe.methods.fgsm_rs import FGSMRS
+from co_probe.models.execution import as_one
 
 BASES: dict[str, type[Method]] = {"fgsm": FGSM, "fgsm-rs": FGSMRS}
 
@@ -28,7 +29,6 @@ class GradAlign(Method):
     improving fast adversarial training", section 5; `fgsm` is their choice there.
     """
 
-    eager = "its regulariser takes second derivatives, and compiled code gives first ones only"
     base: str = "fgsm"
     penalty: float = 0.2
     detach: bool = False
@@ -55,23 +55,25 @@ class GradAlign(Method):
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
         x, y = batch.x, batch.y
         noise = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=batch.rng)
-        with self.perturbation_pass(model):
-            here = live_gradient(model, x, y)
-            if self.base == "fgsm":
-                delta = attacks.project(self.epsilon * here.detach().sign(), x, self.epsilon, model)
-            else:
+        with self.batchnorm_mode(model):
+            here, there = live_gradient(model, x, y), live_gradient(model, x + noise, y)
+        regulariser = self.penalty * (1 - mean_cosine(here.detach() if self.detach else here, there))
+        regulariser.backward()  # before another pass moves the running statistics, if it is a function of them
+        if self.base == "fgsm":
+            delta = attacks.project(self.epsilon * here.detach().sign(), x, self.epsilon, model)
+        else:
+            with self.perturbation_pass(model):
                 delta = self.perturb(model, x, y, batch.rng)
-            there = live_gradient(model, x + noise, y)
-        logits = model(clip(x + delta, model))
-        misaligned = 1 - mean_cosine(here.detach() if self.detach else here, there)
-        loss = F.cross_entropy(logits, y) + self.penalty * misaligned
-        loss.backward()
-        return StepResult(loss.detach(), (logits.detach().argmax(1) == y).sum())
+        result = descend(model, clip(x + delta, model), y)
+        return StepResult(result.loss + regulariser.detach(), result.correct)
 
 
 def live_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """∇ₓ of the summed cross-entropy, of the shape of `x`, as a function of the weights that can be differentiated."""
-    x = x.detach().requires_grad_()
+    return as_one(_live_gradient, model, x.detach().requires_grad_(), y)
+
+
+def _live_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     loss = F.cross_entropy(model(x), y, reduction="sum")
     return torch.autograd.grad(loss, x, create_graph=True)[0]
 

@@ -1,7 +1,9 @@
 """How a model computes: in which precision, and compiled or as it is."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +37,16 @@ class Execution:
             on_gpu = next(model.parameters()).device.type == "cuda"
             # CUDA graphs: what a graph returns is overwritten by its next replay, which is safe here because logits
             # are copied, and no other output outlives the step (input gradients, and weight gradients until zero_grad).
+            # Nothing is overwritten as long as a backward pass that needs it is to come, and none has been run since.
             mode = "reduce-overhead" if on_gpu and backend == "inductor" else None
-            self.compiled = torch.compile(self.network, backend=backend, dynamic=False, mode=mode)
+            self.compile = partial(torch.compile, backend=backend, dynamic=False, mode=mode)
+            self.compiled = self.compile(self.network)
+        self.whole: dict[Callable, Callable[..., Tensor]] = {}  # what `as_one` was asked for, compiled
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            if self.compiled and self.compiling:
+            # In this order: `as_one` compiles this with `compiling` off, and old compilers know no truth of a method.
+            if self.compiling and self.compiled:
                 with torch._dynamo.config.patch(COMPILER):
                     logits = self.compiled(x)
             else:
@@ -51,7 +57,14 @@ class Execution:
 def execute(model: nn.Module, precision: str, *, compiled: bool = False) -> None:
     """Let `model` compute in `precision` (`float32` or `bfloat16`) and, inside `compiling`, compiled."""
     if precision != "float32" or compiled:
-        model.forward = Execution(model, precision, BACKEND if compiled else None)  # type: ignore[assignment]
+        # A method and no object: compiled code that has it inside then serves every model of the class.
+        model.forward = Execution(model, precision, BACKEND if compiled else None).forward  # type: ignore[method-assign]
+
+
+def _execution(model: nn.Module) -> Execution | None:
+    """What `execute` put there, if it did."""
+    owner = getattr(model.forward, "__self__", None)
+    return owner if isinstance(owner, Execution) else None
 
 
 @contextmanager
@@ -60,8 +73,8 @@ def compiling(model: nn.Module, on: bool = True) -> Iterator[None]:
 
     Elsewhere it does not: what is called seldom, and in many batch sizes, is not worth the wait.
     """
-    execution = model.forward
-    if not (isinstance(execution, Execution) and execution.compiled):
+    execution = _execution(model)
+    if not (execution and execution.compiled):
         yield
         return
     before, execution.compiling = execution.compiling, on
@@ -73,7 +86,31 @@ def compiling(model: nn.Module, on: bool = True) -> Iterator[None]:
 
 def is_compiling(model: nn.Module) -> bool:
     """Whether a call of `model` would run compiled code now."""
-    return isinstance(model.forward, Execution) and model.forward.compiling
+    execution = _execution(model)
+    return execution is not None and execution.compiling
+
+
+def as_one(function: Callable[..., Tensor], model: nn.Module, *inputs: Tensor) -> Tensor:
+    """`function(model, *inputs)`; where `model` runs compiled, all of that does, as one graph with the model in it.
+
+    For a function that takes gradients, and whose result is differentiated in turn: compiled code can be differentiated
+    but once, so the first time has to be inside of it. If one graph cannot hold the model, all of it runs plain, and a
+    line on standard error says why.
+    """
+    execution = _execution(model)
+    if not (execution and execution.compiling):
+        return function(model, *inputs)
+    if function not in execution.whole:
+        execution.whole[function] = execution.compile(function, fullgraph=True)
+    # With `compiling` off the model is traced as it is, as a part of the function.
+    with compiling(model, False), torch._dynamo.config.patch(COMPILER | {"trace_autograd_ops": True}):
+        try:
+            return execution.whole[function](model, *inputs)
+        except (torch._dynamo.exc.Unsupported, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
+            reason = str(error).splitlines()[0]
+            print(f"second derivatives are not compiled: {reason}", file=sys.stderr, flush=True)
+        execution.whole[function] = function
+        return function(model, *inputs)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The training loop, from its first line to its last."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -50,7 +49,7 @@ def epochs(
     Metrics: `epoch`, `learning_rate` (the last one), `train_loss` (nats) and `train_accuracy` (both on the perturbed
     images as they were trained on), those of `co_probe.training.metrics.measure`, and `seconds` of training.
     `resume` goes on with a run that is there, in the precision it was begun in; `overwrite` starts it afresh.
-    `device`: auto, cpu, cuda, cuda:1. `compile`: run training steps through torch.compile, if the method can be.
+    `device`: auto, cpu, cuda, cuda:1. `compile`: run training steps through torch.compile.
     Raises UserError for settings or files that cannot be used, Diverged if the loss is no longer finite.
     """
     target = pick_device(device)
@@ -73,8 +72,6 @@ def epochs(
         resume=resume,
         overwrite=overwrite,
     )
-    if compile and method.eager:
-        print(f"{config.method.name} is not compiled: {method.eager}", file=sys.stderr, flush=True)
     with torch.random.fork_rng(), ExitStack() as stack:
         torch.manual_seed(derive_seed(seed, "initial weights"))
         model = make_model(config, data).to(target).train()
@@ -88,7 +85,7 @@ def epochs(
             raise UserError(f"method {config.method.name}: {error}") from error
         stack.enter_context(writer)  # not before: settings that cannot be used must not cost the run that is there
         commits = stack.enter_context(Commits(writer, target))
-        execute(model, writer.precision, compiled=compile and not method.eager)
+        execute(model, writer.precision, compiled=compile)
         if 0 < writer.last < last_epoch:
             if plan.phase(writer.last) is not plan.phase(1):  # room for what is about to be read
                 method.start_phase(plan.task(writer.last, make_rng(target, seed, "method")))
