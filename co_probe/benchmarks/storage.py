@@ -21,8 +21,9 @@ def storage(subject: Subject) -> list[Row]:
     `write_seconds` and `write_mb_per_second`: of `RunWriter.commit`, from tensors on the device to all of its files
     flushed to the disk, with what resuming needs (momenta, the method's state); `read_seconds`, `read_mb_per_second`:
     of `StoredRun.weights`, checksums verified, from a file that was just written and so is in memory. `epoch_mb` and
-    `resume_mb`: the sizes of the files; `excess`: of the epoch's file over the bytes of its arrays, as a share of them;
-    `share_of_epoch`: writing over a whole epoch of training steps and writing.
+    `resume_mb`: the sizes of the files; `over_parameters`: by how much the epoch's file is larger than the network's
+    parameters (not its buffers), as a share of their bytes; `share_of_epoch`: writing over a whole epoch of training
+    steps and writing.
     The files are made in a folder of their own in `folder`, and deleted. Raises UserError if they cannot be.
     """
     rows: list[Row] = []
@@ -68,7 +69,8 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
         actions = {"write": write, "read": read, "step": trainee.step}
         times = take_turns(actions, subject.repeats, subject.device, subject.report(f"storage, {name}"))
         sizes = {file.name.partition("-")[0]: file.stat().st_size for file in sorted(out.glob("*-*.h5"))}
-    held, weights = _bytes(checkpoint()), _bytes({"model": snapshot(trainee.model.state_dict())})
+    weights = _bytes(snapshot(trainee.model.state_dict()))
+    over = sizes["epoch"] / sum(p.nbytes for p in trainee.model.parameters()) - 1
     steps = -(-count // config.batch_size) * trainee.method.replays
     written = sum(sizes.values())
     return [
@@ -76,11 +78,10 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
         spread(name, "write_mb_per_second", written / times["write"] / 1e6),
         spread(name, "read_seconds", times["read"]),
         spread(name, "read_mb_per_second", weights / times["read"] / 1e6),
-        *exact(name, epoch_mb=sizes["epoch"] / 1e6, resume_mb=sizes["resume"] / 1e6, excess=sizes["epoch"] / held - 1),
+        *exact(name, epoch_mb=sizes["epoch"] / 1e6, resume_mb=sizes["resume"] / 1e6, over_parameters=over),
         spread(name, "share_of_epoch", times["write"] / (times["write"] + steps * times["step"])),
     ]
 
 
-def _bytes(tree: Mapping[str, Any]) -> int:
-    """Of all arrays in a nested dict."""
-    return sum(_bytes(v) if isinstance(v, Mapping) else getattr(v, "nbytes", 0) for v in tree.values())
+def _bytes(arrays: Mapping[str, Any]) -> int:
+    return sum(getattr(array, "nbytes", 0) for array in arrays.values())

@@ -1,7 +1,8 @@
 """Nested dicts as HDF5: arrays are datasets, numbers and strings are attributes.
 
-Every byte that matters is under a checksum: chunks of datasets under the Fletcher-32 filter, and everything else under
-the checksums that HDF5's file format 1.10 puts on its own metadata.
+Arrays are stored as they are, but for `Deflated` ones. Every byte that matters is under a checksum: chunks of datasets
+under the Fletcher-32 filter, and everything else under the checksums that HDF5's file format 1.10 puts on its own
+metadata.
 """
 
 import io
@@ -17,7 +18,12 @@ from co_probe.errors import DamagedFile, UserError
 from co_probe.store.atomic import replace_atomic
 
 FORMAT = ("v110", "v110")
+DEFLATE_LEVEL = 6  # gzip's own; 9 takes many times as long for some hundredths
 Tree = Mapping[str, Any]
+
+
+class Deflated(np.ndarray):
+    """An array, `array.view(Deflated)`, that is compressed in the file, by the filter that every HDF5 has (gzip)."""
 
 
 def encode(tree: Tree, links: Mapping[str, tuple[str, str]] | None = None) -> bytes:
@@ -98,7 +104,8 @@ def _write_array(group: h5py.Group, name: str, value: np.ndarray) -> None:
         dataset = h5py.h5d.create(group.id, name.encode(), kind, space, dcpl=layout)
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(value).reshape(value.shape))
     else:
-        group.create_dataset(name, data=value, chunks=_chunks(value), fletcher32=True)
+        deflate = {"compression": "gzip", "compression_opts": DEFLATE_LEVEL} if isinstance(value, Deflated) else {}
+        group.create_dataset(name, data=value, chunks=_chunks(value), fletcher32=True, **deflate)
 
 
 def _chunks(value: np.ndarray, limit: int = 2**26) -> tuple[int, ...]:
@@ -154,10 +161,14 @@ def read_attributes(group: h5py.Group) -> dict[str, Any]:
 
 
 def read_array(dataset: h5py.Dataset) -> np.ndarray:
-    """The numbers of a dataset that lie in this very file. Raises ValueError if it takes them from another one."""
+    """The numbers of a dataset that lie in this very file, Deflated if they are so there.
+
+    Raises ValueError if it takes them from another one.
+    """
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{dataset.name} takes its numbers from another file, and links are not followed")
-    return np.asarray(dataset[()])
+    array = np.asarray(dataset[()])
+    return array.view(Deflated) if dataset.compression == "gzip" else array
 
 
 def _plain(value: Any) -> Any:
