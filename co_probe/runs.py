@@ -113,7 +113,10 @@ class Run(StoredRun):
         return to_unit(self.data.train_x[index]), self.data.train_y[index]
 
     def method_state(self, epoch: int) -> dict[str, object]:
-        """What the method had learned: {group: {name: value}}, and `images` (n, C, H, W) for `train_data`, or None."""
+        """What the method had learned: {group: {name: value}}, and `images` (n, C, H, W) for `train_data`, or None.
+
+        Those of `images` are rounded, as `co_probe.store.rounding` says.
+        """
         state = self.image_state(epoch)
         return {**self.method_parameters(epoch), "images": None if state is None else torch.from_numpy(state)}
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import tiny_config
 
 from co_probe.errors import DamagedFile, UserError
-from co_probe.store import RunWriter, StoredRun, find_runs, table, tree
+from co_probe.store import RunWriter, StoredRun, find_runs, rounding, stored_run, table, tree
 from co_probe.store.atomic import write_atomic
 from co_probe.store.lock import Lock
 from co_probe.store.pack import pack
@@ -47,6 +47,11 @@ def write_run(path: Path, epochs: int = 3, **options) -> Path:
 @pytest.fixture
 def run(tmp_path: Path) -> StoredRun:
     return StoredRun(write_run(tmp_path / "apart"))
+
+
+def on_disk(epoch: int) -> dict:
+    """What a file holds of `checkpoint(epoch)`: what is kept for images is rounded."""
+    return checkpoint(epoch) | {"images": rounding.rounded(checkpoint(epoch)["images"]["state"])}
 
 
 def flat(node, path: str = "") -> dict:
@@ -115,7 +120,7 @@ def test_tables_come_back(tmp_path):
 def test_a_run_comes_back(run):
     assert run.epochs == [1, 2, 3] and run.last_epoch == 3
     assert run.config == tiny_config("apart", epochs=3)
-    assert flat(run.read_epoch(2)) == flat(checkpoint(2))
+    assert flat(run.read_epoch(2)) == flat(on_disk(2))
     assert flat(run.probe_set) == flat(PROBE_SET)
     assert sorted(files(run.path)) == ["epoch-0001.h5", "epoch-0002.h5", "epoch-0003.h5", "run.h5"]
 
@@ -130,6 +135,118 @@ def test_a_run_may_be_moved(run, tmp_path):
     moved = shutil.move(run.path, tmp_path / "elsewhere")
     with h5py.File(Path(moved) / "run.h5") as file:
         assert list(file["epochs/0002/model"]) == ["bn.num_batches_tracked", "conv1.weight"]
+
+
+# -- what is kept for images is rounded ------------------------------------------------------------------------------
+
+
+def images_of(kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers like those that methods keep, or as far from it as can be."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 1e-3, shape)
+    made = {
+        "few": rng.choice([-1.0, 0.0, 1.0], shape),
+        "few and noise": np.clip(8 / 255 * rng.choice([-1.0, -0.5, 0.0, 0.5, 1.0], shape) + noise, -8 / 255, 8 / 255),
+        "many": rng.uniform(-1, 1, shape),
+        "one and many": np.where(rng.random(shape) < 1e-3, 1e30, noise),
+        "zeros": np.zeros(shape),
+        "negative": np.full(shape, -0.3),
+    }
+    return made[kind].astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["few", "few and noise", "many", "one and many", "zeros", "negative"])
+@pytest.mark.parametrize("shape", [(30, 3, 20, 20), (7, 1, 31, 33), (500, 10), (3001,)])
+def test_rounding_keeps_within_its_bound_and_its_size(kind, shape, tmp_path):
+    state = images_of(kind, shape)
+    write_atomic(tmp_path / "x.h5", tree.encode(rounding.rounded(state)))
+    with tree.opened(tmp_path / "x.h5") as file:
+        stored = tree.read(file)
+        assert 8 * file["packed"].id.get_storage_size() <= rounding.MAX_BITS * state.size + 32  # the checksum's
+    back, largest, levels = rounding.restored(stored), np.abs(state).max(), len(stored["values"])
+    assert back.dtype == np.float32 and back.shape == shape
+    assert np.abs(back.astype(float) - state).max() <= 2.001 * largest / levels and levels >= 3
+    if kind in ("few", "zeros", "negative"):
+        np.testing.assert_allclose(back, state, rtol=1e-6)  # there is nothing to round
+
+
+@pytest.mark.parametrize("levels", rounding.LEVELS)
+def test_every_place_comes_back_from_its_byte(levels):
+    places = np.random.default_rng(0).integers(levels, size=(3, 2, 5, 7)).astype(np.uint8)
+    packed = rounding._pack(places, levels)
+    values = np.arange(levels, dtype=np.float32)
+    back = rounding.restored({"packed": packed, "values": values, "shape": np.array(places.shape)})
+    np.testing.assert_array_equal(back, places)
+
+
+@pytest.mark.parametrize(
+    "state", [np.array([[1.0, np.nan]]), np.array([[np.inf]]), np.arange(6).reshape(2, 3), np.zeros((0, 3))]
+)
+def test_what_cannot_be_rounded_is_kept_as_it_is(state):
+    np.testing.assert_array_equal(rounding.restored(rounding.rounded(state)), state)
+
+
+def test_only_what_is_kept_for_images_is_rounded(tmp_path):
+    omega = images_of("many", (30, 1, 8, 8))
+    with RunWriter(tmp_path / "run", tiny_config("apart", epochs=2), PROBE_SET, {}) as writer:
+        writer.commit(1, checkpoint(1) | {"images": {"state": omega}}, {"method": {"omega": omega}})
+        np.testing.assert_array_equal(writer.resume_state()["method"]["omega"], omega)
+    with h5py.File(tmp_path / "run" / "resume-0001.h5") as file:
+        assert file["method/omega"].compression is None
+    run = StoredRun(tmp_path / "run")
+    assert 0 < np.abs(run.image_state(1) - omega).max() < 2 / 3
+    assert flat(run.weights(1)) == flat(checkpoint(1)["model"])
+
+
+def write_older(path: Path, monkeypatch) -> StoredRun:
+    """A run of schema 1, which kept what it has for images as it was."""
+    with monkeypatch.context() as patched:
+        patched.setattr("co_probe.store.writer.SCHEMA", 1)
+        patched.setattr(rounding, "rounded", lambda state: {"state": state})
+        return StoredRun(write_run(path))
+
+
+def test_runs_of_an_earlier_version_are_read_and_gone_on_with(tmp_path, monkeypatch):
+    run = write_older(tmp_path / "older", monkeypatch)
+    with h5py.File(run.path / "run.h5") as file:
+        assert file.attrs["schema"] == 1
+    pack(run, tmp_path / "packed.h5")
+    for older in (run, StoredRun(tmp_path / "packed.h5")):
+        for epoch in (1, 2, 3):
+            np.testing.assert_array_equal(older.image_state(epoch), checkpoint(epoch)["images"]["state"])
+    (run.path / "epoch-0003.h5").unlink()
+    with RunWriter(run.path, run.config, PROBE_SET, {}, resume=True) as writer:
+        writer.commit(3, checkpoint(3), None)
+    assert flat(run.read_epoch(2)) == flat(checkpoint(2)) and flat(run.read_epoch(3)) == flat(on_disk(3))
+    with h5py.File(run.path / "run.h5") as file:
+        assert file.attrs["schema"] == 2
+
+
+def test_an_earlier_version_says_to_upgrade(run, monkeypatch):
+    pack(run, run.path.parent / "packed.h5")
+    monkeypatch.setattr(stored_run, "SCHEMA", 1)
+    for path in (run.path, run.path.parent / "packed.h5"):
+        with pytest.raises(UserError, match=r"newer co-probe \(schema 2\): upgrade to read it"):
+            StoredRun(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"packed": np.zeros(3)},
+        {"packed": np.array(7, np.uint8)},
+        {"values": np.zeros(1)},
+        {"values": np.zeros(300)},
+        {"values": 0.5},
+        {"shape": np.array([5, 5])},
+        {"shape": np.array([], int)},
+        {"shape": "none"},
+    ],
+)
+def test_images_that_are_packed_otherwise_say_so(run, change):
+    write_atomic(run.path / "epoch-0002.h5", tree.encode(on_disk(2) | {"images": on_disk(2)["images"] | change}))
+    with pytest.raises(DamagedFile, match=r"epoch-0002\.h5"):
+        run.image_state(2)
 
 
 # -- damage ----------------------------------------------------------------------------------------------------------
@@ -180,6 +297,19 @@ def test_every_byte_of_a_number_on_its_own_is_under_a_checksum(tmp_path):
             tree.read(file)
 
 
+def test_every_byte_of_what_is_kept_for_images_is_under_a_checksum(run):
+    path = run.path / "epoch-0002.h5"
+    with h5py.File(path) as file:
+        dataset = file["images/packed"]
+        assert dataset.fletcher32 and dataset.compression == "gzip" and dataset.id.get_num_chunks() == 1
+        chunk = dataset.id.get_chunk_info(0)
+    good = path.read_bytes()
+    for place in range(chunk.byte_offset, chunk.byte_offset + chunk.size):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(DamagedFile, match=r"epoch-0002\.h5"):
+            run.image_state(2)
+
+
 @pytest.mark.parametrize("name", ["epoch-0002.h5", "run.h5"])
 def test_no_truncation_goes_unnoticed(run, name):
     path, good = run.path / name, (run.path / name).read_bytes()
@@ -191,7 +321,7 @@ def test_no_truncation_goes_unnoticed(run, name):
 
 def test_damage_to_one_epoch_leaves_the_others_readable(run):
     (run.path / "epoch-0002.h5").write_bytes(b"not HDF5")
-    assert flat(run.read_epoch(1)) == flat(checkpoint(1))
+    assert flat(run.read_epoch(1)) == flat(on_disk(1))
     with pytest.raises(DamagedFile, match=r"epoch-0002\.h5"):
         run.weights(2)
 
@@ -298,13 +428,13 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(run, monkeypatch):
     assert run.frame("gap")["value"].tolist() == [0.5]
 
 
-@pytest.mark.parametrize("limit", [0, 3000, 20000])
+@pytest.mark.parametrize("limit", [0, 3000, 8000])
 def test_the_kernel_refusing_to_write_is_a_clear_error(run, tmp_path, limit):
     before, target = files(run.path), tmp_path / "packed.h5"
     target.write_bytes(b"what was there before")
     settings = tiny_config("fgsm", epochs=2).to_dict()
     for work, args in ((children.write_run, (tmp_path / "new", settings)), (children.pack_run, (run.path, target))):
-        refused = work is children.pack_run or limit < 20000  # each of that run's files is shorter than that
+        refused = work is children.pack_run or limit < 8000  # each of that run's files is shorter than that
         assert children.run(children.under_a_limit, limit, work, *args) == (42 if refused else 0)
     assert files(run.path) == before and target.read_bytes() == b"what was there before"
     assert not [*tmp_path.rglob(".*.partial")]
@@ -497,13 +627,15 @@ def test_a_packed_run_may_be_packed_again(run, tmp_path):
     pack(run, tmp_path / "once.h5")
     pack(StoredRun(tmp_path / "once.h5"), tmp_path / "twice.h5")
     assert everything(StoredRun(tmp_path / "twice.h5")) == everything(StoredRun(tmp_path / "once.h5"))
+    with h5py.File(tmp_path / "twice.h5") as file:
+        assert file["epochs/0001/images/packed"].compression == "gzip"
     with pytest.raises(UserError, match="is the run itself"):
         pack(StoredRun(tmp_path / "once.h5"), tmp_path / "once.h5")
 
 
 def test_a_damaged_run_is_not_packed(run, tmp_path):
     content = bytearray((run.path / "epoch-0002.h5").read_bytes())
-    place = content.index(checkpoint(2)["images"]["state"].tobytes())
+    place = content.index(checkpoint(2)["model"]["conv1.weight"].tobytes())
     content[place + 100] ^= 1
     (run.path / "epoch-0002.h5").write_bytes(content)
     with pytest.raises(DamagedFile, match=r"epoch-0002\.h5"):

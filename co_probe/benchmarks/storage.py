@@ -1,7 +1,6 @@
 """What it costs to write an epoch to the disk, and to read it back."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.errors import UserError
 from co_probe.store import RunWriter, StoredRun
 from co_probe.store.stored_run import epoch_file
-from co_probe.training.state import Copy, copying_stream, draw_indices, environment, momenta, snapshot
+from co_probe.training.state import copying_stream, draw_indices, environment, momenta, snapshot
 
 
 def storage(subject: Subject) -> list[Row]:
@@ -22,9 +21,9 @@ def storage(subject: Subject) -> list[Row]:
     `write_mb_per_second`: from there to all files flushed to the disk (`RunWriter.commit`, which a run does while the
     next epoch trains), with what resuming needs (momenta, the method's state); `read_seconds`, `read_mb_per_second`:
     of `StoredRun.weights`, checksums verified, from a file that was just written and so is in memory. `epoch_mb` and
-    `resume_mb`: the sizes of the files; `excess`: of the epoch's file over the bytes of its arrays, as a share of them;
-    `share_of_epoch`: both over a whole epoch of training steps and both, so as if nothing were done meanwhile: no run
-    is slowed down by more.
+    `resume_mb`: the sizes of the files; `over_parameters`: by how much the epoch's file is larger than the network's
+    parameters (not its buffers), as a share of their bytes; `share_of_epoch`: `hold_seconds` and `write_seconds` over a
+    whole epoch of training steps and these, so as if nothing were done meanwhile: no run is slowed down by more.
     The files are made in a folder of their own in `folder`, and deleted. Raises UserError if they cannot be.
     """
     rows: list[Row] = []
@@ -71,8 +70,9 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
 
         actions = {"hold": hold, "write": write, "read": read, "step": trainee.step}
         times = take_turns(actions, subject.repeats, subject.device, subject.report(f"storage, {name}"))
+        weights = sum(array.nbytes for array in StoredRun(out).weights(epoch).values())
         sizes = {file.name.partition("-")[0]: file.stat().st_size for file in sorted(out.glob("*-*.h5"))}
-    weights = _bytes(held["checkpoint"]["model"])
+    over = sizes["epoch"] / sum(p.nbytes for p in trainee.model.parameters()) - 1
     steps = -(-count // config.batch_size) * trainee.method.replays
     written, added = sum(sizes.values()), times["hold"] + times["write"]
     return [
@@ -81,18 +81,6 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
         spread(name, "write_mb_per_second", written / times["write"] / 1e6),
         spread(name, "read_seconds", times["read"]),
         spread(name, "read_mb_per_second", weights / times["read"] / 1e6),
-        *exact(
-            name,
-            epoch_mb=sizes["epoch"] / 1e6,
-            resume_mb=sizes["resume"] / 1e6,
-            excess=sizes["epoch"] / _bytes(held["checkpoint"]) - 1,
-        ),
+        *exact(name, epoch_mb=sizes["epoch"] / 1e6, resume_mb=sizes["resume"] / 1e6, over_parameters=over),
         spread(name, "share_of_epoch", added / (added + steps * times["step"])),
     ]
-
-
-def _bytes(tree: Mapping[str, Any]) -> int:
-    """Of all arrays in a nested dict, as `snapshot` gives them."""
-    return sum(
-        _bytes(v) if isinstance(v, Mapping) else v[...].nbytes if isinstance(v, Copy) else 0 for v in tree.values()
-    )

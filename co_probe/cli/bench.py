@@ -69,7 +69,7 @@ TABLES: dict[str, tuple[str, list[tuple[str, str, Text]]]] = {
             ("read_seconds", "read ms", milliseconds),
             ("read_mb_per_second", "MB/s", thousands),
             ("epoch_mb", "epoch MB", times),
-            ("excess", "more than its arrays", lambda value: f"{100 * value:.2f}%"),
+            ("over_parameters", "more than its parameters", lambda value: f"{100 * value:.2f}%"),
             ("resume_mb", "resume MB", times),
             ("share_of_epoch", "of an epoch's time", percent),
         ],

@@ -164,7 +164,10 @@ class Method:
         """The inverse of `parameters`."""
 
     def image_state(self, index: Tensor) -> Tensor | None:
-        """What is kept for these training images, un-augmented, (len(index), C, H, W); None if nothing is."""
+        """What is kept for these training images, un-augmented, (len(index), C, H, W); None if nothing is.
+
+        It is stored with each epoch, rounded as `co_probe.store.rounding` says; resuming takes nothing from it.
+        """
         return None
 
     def state_dict(self) -> dict[str, Any]:

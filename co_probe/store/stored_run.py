@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,11 @@ import pandas as pd
 from co_probe.config import Config
 from co_probe.errors import CoProbeError, DamagedFile, UserError
 from co_probe.statistics import onset, wilson
-from co_probe.store import table, tree
+from co_probe.store import rounding, table, tree
 from co_probe.store.atomic import write_atomic
 from co_probe.store.lock import Lock
 
-SCHEMA = 1
+SCHEMA = 2  # 1: what methods keep for images is not rounded (`co_probe.store.rounding`)
 EPOCH_FILE = re.compile(r"epoch-(\d{4,})\.h5")
 PROPORTIONS = ("clean", "fgsm", "pgd10", "own")  # metrics that are accuracies on the probe set's test images
 
@@ -123,8 +123,11 @@ class StoredRun:
         return self._read(epoch, "method")
 
     def image_state(self, epoch: int) -> np.ndarray | None:
-        """What the method kept for the probe set's train images after `epoch`, or None if it keeps nothing."""
-        return self._read(epoch, "images").get("state")
+        """What the method kept for the probe set's train images after `epoch`, float32, or None if it keeps nothing.
+
+        Rounded, as `co_probe.store.rounding` says.
+        """
+        return self._read(epoch, "images", rounding.restored)
 
     def frame(self, probe: str) -> pd.DataFrame:
         """A tidy table: `metrics`, `steps`, or the name of a probe that was run. Empty if nothing was measured.
@@ -224,12 +227,13 @@ class StoredRun:
             raise DamagedFile(f"{path} is a link to a file outside the run, and such links are not followed")
         return path
 
-    def _read(self, epoch: int, part: str) -> dict[str, Any]:
+    def _read(self, epoch: int, part: str, make: Callable[[dict[str, Any]], Any] = lambda read: read) -> Any:
+        """What `make` makes of a part of an epoch; where it cannot, the file is damaged."""
         with self._open_epoch(epoch) as group:
             node = tree.child(group, part)
             if not isinstance(node, h5py.Group):
                 raise ValueError(f"{part} is not a group")
-            return tree.read(node)
+            return make(tree.read(node))
 
     def _result_frames(self) -> dict[str, pd.DataFrame]:
         frames: dict[str, pd.DataFrame] = {}

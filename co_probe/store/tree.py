@@ -1,7 +1,8 @@
 """Nested dicts as HDF5: arrays (numpy's, or `Rows`) are datasets, numbers and strings are attributes.
 
-Every byte that matters is under a checksum: chunks of datasets under the Fletcher-32 filter, and everything else under
-the checksums that HDF5's file format 1.10 puts on its own metadata.
+Arrays are stored as they are, but for `Deflated` ones. Every byte that matters is under a checksum: chunks of datasets
+under the Fletcher-32 filter, and everything else under the checksums that HDF5's file format 1.10 puts on its own
+metadata.
 """
 
 import io
@@ -19,6 +20,7 @@ from co_probe.errors import DamagedFile, UserError
 from co_probe.store.atomic import replace_atomic
 
 FORMAT = ("v110", "v110")
+DEFLATE_LEVEL = 6  # gzip's own; 9 takes many times as long for some hundredths
 Tree = Mapping[str, Any]
 
 
@@ -31,6 +33,10 @@ class Rows(ABC):
     @abstractmethod
     def __getitem__(self, rows: Any) -> np.ndarray:
         """As of a numpy array: `[3:5]` or, of one without dimensions too, `[...]`."""
+
+
+class Deflated(np.ndarray):
+    """An array, `array.view(Deflated)`, that is compressed in the file, by the filter that every HDF5 has (gzip)."""
 
 
 def encode(tree: Tree, links: Mapping[str, tuple[str, str]] | None = None) -> bytes:
@@ -112,7 +118,8 @@ def _write_array(group: h5py.Group, name: str, value: np.ndarray | Rows) -> None
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(value[...]).reshape(value.shape))
         return
     chunks = _chunks(value)
-    dataset = group.create_dataset(name, value.shape, value.dtype, chunks=chunks, fletcher32=True)
+    deflate = {"compression": "gzip", "compression_opts": DEFLATE_LEVEL} if isinstance(value, Deflated) else {}
+    dataset = group.create_dataset(name, value.shape, value.dtype, chunks=chunks, fletcher32=True, **deflate)
     for start in range(0, value.shape[0], chunks[0]):
         dataset[start : start + chunks[0]] = value[start : start + chunks[0]]
 
@@ -170,10 +177,14 @@ def read_attributes(group: h5py.Group) -> dict[str, Any]:
 
 
 def read_array(dataset: h5py.Dataset) -> np.ndarray:
-    """The numbers of a dataset that lie in this very file. Raises ValueError if it takes them from another one."""
+    """The numbers of a dataset that lie in this very file, Deflated if they are so there.
+
+    Raises ValueError if it takes them from another one.
+    """
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{dataset.name} takes its numbers from another file, and links are not followed")
-    return np.asarray(dataset[()])
+    array = np.asarray(dataset[()])
+    return array.view(Deflated) if dataset.compression == "gzip" else array
 
 
 def _plain(value: Any) -> Any:

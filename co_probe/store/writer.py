@@ -11,7 +11,7 @@ import numpy as np
 
 from co_probe.config import Config
 from co_probe.errors import UserError
-from co_probe.store import tree
+from co_probe.store import rounding, tree
 from co_probe.store.atomic import sync_folder, write_atomic
 from co_probe.store.lock import Lock
 from co_probe.store.stored_run import EPOCH_FILE, SCHEMA, StoredRun, epoch_file
@@ -129,10 +129,13 @@ class RunWriter:
     def commit(self, epoch: int, checkpoint: tree.Tree, resume: tree.Tree | None) -> None:
         """Add a finished epoch. `resume`: what going on after it needs; None after the last epoch.
 
+        What the checkpoint has for single images, `images/state`, is rounded; all else is written as it is.
         Raises UserError if the disk is full or cannot be written; the run is then as it was before.
         """
         if resume is not None:
             tree.write(self.path / f"resume-{epoch:04d}.h5", resume)
+        if "state" in (images := checkpoint["images"]):
+            checkpoint = {**checkpoint, "images": rounding.rounded(images["state"])}
         tree.write(self.path / epoch_file(epoch), checkpoint)
         self._write_main()
         self._tidy()
