@@ -65,6 +65,7 @@ def test_compiled_steps_stand_beside_plain_ones(monkeypatch):
     assert list(wide.index) == ["fgsm", "fgsm, compiled", "matrix product", "standard", "standard, compiled"]
     assert wide["passes"]["fgsm, compiled"] == wide["passes"]["fgsm"]
     assert (wide["seconds"].drop("matrix product") > 0).all()
+    assert {OURS, f"{OURS}, compiled", PLAIN} <= set(small(["fgsm"], "attacks", compile=True).index)
 
 
 def test_into_weights_adds_a_pass_and_changes_nothing():

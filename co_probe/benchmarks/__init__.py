@@ -42,8 +42,8 @@ def bench(
     `storage`: writing an epoch into `folder`, and reading it back. What each measures is said where it is defined.
 
     `methods`: for `steps` all if None, for `gradients` and `storage` APART; `settings`: over the preset; `compile`:
-    measure `steps` through torch.compile too, beside the plain ones. Data sets that would have to be downloaded are
-    stood in for by random images of their shape and number.
+    measure `steps` and `attacks` through torch.compile too, beside the plain ones. Data sets that would have to be
+    downloaded are stood in for by random images of their shape and number.
     Returns a tidy table: part, subject, quantity, value (median), low and high (quartiles), n (repeats); and in what
     circumstances: preset, model, data, images (`real`, or `random` in their place), batch_size, dtype, device, torch.
     Raises UserError for an unknown method, part, preset or setting, or if `folder` cannot be written.

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from co_probe.benchmarks.subject import Subject, Trainee
 from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
+from co_probe.models.execution import compiling, input_gradients_only
 from co_probe.probes.eval import BATCH
 
-OURS, PLAIN, WHOLE = "co-probe", "loss.backward()", "co-probe, whole batch"
+OURS, FAST, PLAIN, WHOLE = "co-probe", "co-probe, compiled", "loss.backward()", "co-probe, whole batch"
 FULL, SEARCH = 10, 20  # steps of the attack that runs to its end, and of the one that counts what it breaks
 TRAINING, CHECK = 600, 20  # FGSM steps at most before accuracy is measured, and between two looks at the test images
 LEARNED = 0.8  # of the test images are right without attack: then training stops
@@ -30,20 +32,28 @@ def attacks(subject: Subject) -> list[Row]:
     """A PGD-10 attack that runs to its end on a batch, in eval mode.
 
     Ours; `torchattacks.PGD` and foolbox's `LinfPGD`, where they are installed; and a loop that calls `loss.backward()`,
-    as most published code has it. `seconds`, and `ratio`: over ours.
+    as most published code has it. If the subject is to `compile`, ours on a compiled network too, as probes run it.
+    `seconds`, and `ratio`: over ours.
     """
     batch, epsilon = Trainee(subject, "standard").batch, subject.config().epsilon
     model = subject.model().eval()
     x, y = batch.x, batch.y
-    actions = {
+    actions: dict[str, Any] = {
         name: lambda make=make: make(x, y) for name, make in adversaries(model, epsilon, FULL, subject.device).items()
     }
+    if subject.compile:
+        actions[FAST] = partial(_compiled, subject.model(compiled=True).eval(), PGD(epsilon=epsilon, steps=FULL), x, y)
     times = take_turns(actions, subject.repeats, subject.device, subject.report("attacks"))
     return [
         row
         for name in actions
         for row in (spread(name, "seconds", times[name]), spread(name, "ratio", times[name] / times[OURS]))
     ]
+
+
+def _compiled(model: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
+    with compiling(model), input_gradients_only(model):
+        return attack(model, x, y)
 
 
 def accuracy(subject: Subject) -> list[Row]:

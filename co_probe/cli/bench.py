@@ -91,7 +91,7 @@ TABLES: dict[str, tuple[str, list[tuple[str, str, Text]]]] = {
     help="On whose disk an epoch is written.",
 )
 @options.device
-@click.option("--compile", is_flag=True, help="Measure steps through torch.compile too; compilation takes minutes.")
+@click.option("--compile", is_flag=True, help="Steps and attacks through torch.compile too; it takes minutes.")
 @options.table_format
 def bench(
     methods: str | None,

@@ -49,7 +49,7 @@ class Plan:
             )
         if data.train_at is None:
             padding = config.augmentation.padding
-            images = pad_images(data.train_x, padding).to(device)
+            images = pad_images(data.train_x.to(device), padding)
             self._phases = [phase(images, data.shape, padding, config.batch_size)] * epochs
             return
         ends = [sum(p.epochs for p in config.phases[: number + 1]) for number in range(len(config.phases))]
