@@ -74,7 +74,7 @@ def test_broken_images_leave_the_batch():
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     left = PGD(epsilon=0.06, steps=12).survivors(model, x, y, rng())
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] == len(x) and sizes[1] == 33 and sizes[-1] < 33  # 32 are right, and batches are of multiples of 3
+    assert sizes[0] == len(x) and sizes[1] == 32 and sizes[-1] < 32
     assert sizes[-1] >= left.sum() > 0
 
 
@@ -85,7 +85,7 @@ def test_a_batch_shrinks_through_few_sizes():
     model.register_forward_pre_hook(lambda module, inputs: sizes.add(len(inputs[0])))
     attack = PGD(epsilon=0.06, steps=12, restarts=2)
     found = attack.survivors(model, x, y, rng())
-    assert len(x) in sizes and 2 < len(sizes) <= SIZES and all(size % 13 == 0 for size in sizes - {len(x)})
+    assert len(x) in sizes and 2 < len(sizes) <= SIZES and all(size % 7 == 0 for size in sizes - {len(x)})
     assert torch.equal(found, run_to_the_end(attack, model, x, y, rng()))
 
 

@@ -22,7 +22,7 @@ from co_probe.attacks.base import (
     uniform,
 )
 
-SIZES = 16  # that a batch may shrink through: to set a convolution up for a size that it has not met takes time
+SIZES = 32  # that a batch may shrink through: to set a convolution up for a size that it has not met takes time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,7 @@ class PGD(Attack):
             start = self._start(model, x, rng)  # of every image: what one meets does not depend on who else is left
             index = _ahead(alive, grain)
             stands, delta, images, classes = alive[index], start[index], x[index], y[index]
+            limits = self._limits(model, images)
             for _ in range(self.steps):
                 if not len(index):
                     break
@@ -82,8 +83,8 @@ class PGD(Attack):
                 kept = _ahead(stands, grain)
                 if len(kept) < len(index):
                     index, stands, gradient, delta = index[kept], stands[kept], gradient[kept], delta[kept]
-                    images, classes = images[kept], classes[kept]
-                delta = self._move(model, delta, gradient, images)
+                    images, classes, limits = images[kept], classes[kept], [limit[kept] for limit in limits]
+                delta = self._move(model, delta, gradient, images, limits)
             if len(index):
                 stands = stands & right(model, images + delta, classes)
             alive = torch.zeros_like(alive).index_fill_(0, index[stands], True)
@@ -108,13 +109,21 @@ class PGD(Attack):
     def _start(self, model: nn.Module, x: Tensor, rng: Rng) -> Tensor:
         return project(uniform(x, self.epsilon, self.norm, rng), x, self.epsilon, model, self.norm)
 
-    def _move(self, model: nn.Module, delta: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
+    def _limits(self, model: nn.Module, x: Tensor) -> list[Tensor]:
+        """In L∞ the least and the greatest δ of each pixel, of the shape of `x`: the same at every step."""
+        if self.norm != "linf":
+            return []
+        return [project(torch.full_like(x, end), x, self.epsilon, model) for end in (-self.epsilon, self.epsilon)]
+
+    def _move(self, model: nn.Module, delta: Tensor, gradient: Tensor, x: Tensor, limits: list[Tensor]) -> Tensor:
+        if limits:  # the same as below, in fewer operations
+            return delta.add(gradient.sign(), alpha=self._step).clamp_(*limits)
         return project(delta + self._step * steepest(gradient, self.norm), x, self.epsilon, model, self.norm)
 
     def _ascend(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng) -> Tensor:
-        delta = self._start(model, x, rng)
+        delta, limits = self._start(model, x, rng), self._limits(model, x)
         for _ in range(self.steps):
-            delta = self._move(model, delta, input_gradient(model, x + delta, y, self.loss), x)
+            delta = self._move(model, delta, input_gradient(model, x + delta, y, self.loss), x, limits)
         return delta
 
     @torch.no_grad()
