@@ -1,5 +1,6 @@
 """Compiled against plain, bfloat16 against float32: the same updates, to rounding, by every method."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -34,9 +35,13 @@ def make_model(dtype: torch.dtype = torch.float64) -> nn.Module:
 
 
 def train(
-    name: str, model: nn.Module, steps: int = 3, watch: AbstractContextManager | None = None, **settings
+    name: str,
+    model: nn.Module,
+    sizes: Sequence[int] = (5, 5, 3),
+    watch: AbstractContextManager | None = None,
+    **settings,
 ) -> tuple[nn.Module, Method]:
-    """A few steps, inside `watch`, the last on a smaller batch; the model and the method afterwards."""
+    """A few steps, inside `watch`, on batches of these sizes; the model and the method afterwards."""
     device, dtype = next((p.device, p.dtype) for p in model.parameters())
     rng = torch.Generator(device).manual_seed(0)
     method = METHODS.make(name, EPSILON, **settings)
@@ -48,8 +53,8 @@ def train(
     images = pad_images(torch.rand((COUNT, *SIZE), generator=rng, dtype=dtype, device=device), 1)
     labels = torch.randint(3, (COUNT,), generator=rng, device=device)
     method.start_epoch(1, rng)
-    for number in range(steps):
-        index = torch.randperm(COUNT, generator=rng, device=device)[: 5 if number < steps - 1 else 3]
+    for size in sizes:
+        index = torch.randperm(COUNT, generator=rng, device=device)[:size]
         view = random_view(index, SIZE[1:], 1, True, rng)
         with compiling(model), watch or nullcontext():
             train_step(model, method, optimizer, Batch(view.take(images), labels[index], view, 0.5, rng), 0.1)
@@ -108,18 +113,18 @@ def test_compiled_and_plain_give_the_same_update(name, counted):
 @pytest.mark.parametrize("name", ["apart", "grad-align"])
 @pytest.mark.parametrize("batchnorm", ["update", "eval"])
 def test_compiled_and_plain_agree_on_batchnorm(name, batchnorm, counted):
-    settings = {"batchnorm": batchnorm}
+    settings = {"batchnorm": batchnorm, "sizes": (5, 5)}
     assert_same(train(name, make_model(), **settings), train(name, compiled_model(), **settings))
 
 
 def test_compiled_and_plain_agree_on_settings_of_grad_align(counted):
-    settings = {"base": "fgsm-rs", "detach": True}
+    settings = {"base": "fgsm-rs", "detach": True, "sizes": (5, 5)}
     assert_same(train("grad-align", make_model(), **settings), train("grad-align", compiled_model(), **settings))
 
 
 @pytest.mark.parametrize("name", ["fgsm", "apart"])
 def test_compiled_passes_are_as_many_as_the_method_needs(name, counted):
-    train(name, compiled_model(), steps=4)
+    train(name, compiled_model(), sizes=(5, 5, 5, 3))
     # Two passes, each in two sizes of batches, however many steps; the perturbation's has no gradients of weights.
     assert len(counted["forward"]) == len(counted["backward"]) == 4
     assert sorted(map(weight_gradients, counted["backward"])) == [0, 0, 4, 4]
@@ -133,7 +138,7 @@ def differentiates(graph: torch.fx.GraphModule) -> bool:
 def test_second_derivatives_are_compiled(counted):
     """And what was compiled for one model serves the next."""
     for _ in range(2):
-        train("grad-align", compiled_model(), steps=4)
+        train("grad-align", compiled_model(), sizes=(5, 5, 5, 3))
         # Two sizes of batches; images of one channel are laid out in two ways, with noise and without.
         assert sorted(map(differentiates, counted["forward"])) == [False] * 2 + [True] * 4
         assert len(counted["backward"]) == 6
@@ -150,7 +155,7 @@ def filtered_and_hooked() -> nn.Module:
 def test_second_derivatives_are_of_the_whole_model(counted):
     fast = filtered_and_hooked()
     execute(fast, "float32", compiled=True)
-    assert_same(train("grad-align", filtered_and_hooked()), train("grad-align", fast))
+    assert_same(*(train("grad-align", model, sizes=(5, 5)) for model in (filtered_and_hooked(), fast)))
     assert any(map(differentiates, counted["forward"]))
 
 
@@ -177,7 +182,7 @@ def test_second_derivatives_that_cannot_be_compiled_are_plain_and_say_why(counte
 
 
 def test_compiled_taps_take_effect(counted):
-    simple, full = (train(name, compiled_model(), steps=1)[0] for name in ("apart-simple", "apart"))
+    simple, full = (train(name, compiled_model(), sizes=(5,))[0] for name in ("apart-simple", "apart"))
     assert not torch.allclose(simple.conv1.weight, full.conv1.weight, atol=1e-6)
 
 
@@ -185,7 +190,7 @@ def test_compiled_taps_take_effect(counted):
 def test_inductor_gives_the_same_update():
     """Of all methods on a GPU, in `test_cuda.py`: a compiler takes its time."""
     torch._dynamo.reset()
-    assert_same(train("apart", make_model(), steps=1), train("apart", compiled_model(), steps=1))
+    assert_same(train("apart", make_model(), sizes=(5,)), train("apart", compiled_model(), sizes=(5,)))
 
 
 def test_a_compiled_run_learns_what_a_plain_one_does(counted, tmp_path):
@@ -251,7 +256,7 @@ def test_bfloat16_is_for_the_network_alone(name):
 def test_compiled_second_derivatives_are_in_bfloat16(counted):
     model = make_model(torch.float32)
     execute(model, "bfloat16", compiled=True)
-    train("grad-align", model)
+    train("grad-align", model, sizes=(5,))
     nodes = [node for graphs in counted.values() for graph in graphs for node in graph.graph.nodes]
     outputs = [node.meta["val"] for node in nodes if "convolution" in str(node.target)]
     assert {t.dtype for o in outputs for t in ((o,) if isinstance(o, torch.Tensor) else o) if t is not None} == {
@@ -266,7 +271,7 @@ def test_step_sizes_have_float32_gradients_in_bfloat16():
     for precision in ("float32", "bfloat16"):
         model = make_model(torch.float32)
         execute(model, precision)
-        _, method = train("apart", model, steps=1)
+        _, method = train("apart", model, sizes=(5,))
         gradients[precision] = method.alpha.grad
     assert gradients["bfloat16"].dtype == torch.float32
     rounded = gradients["bfloat16"].bfloat16().float()
