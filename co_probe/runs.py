@@ -115,7 +115,7 @@ class Run(StoredRun):
     def method_state(self, epoch: int) -> dict[str, object]:
         """What the method had learned: {group: {name: value}}, and `images` (n, C, H, W) for `train_data`, or None.
 
-        Those of `images` are rounded, as `co_probe.store.rounding` says.
+        `images` are APART's ω, in [-1, 1], or ATTA's δ, in pixel units; rounded, as `co_probe.store.rounding` says.
         """
         state = self.image_state(epoch)
         return {**self.method_parameters(epoch), "images": None if state is None else torch.from_numpy(state)}

@@ -23,9 +23,9 @@ PARTS = Registry(
 
 
 def bench(
-    methods: Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
     *,
-    parts: Sequence[str] | None = None,
+    parts: str | Sequence[str] | None = None,
     preset: str = "digits",
     settings: dict[str, Any] | None = None,
     repeats: int = 10,
@@ -34,7 +34,7 @@ def bench(
     compile: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Measure `parts` (all, if None) in turns, `repeats` times, so that a machine's slow moments strike all alike.
+    """Measure `parts` (one or several; all, if None), `repeats` times in turns: slow moments then strike all alike.
 
     `steps`: a training step of each method; `gradients`: the same step of each against one whose perturbation pass
     back-propagates into the weights too; `attacks`: a PGD attack of ours and those of torchattacks and foolbox, where
@@ -53,6 +53,8 @@ def bench(
     """
     from co_probe.benchmarks.subject import Subject
 
+    methods = [methods] if isinstance(methods, str) else methods
+    parts = [parts] if isinstance(parts, str) else parts
     names = [PARTS.check(name) for name in dict.fromkeys(parts or DEFAULT)]
     if repeats < 1:
         raise UserError("a benchmark needs at least one repeat")

@@ -13,6 +13,7 @@ from co_probe.benchmarks.memory import peak_bytes
 from co_probe.benchmarks.subject import CLEAN, Subject, Trainee
 from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.benchmarks.work import work
+from co_probe.errors import UserError
 from co_probe.methods import METHODS
 
 MATRICES, ALONE, COMPILED = "matrix product", " convolutions", ", compiled"  # no method has a blank in its name
@@ -67,6 +68,7 @@ def gradients(subject: Subject) -> list[Row]:
 
     That is how most published code makes its perturbations: `loss.backward()`, of which only the input's gradient is
     used. Everything else of the two steps is the same. `seconds`, `passes`, and `ratio`: over the method's own step.
+    Raises UserError for a method without such a pass.
     """
     rows, names = [], subject.methods(["apart"])
     trainees = {name: Trainee(subject, name) for name in names}
@@ -74,6 +76,9 @@ def gradients(subject: Subject) -> list[Row]:
     for name, trainee in trainees.items():
         actions |= {name: trainee.step, f"{name}, weights too": partial(_weights_too, trainee)}
     works = {name: work(act) for name, act in actions.items()}
+    for name in names:
+        if works[name].flops == works[f"{name}, weights too"].flops:
+            raise UserError(f"method {name} has no perturbation pass: leave it out of the part gradients")
     times = take_turns(actions, subject.repeats, subject.device, subject.report("gradients"))
     for name in actions:
         own = name.partition(",")[0]

@@ -77,6 +77,18 @@ TABLES: dict[str, tuple[str, list[tuple[str, str, Text]]]] = {
 }
 
 
+NOTES = {
+    "steps": "Of matrix product: the step's rate over that of the large product, both in this call.\n"
+    "Of its convolutions alone: how long they take by themselves over how long the step takes.\n"
+    "Peak MB: of tensors, not of the program.",
+    "accuracy": "Accuracy: as each counts, which is at the last step for all but co-probe.\n"
+    "At every point: an image that any step, or none at all, breaks is broken, as co-probe counts.",
+    "storage": "Held up: training waits while copies are made; writing goes on beside it.\n"
+    "Resume: what going on needs, kept of the newest epoch alone.\n"
+    "Of an epoch's time: both, as if training waited for all of it.",
+}
+
+
 @click.command()
 @click.option("--methods", help="Methods, separated by commas.  [default: all; of gradients and storage: apart]")
 @click.option("--parts", help=f"What to measure, of {', '.join(sorted(TABLES))}.  [default: all]")
@@ -107,10 +119,10 @@ def bench(
     """What training, attacking and storing cost on this machine, each beside a yardstick.
 
     What is compared takes turns, and medians are printed (with --json or --csv their quartiles too), so that a noisy
-    machine disturbs all alike. Passes: the arithmetic of a step, in forward passes of the model (clean training takes
-    3). CIFAR and SVHN are stood in for by random images of their shape, and need not be there. Attacks of other
-    packages (torchattacks, foolbox) are measured where they are installed. Part accuracy trains a model first, where
-    images are real.
+    machine disturbs all alike; on digits it takes a minute or two. Passes: the arithmetic of a step, in forward passes
+    of the model (clean training takes 3). CIFAR and SVHN are stood in for by random images of their shape, and need not
+    be there. Attacks of other packages (torchattacks, foolbox) are measured where they are installed. Part accuracy
+    trains a model first, where images are real.
     """
     from co_probe.benchmarks import bench as measure
     from co_probe.config import merge, parse_assignment
@@ -136,7 +148,8 @@ def bench(
     about = frame.iloc[0]
     images = f"random images in place of {about['data']}" if about["images"] == "random" else about["data"]
     click.echo(f"{about['model']} on {images}, batches of {about['batch_size']}, {about['dtype']}")
-    click.echo(f"{about['device']}, torch {about['torch']}; medians of {repeats}\n")
+    click.echo(f"{about['device']}, torch {about['torch']}")
+    click.echo(f"Medians of {repeats} turns; × is the median of the ratio within each turn\n")
     for part in frame["part"].drop_duplicates():
         _print(part, frame[frame["part"] == part])
 
@@ -160,3 +173,5 @@ def _print(part: str, frame: pd.DataFrame) -> None:
         for name, row in wide.iterrows()
     ]
     print_table(title, ["", *(name for _, name, _ in columns)], rows)
+    if note := NOTES.get(part):
+        click.echo(f"{note}\n")

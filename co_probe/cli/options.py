@@ -51,7 +51,9 @@ runs_dir = click.option(
 runs_argument = compose(click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path)), runs_dir)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 compile = click.option(
-    "--compile", is_flag=True, help="Run networks through torch.compile: a minute to begin with, then faster."
+    "--compile",
+    is_flag=True,
+    help="Run networks through torch.compile, for a GPU: one to several minutes to begin with.",
 )
 split = click.option(
     "--split",

@@ -1,5 +1,6 @@
 """How a model computes: in which precision, and compiled or as it is."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ class Execution:
         self.network, self.precision, self.compiling = model.forward, precision, False
         self.compiled: Callable[[Tensor], Tensor] | None = None
         if backend:
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA where none is used
             on_gpu = next(model.parameters()).device.type == "cuda"
             # CUDA graphs: what a graph returns is overwritten by its next replay, which is safe here because logits
             # are copied, and no other output outlives the step (input gradients, and weight gradients until zero_grad).

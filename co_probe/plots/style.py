@@ -30,9 +30,9 @@ LABELS = {
     "free": "Free",
     "fgsm-rs": "F+FGSM",
     "s-fgsm": "S+FGSM",
-    "atta": "ATTA",
-    "trades": "TRADES",
     "shrink": "Shrink",
+    "trades": "TRADES",
+    "atta": "ATTA",
 }
 METHODS = tuple(LABELS)
 LOOKS = len(OKABE_ITO) * len(DASHES)

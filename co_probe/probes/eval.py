@@ -1,5 +1,6 @@
 """Robust accuracy on the whole test set: the columns of Tables 2 to 4 of arXiv 2010.08034."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def evaluate(
     number; `images`: how many test images (all, if not given), the first of a shuffle that is the same for all runs.
     Returns the tidy table, with columns attack, epsilon (of the run, pixel units) and version (of AutoAttack) before
     quantity, value, low, high, n: `accuracy` with its Wilson interval and, without an attack, `seconds` of training an
-    epoch.
+    epoch (the median, the least and the most).
 
     Every number is what the attack alone gives. `clean`, `gaussian` and `fgsm` look at one point an image. The
     searching ones (PGD, C&W, AutoAttack) count an image as broken when any point they visit is misclassified, the
@@ -143,9 +144,9 @@ class _Evaluation:
                 about = {"attack": name, "epsilon": self.run.epsilon, "version": self.versions[name]}
                 rows.append(labels | about | accuracy_row("accuracy", torch.cat(done)))
         seconds = [self.run.metrics(epoch)["seconds"] for epoch in self.run.epochs]
-        mean = sum(seconds) / len(seconds)
+        middle = statistics.median(seconds)  # not the mean: the first may have waited for a compiler
         about = {"attack": "", "epsilon": self.run.epsilon, "version": ""}
-        number = {"quantity": "seconds", "value": mean, "low": min(seconds), "high": max(seconds), "n": len(seconds)}
+        number = {"quantity": "seconds", "value": middle, "low": min(seconds), "high": max(seconds), "n": len(seconds)}
         return pd.DataFrame([*rows, labels | about | number])
 
     def _version(self, name: str) -> str:
