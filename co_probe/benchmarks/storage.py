@@ -68,6 +68,8 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
             StoredRun(out).weights(epoch)
             (out / epoch_file(epoch - 1)).unlink(missing_ok=True)  # so that the disk holds two epochs, not all
 
+        hold()
+        write()  # so that each finds what it needs, whoever begins
         actions = {"hold": hold, "write": write, "read": read, "step": trainee.step}
         times = take_turns(actions, subject.repeats, subject.device, subject.report(f"storage, {name}"))
         weights = sum(array.nbytes for array in StoredRun(out).weights(epoch).values())
