@@ -69,7 +69,8 @@ def test_compiled_steps_stand_beside_plain_ones(monkeypatch):
 
 
 def test_into_weights_adds_a_pass_and_changes_nothing():
-    wide = small(["apart"], "gradients")
+    wide = small(["apart", "standard"], "gradients")
+    assert list(wide.index) == ["apart", "apart, weights too"]
     assert wide["passes"]["apart, weights too"] == pytest.approx(wide["passes"]["apart"] + 1, abs=0.02)
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)), torch.rand(2, 1, 8, 8)
@@ -271,6 +272,7 @@ def test_command_line(capsys):
         (["--parts", "storage", "--folder", "/nowhere/at/all"], "cannot write to the folder /nowhere/at/all"),
         (["--preset", "cifar10-30", "--set", "data.name=cifar1"], "unknown data set 'cifar1'"),
         (["--methods", "apart", "--set", "method.initial_step=-1"], "initial_step must be greater than 0"),
+        (["--methods", "standard,free", "--parts", "gradients"], "no perturbation pass in free, standard"),
         (["--methods", "fgsm,pgd", "--set", "method.steps=3"], "unknown setting of method fgsm 'steps'"),
     ],
 )

@@ -36,20 +36,22 @@ def steps(subject: Subject) -> list[Row]:
     makers = {name: partial(Trainee, subject, name) for name in names}
     if subject.compile:
         makers |= {name + COMPILED: partial(Trainee, subject, name, compiled=True) for name in names}
-        works |= {name + COMPILED: works[name] for name in names}
         names = [name for plain in names for name in (plain, plain + COMPILED)]
     memory = {name: peak_bytes(partial(_stepping, makers[name]), subject.device) for name in names}
     trainees = {name: makers[name]() for name in names}
     multiply, product_flops = matrix_product(works[CLEAN].dtype, subject.device)
     actions: dict[str, Any] = {MATRICES: multiply}
     for name in names:
-        actions |= {name: trainees[name].step, name + ALONE: works[name].alone()}
+        actions[name] = trainees[name].step
+    for name, done in works.items():
+        actions[name + ALONE] = done.alone()
     times = take_turns(actions, subject.repeats, subject.device, subject.report("steps"))
 
     rate = product_flops / times[MATRICES]
     rows = [spread(MATRICES, "gflops_per_second", rate / 1e9)]
     for name in names:
-        seconds, flops = times[name], works[name].flops
+        plain = name.removesuffix(COMPILED)
+        seconds, flops = times[name], works[plain].flops
         rows += [
             spread(name, "seconds", seconds),
             spread(name, "images_per_second", len(trainees[name].batch.y) / seconds),
@@ -57,7 +59,7 @@ def steps(subject: Subject) -> list[Row]:
             *exact(name, passes=flops / subject.clean.flops),
             spread(name, "gflops_per_second", flops / seconds / 1e9),
             spread(name, "utilisation", flops / seconds / rate),
-            spread(name, "convolution_share", times[name + ALONE] / seconds),
+            spread(name, "convolution_share", times[plain + ALONE] / seconds),
             *exact(name, memory_mb=(memory[name] + subject.image_bytes) / 1e6),
         ]
     return rows
@@ -68,7 +70,7 @@ def gradients(subject: Subject) -> list[Row]:
 
     That is how most published code makes its perturbations: `loss.backward()`, of which only the input's gradient is
     used. Everything else of the two steps is the same. `seconds`, `passes`, and `ratio`: over the method's own step.
-    Raises UserError for a method without such a pass.
+    Methods without such a pass are passed over. Raises UserError if none has one.
     """
     rows, names = [], subject.methods(["apart"])
     trainees = {name: Trainee(subject, name) for name in names}
@@ -77,8 +79,10 @@ def gradients(subject: Subject) -> list[Row]:
         actions |= {name: trainee.step, f"{name}, weights too": partial(_weights_too, trainee)}
     works = {name: work(act) for name, act in actions.items()}
     for name in names:
-        if works[name].flops == works[f"{name}, weights too"].flops:
-            raise UserError(f"method {name} has no perturbation pass: leave it out of the part gradients")
+        if works[name].flops == works[f"{name}, weights too"].flops:  # it has no perturbation pass
+            del actions[name], actions[f"{name}, weights too"]
+    if not actions:
+        raise UserError(f"no perturbation pass in {', '.join(names)}: leave the part gradients out")
     times = take_turns(actions, subject.repeats, subject.device, subject.report("gradients"))
     for name in actions:
         own = name.partition(",")[0]

@@ -50,9 +50,18 @@ runs_dir = click.option(
 )
 runs_argument = compose(click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path)), runs_dir)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+
+
+def _say_that_it_takes_time(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    if value:
+        click.echo("Compiling takes one to several minutes to begin with.", err=True)
+    return value
+
+
 compile = click.option(
     "--compile",
     is_flag=True,
+    callback=_say_that_it_takes_time,
     help="Run networks through torch.compile, for a GPU: one to several minutes to begin with.",
 )
 split = click.option(

@@ -87,8 +87,6 @@ def run(
         raise click.UsageError("--inject-into and --inject-reversed need --inject BETA")
 
     finished, planned = 0, kept_epochs(config)
-    if compile:
-        click.echo("Compiling: the first epoch takes one to several minutes more.", err=True)
     with progress_bar(method) as show:
 
         def within_epoch(epoch: int, done: int, total: int) -> None:

@@ -49,7 +49,7 @@ def epochs(
     Metrics: `epoch`, `learning_rate` (the last one), `train_loss` (nats) and `train_accuracy` (both on the perturbed
     images as they were trained on), those of `co_probe.training.metrics.measure`, and `seconds` of training.
     `resume` goes on with a run that is there, in the precision it was begun in; `overwrite` starts it afresh.
-    `device`: auto, cpu, cuda, cuda:1. `compile`: run training steps through torch.compile.
+    `device`: auto, cpu, cuda, cuda:1. `compile`: run the network through torch.compile.
     Raises UserError for settings or files that cannot be used, Diverged if the loss is no longer finite.
     """
     target = pick_device(device)
