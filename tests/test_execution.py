@@ -187,10 +187,11 @@ def test_compiled_taps_take_effect(counted):
 
 
 @pytest.mark.slow
-def test_inductor_gives_the_same_update():
+@pytest.mark.parametrize("name", ["apart", "trades"])
+def test_inductor_gives_the_same_update(name):
     """Of all methods on a GPU, in `test_cuda.py`: a compiler takes its time."""
     torch._dynamo.reset()
-    assert_same(train("apart", make_model(), sizes=(5,)), train("apart", compiled_model(), sizes=(5,)))
+    assert_same(train(name, make_model()), train(name, compiled_model()))
 
 
 def test_a_compiled_run_learns_what_a_plain_one_does(counted, tmp_path):
