@@ -15,6 +15,7 @@ from co_probe.errors import DamagedFile, UserError
 from co_probe.models.execution import execute
 from co_probe.runs import Run, load_weights
 from co_probe.store.atomic import write_atomic
+from co_probe.store.upgrade import ARCHITECTURE, upgrade_model
 
 SCHEMA = 1
 
@@ -42,6 +43,7 @@ def export(run: Run, epoch: int, out: str | Path) -> None:
     content = {
         "format": "co-probe model",
         "schema": SCHEMA,
+        "architecture": ARCHITECTURE,
         "run": run.name,
         "method": run.config.method.name,
         "seed": run.config.seed,
@@ -90,7 +92,7 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
         raise DamagedFile(f"{path} is a .pt file, but not one that co-probe export wrote")
     if content.pop("checksum", None) not in (None, _checksum(content)):
         raise DamagedFile(f"{path} was altered since it was exported: its checksum does not match")
-    settings = dict(content["model"])
+    settings = upgrade_model(content["model"], content.get("architecture", 1))
     channels, height, width = content["shape"]
     classes, weights = tuple(content["classes"]), content["weights"]
     low, high = content.get("bounds", (0.0, 1.0))  # files of earlier versions do not say, nor of a low-pass

@@ -34,7 +34,7 @@ class LiteralBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b = self.block
         inner = F.relu(b.bn1(x))
-        skip = x if b.shortcut is None else b.shortcut(inner[:, :, :: b.stride, :: b.stride])
+        skip = x if b.shortcut is None else b.shortcut(x[:, :, :: b.stride, :: b.stride])
         self.seen = inner * 1.0  # the branch's own copy: its gradient has no part of the shortcut's
         if self.seen.requires_grad:
             self.seen.retain_grad()
@@ -46,9 +46,10 @@ class Literal:
 
     def __init__(self, model: nn.Module, method: APARTSimple):
         self.model = copy.deepcopy(model)
-        for stage in self.model.stages:
+        stages = [self.model.layer1, self.model.layer2]
+        for stage in stages:
             stage[0] = LiteralBlock(stage[0])
-        self.blocks = [stage[0] for stage in self.model.stages]
+        self.blocks = [stage[0] for stage in stages]
         self.alpha = method.alpha.detach().double()
         self.velocity = torch.zeros_like(self.alpha)
         self.omega = method.omega.clone()
@@ -182,7 +183,7 @@ def test_start():
     method = APART(EPSILON)
     method.setup(model, task())
     assert method.parameters()["alpha"] == pytest.approx(
-        {"omega": 0.0031875, "input": 0.0031875, "stages.0.0.conv1": 0.0, "stages.1.0.conv1": 0.0}
+        {"omega": 0.0031875, "input": 0.0031875, "layer1.0.conv1": 0.0, "layer2.0.conv1": 0.0}
     )
     assert method.omega.shape == (9, 1, 8, 8) and 5e-4 < method.omega.std() < 2e-3
 
@@ -206,13 +207,13 @@ def test_perturb_uses_what_was_learned_of_each_image_and_nothing_else():
 def test_the_shortcut_does_not_see_the_tap():
     model, _, (batch, _) = make(APART)
     taps = find_taps(model)
-    assert list(taps) == ["stages.0.0.conv1", "stages.1.0.conv1"]
-    block = model.stages[1][0].eval()
+    assert list(taps) == ["layer1.0.conv1", "layer2.0.conv1"]
+    block = model.layer2[0].eval()
     x = torch.rand(2, 3, 6, 6, dtype=torch.float64)
     with tapped({"conv1": block.conv1}, lambda _, activation: activation * 0):
         without_branch = block(x)
     bias_only = block.conv2(F.relu(block.bn2(torch.zeros(2, 6, 3, 3, dtype=torch.float64))))
-    assert torch.allclose(without_branch - bias_only, block.shortcut(F.relu(block.bn1(x))[:, :, ::2, ::2]))
+    assert torch.allclose(without_branch - bias_only, block.shortcut(x[:, :, ::2, ::2]))
 
 
 @pytest.mark.parametrize(("dtype", "step"), [("float16", 2**-11), ("int8", 1 / 254)])

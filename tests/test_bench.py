@@ -211,7 +211,7 @@ def test_an_epoch_file_is_hardly_larger_than_its_parameters(method, tmp_path):
     model = preact_resnet18(3, 10, (0.5,) * 3, (0.25,) * 3)
     arrays = {name: value.numpy() for name, value in model.state_dict().items()}
     parameters = sum(p.nbytes for p in model.parameters())
-    taps = [f"stages.{stage}.{block}.conv1" for stage in range(4) for block in range(2)]
+    taps = [f"layer{stage + 1}.{block}.conv1" for stage in range(4) for block in range(2)]
     alpha = {"alpha": dict.fromkeys(["omega", "input", *taps], 0.25)}
     metrics = {f"metric number {i}": 0.5 for i in range(14)}
     checkpoint = {"model": arrays, "metrics": metrics, "method": alpha, "images": kept_for_images(method)}

@@ -31,7 +31,7 @@ ON_IMAGES = [name for name in METHODS if name != "shrink"]  # which has data and
 def make_model(dtype: torch.dtype = torch.float64) -> nn.Module:
     """In float64, so that the sign of a gradient is never a matter of rounding."""
     torch.manual_seed(0)
-    return PreActResNet(1, 3, (0.3,), (0.5,), width=8, blocks=(1,), stem=4).to(dtype).train()
+    return PreActResNet(1, 3, (0.3,), (0.5,), width=8, blocks=(1,)).to(dtype).train()
 
 
 def train(
@@ -148,7 +148,7 @@ def filtered_and_hooked() -> nn.Module:
     model = LowPass(make_model(), 4)
     model.register_forward_pre_hook(lambda module, args: (args[0] * 0.5,))
     model.register_forward_hook(lambda module, args, logits: logits * 3)
-    model.network.stages[0][0].conv1.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    model.network.layer1[0].conv1.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
     return model
 
 

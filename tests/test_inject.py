@@ -194,8 +194,8 @@ def test_an_injected_run_is_opened_with_its_images_and_bounds(injected):
 
 
 def test_taps_export_strength_and_eval_work_behind_a_low_pass(injected, tmp_path):
-    assert next(iter(find_taps(injected.load_model(1)))) == "network.stages.0.0.conv1"
-    assert "network.stages.0.0.conv1" in set(injected.frame("steps")["layer"])
+    assert next(iter(find_taps(injected.load_model(1)))) == "network.layer1.0.conv1"
+    assert "network.layer1.0.conv1" in set(injected.frame("steps")["layer"])
     export(injected, 3, tmp_path / "r.pt")
     loaded, own = load_reference(tmp_path / "r.pt").model, injected.load_model(3)
     x, _ = injected.test_data()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from co_probe.build import new_model
@@ -11,15 +10,14 @@ from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Task
 from co_probe.methods.taps import find_taps, tapped
-from co_probe.models.preact_resnet import PreActBlock
 from co_probe.rng import make_rng
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
 # name, settings, size of the images, and: how many residual blocks, the first tap, the last
 RESIDUAL = [
-    ("preact_resnet", {"width": 2, "blocks": [1, 2]}, 8, 3, "stages.0.0.conv1", "stages.1.1.conv1"),
-    ("preact_resnet18", {}, 8, 8, "stages.0.0.conv1", "stages.3.1.conv1"),
+    ("preact_resnet", {"width": 2, "blocks": [1, 2]}, 8, 3, "layer1.0.conv1", "layer2.1.conv1"),
+    ("preact_resnet18", {}, 8, 8, "layer1.0.conv1", "layer4.1.conv1"),
     ("wide_resnet", {"depth": 16, "width": 1}, 8, 6, "stages.0.0.conv1", "stages.2.1.conv1"),
     ("torchvision:resnet18", {}, 32, 8, "network.layer1.0.conv1", "network.layer4.1.conv1"),
     ("torchvision:regnet_y_400mf", {}, 32, 16, "network.trunk_output.block1.block1-0.f.a.0", None),
@@ -193,19 +191,10 @@ def test_library_models_take_grey_images_and_give_one_set_of_logits():
         ("timm:hf_hub:someone/model", {}, "unknown timm model"),
         ("wide_resnet", {"depth": 20}, "6n"),
         ("wide_resnet", {"stem": 20}, "unknown setting"),
-        ("preact_resnet", {"stem": 0}, "positive"),
+        ("preact_resnet", {"width": 0}, "positive"),
         ("preact_resnet18:x", {}, "nothing behind a colon"),
     ],
 )
 def test_what_cannot_be_made_is_named(name, settings, message):
     with pytest.raises(UserError, match=message):
         make(name, settings)
-
-
-def test_a_shortcut_that_halves_the_image_is_a_strided_convolution_without_the_strided_kernel():
-    block = PreActBlock(3, 6, stride=2).eval()
-    x = images(8)
-    branch = F.relu(block.bn1(x))
-    literal = block.conv2(F.relu(block.bn2(block.conv1(branch)))) + F.conv2d(branch, block.shortcut.weight, stride=2)
-    torch.testing.assert_close(block(x), literal)
-    assert block.shortcut.stride == (1, 1), "narrow strided 1×1 convolutions corrupt memory in oneDNN"

@@ -1,4 +1,4 @@
-"""Pre-activation residual networks for small images."""
+"""Pre-activation residual networks for small images, as the literature of fast adversarial training has them."""
 
 from collections.abc import Sequence
 
@@ -9,42 +9,64 @@ from co_probe.models.normalize import Normalize
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 3×3 convolution without bias that keeps the image size (divided by `stride`)."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
 class PreActBlock(nn.Module):
-    """x + conv2(relu(bn2(conv1(relu(bn1(x)))))). If shapes change, the shortcut is a 1×1 convolution of relu(bn1(x)).
+    """x + conv2(relu(bn2(conv1(relu(bn1(x)))))); where shapes change, the shortcut is a 1×1 convolution of x itself.
 
-    Source: He et al. (2016), "Identity mappings in deep residual networks", Figure 1b.
+    The shortcut reads the raw block input, not relu(bn1(x)): that is what the published networks do, although
+    He et al. (2016) activate first. The wide ResNets differ (`co_probe.models.wide_resnet`).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
+        self.stride = stride
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = conv3x3(inputs, outputs, stride)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = conv3x3(outputs, outputs)
         same = stride == 1 and inputs == outputs
-        self.stride = stride
-        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, bias=False)
+        # A Sequential for its name: `shortcut.0.weight`, as in published state dicts.
+        self.shortcut = None if same else nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = F.relu(self.bn1(x))
-        # A stride of 1 on every stride-th pixel is what a 1×1 convolution of that stride computes. oneDNN's own, on a
-        # CPU, writes past the end of its memory if there are few channels: github.com/uxlfoundation/oneDNN/issues/6035
-        # (Pooling single pixels picks them in one operation, with one to go back; slicing takes two each, and fills.)
-        skip = x if self.shortcut is None else self.shortcut(F.avg_pool2d(branch, 1, self.stride))
-        return self.conv2(F.relu(self.bn2(self.conv1(branch)))) + skip
+        skip = x if self.shortcut is None else self.shortcut(every(x, self.stride))
+        return self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x)))))) + skip
+
+
+def every(x: Tensor, stride: int) -> Tensor:
+    """Return every `stride`-th pixel of `x` (B, C, H, W), in both directions.
+
+    A 1×1 convolution of stride 1 on these pixels equals one of that stride on all of them. oneDNN's own strided one
+    writes past the end of its memory on a CPU if there are few channels: github.com/uxlfoundation/oneDNN/issues/6035.
+    Pooling single pixels picks them in one operation, with one to go back; slicing takes two each.
+    """
+    return F.avg_pool2d(x, 1, stride)
 
 
 class PreActResNet(nn.Module):
-    """A 3×3 stem, then stages of PreActBlocks of which each but the first halves the image and doubles the width.
+    """A 3×3 stem, then stages of `PreActBlock`s, each but the first of which halves the image and doubles the width.
 
-    Takes (B, channels, height, width) images in [0, 1] and returns (B, classes) logits.
-    `mean`, `std`: what images are normalised by, a number a channel; `width`: channels of the first stage; `blocks`:
-    how many blocks each stage has; `stem`: channels of the stem (`width`, if not given). Convolutions start as in He et
-    al. (2015), section 2.2: normal, by fan-out.
-    Raises ValueError if a size is not positive.
+    Parameters start as PyTorch's layers do. The `state_dict` of a published PreActResNet18 loads by its own names
+    (`conv1.weight`, `layer1.0.bn1.weight`, `layer2.0.shortcut.0.weight`, `bn.weight`, `linear.weight`); only
+    `normalize.mean` and `normalize.std` are added, since normalisation is the first layer here.
+
+    Args:
+        channels: Channels of the images.
+        classes: Number of classes.
+        mean: Mean that images are normalised by, one value per channel.
+        std: Standard deviation that images are normalised by, one value per channel.
+        width: Channels of the stem and of the first stage.
+        blocks: Number of blocks in each stage.
+
+    Raises:
+        ValueError: A size is not positive.
+
+    Reference:
+        The PreActResNet18 of Wong et al. (2020), "Fast is better than free", and of the code released with
+        arXiv 2010.08034; same function, same initialisation.
     """
 
     def __init__(
@@ -56,38 +78,31 @@ class PreActResNet(nn.Module):
         *,
         width: int = 64,
         blocks: Sequence[int] = (2, 2, 2, 2),
-        stem: int | None = None,
     ):
         super().__init__()
-        inputs = width if stem is None else stem
-        if width < 1 or inputs < 1 or not blocks or min(blocks) < 1:
-            raise ValueError(f"width, stem and blocks must be positive, not {width}, {inputs} and {list(blocks)}")
+        if width < 1 or not blocks or min(blocks) < 1:
+            raise ValueError(f"width and blocks must be positive, not {width} and {list(blocks)}")
         self.normalize = Normalize(mean, std)
-        self.conv1 = conv3x3(channels, inputs)
-        self.stages = nn.ModuleList()
+        self.conv1 = conv3x3(channels, width)
+        self.stages = len(blocks)
+        inputs = width
         for stage, depth in enumerate(blocks):
             outputs = width * 2**stage
             layers = []
             for block in range(depth):
                 layers.append(PreActBlock(inputs, outputs, stride=2 if stage and not block else 1))
                 inputs = outputs
-            self.stages.append(nn.Sequential(*layers))
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.bn = nn.BatchNorm2d(inputs)
         self.linear = nn.Linear(inputs, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(self.normalize(x))
-        for stage in self.stages:
-            x = stage(x)
+        for stage in range(self.stages):
+            x = getattr(self, f"layer{stage + 1}")(x)
         return self.linear(F.relu(self.bn(x)).mean((2, 3)))
 
 
 def preact_resnet18(channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> PreActResNet:
-    """Pre-ResNet18 for CIFAR-sized images: widths 64, 128, 256, 512, two blocks each; 11.2 million parameters.
-
-    Source: the network of the same name in Wong et al. (2020), and in arXiv 2010.08034.
-    """
+    """PreActResNet18 for CIFAR-sized images: widths 64, 128, 256, 512, two blocks each; 11.2 million parameters."""
     return PreActResNet(channels, classes, mean, std, width=64, blocks=(2, 2, 2, 2))

@@ -1,17 +1,95 @@
-"""Wide residual networks for small images."""
+"""Wide residual networks for small images, as TRADES, AWP and RobustBench have them."""
 
 from collections.abc import Sequence
 
-from co_probe.models.preact_resnet import PreActResNet
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from co_probe.models.normalize import Normalize
+from co_probe.models.preact_resnet import conv3x3, every
 
 
-class WideResNet(PreActResNet):
-    """WRN-`depth`-`width`: a stem of 16 channels, then three stages of (depth − 4)/6 PreActBlocks.
+class WideBlock(nn.Module):
+    """x + conv2(relu(bn2(conv1(relu(bn1(x)))))).
 
-    The stages are 16, 32 and 64 times `width` wide.
-    Takes (B, channels, height, width) images in [0, 1] and returns (B, classes) logits.
-    Raises ValueError if `depth` is not 6n + 4, or a size is not positive.
-    Source: Zagoruyko & Komodakis (2016), Table 1, without dropout.
+    Where shapes change, the shortcut is a 1×1 convolution of relu(bn1(x)).
+
+    Reference:
+        He et al. (2016), "Identity mappings in deep residual networks", Figure 1b.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = F.relu(self.bn1(x))
+        skip = x if self.shortcut is None else self.shortcut(every(branch, self.stride))
+        return self.conv2(F.relu(self.bn2(self.conv1(branch)))) + skip
+
+
+class WideBlockNet(nn.Module):
+    """A 3×3 stem of `stem` channels, then stages of `WideBlock`s, `widths[i]` wide and `blocks[i]` deep.
+
+    Each stage but the first halves the image. Takes (B, channels, height, width) images in [0, 1] and returns
+    (B, classes) logits. Convolutions start as in He et al. (2015), section 2.2: normal, by fan-out.
+
+    Raises:
+        ValueError: A size is not positive.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        stem: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+    ):
+        super().__init__()
+        if min(stem, *widths, *blocks) < 1:
+            raise ValueError(f"widths and blocks must be positive, not {[stem, *widths]} and {list(blocks)}")
+        self.normalize = Normalize(mean, std)
+        self.conv1 = conv3x3(channels, stem)
+        self.stages = nn.ModuleList()
+        inputs = stem
+        for stage, (outputs, depth) in enumerate(zip(widths, blocks, strict=True)):
+            layers = []
+            for block in range(depth):
+                layers.append(WideBlock(inputs, outputs, stride=2 if stage and not block else 1))
+                inputs = outputs
+            self.stages.append(nn.Sequential(*layers))
+        self.bn = nn.BatchNorm2d(inputs)
+        self.linear = nn.Linear(inputs, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(self.normalize(x))
+        for stage in self.stages:
+            x = stage(x)
+        return self.linear(F.relu(self.bn(x)).mean((2, 3)))
+
+
+class WideResNet(WideBlockNet):
+    """WRN-`depth`-`width`: a stem of 16 channels, then three stages of (depth − 4)/6 blocks.
+
+    The stages are 16, 32 and 64 times `width` wide; the last layer's bias starts at 0.
+
+    Raises:
+        ValueError: `depth` is not 6n + 4, or a size is not positive.
+
+    Reference:
+        Zagoruyko & Komodakis (2016), Table 1, without dropout; initialised as in the code of TRADES.
     """
 
     def __init__(
@@ -26,7 +104,9 @@ class WideResNet(PreActResNet):
     ):
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"depth must be 6n + 4 (10, 16, 22, 28, 34, ...), not {depth}")
-        super().__init__(channels, classes, mean, std, width=16 * width, blocks=[(depth - 4) // 6] * 3, stem=16)
+        widths = [16 * width, 32 * width, 64 * width]
+        super().__init__(channels, classes, mean, std, 16, widths, [(depth - 4) // 6] * 3)
+        nn.init.zeros_(self.linear.bias)
 
 
 def wide_resnet28_10(channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> WideResNet:

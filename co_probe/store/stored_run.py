@@ -18,6 +18,7 @@ from co_probe.statistics import onset, wilson
 from co_probe.store import rounding, table, tree
 from co_probe.store.atomic import write_atomic
 from co_probe.store.lock import Lock
+from co_probe.store.upgrade import ARCHITECTURE, upgrade_model
 
 SCHEMA = 2  # 1: what methods keep for images is not rounded (`co_probe.store.rounding`)
 EPOCH_FILE = re.compile(r"epoch-(\d{4,})\.h5")
@@ -49,6 +50,7 @@ class StoredRun:
             if (schema := file.attrs["schema"]) > SCHEMA:
                 raise UserError(f"{path} was written by a newer co-probe (schema {schema}): upgrade to read it")
             self._config = dict(json.loads(tree.read_attributes(file)["config"]))
+            self._config["model"] = upgrade_model(self._config["model"], file.attrs.get("architecture", 1))
             self.environment: dict[str, Any] = json.loads(tree.read_attributes(file)["environment"])
             self.probe_set: dict[str, np.ndarray] = tree.read(tree.child(file, "probe_set"))
             self._metrics: dict[int, dict[str, float]] = {}
@@ -191,6 +193,7 @@ class StoredRun:
         return {
             "format": "co-probe run",
             "schema": SCHEMA,
+            "architecture": ARCHITECTURE,
             "config": json.dumps(self._config),
             "environment": json.dumps(self.environment),
             "probe_set": self.probe_set,

@@ -15,6 +15,7 @@ from co_probe.store import rounding, tree
 from co_probe.store.atomic import sync_folder, write_atomic
 from co_probe.store.lock import Lock
 from co_probe.store.stored_run import EPOCH_FILE, SCHEMA, StoredRun, epoch_file
+from co_probe.store.upgrade import ARCHITECTURE
 
 RESUME_FILE = re.compile(r"resume-(\d{4,})\.h5")
 PARTIAL_FILE = re.compile(r"\.(run|epoch-\d+|resume-\d+)\.h5\.partial")  # a results file may be in the making
@@ -48,6 +49,7 @@ class RunWriter:
         self._main: dict[str, Any] = {
             "format": "co-probe run",
             "schema": SCHEMA,
+            "architecture": ARCHITECTURE,
             "config": json.dumps(config.to_dict()),
             "environment": json.dumps(dict(environment)),
             "probe_set": dict(probe_set),
