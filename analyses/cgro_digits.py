@@ -14,8 +14,8 @@ import pandas as pd
 
 import co_probe
 from co_probe.drawing import Request, draw
-from co_probe.grid import Grid
 from co_probe.plots.style import headless, save
+from co_probe.sweeps.grid import Grid
 
 WIDTHS = (2, 4, 8, 16, 32)
 SHOWN = 16  # the width whose accuracies are shown against epochs

@@ -14,10 +14,10 @@ import pandas as pd
 
 import co_probe
 from co_probe.config import Config
+from co_probe.config.presets import configure
 from co_probe.drawing import Request, draw
-from co_probe.plots.phases import boundaries
 from co_probe.plots.style import headless, save
-from co_probe.presets import configure
+from co_probe.studies.memorisation.phases_figure import boundaries
 
 SEEDS = range(10)
 EPSILONS = (9.0, 9.2, 9.5, 9.6, 9.8)  # besides the preset's 9.4, of a signal of 10

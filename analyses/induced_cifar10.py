@@ -16,11 +16,11 @@ from pathlib import Path
 import co_probe
 from co_probe.cli.output import print_table
 from co_probe.config import Config
+from co_probe.config.labels import epsilon_label
 from co_probe.drawing import TABLES, Request, draw
-from co_probe.grid import Grid, is_complete, split
-from co_probe.labels import epsilon_label
 from co_probe.plots.style import headless, save
 from co_probe.runs import Run
+from co_probe.sweeps.grid import Grid, is_complete, split
 
 BETAS, EPSILONS = (0, 4, 6, 8, 10), (2, 4, 6, 8)  # in grey levels
 TELLING = (8 / 255, 6 / 255)  # β, ε

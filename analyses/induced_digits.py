@@ -15,9 +15,9 @@ import pandas as pd
 
 import co_probe
 from co_probe.drawing import TABLES, Request, draw
-from co_probe.grid import Grid, is_complete
 from co_probe.plots.style import headless, save
 from co_probe.runs import Run
+from co_probe.sweeps.grid import Grid, is_complete
 
 BETAS = (0.0, 0.04, 0.08)
 SETTINGS = {"epochs": 15, "data": {"size": 24}, "probe": {"test": 150, "train": 20}}

@@ -20,12 +20,12 @@ import pandas as pd
 
 import co_probe
 from co_probe.config import Config
-from co_probe.grid import Grid
-from co_probe.labels import attack_label
+from co_probe.config.labels import attack_label
+from co_probe.config.presets import configure
 from co_probe.methods import METHODS
 from co_probe.plots.style import LABELS
-from co_probe.presets import configure
 from co_probe.store import StoredRun
+from co_probe.sweeps.grid import Grid
 
 ABLATION = {"title": "APART without learned initialisation", "learn_initialisation": False}
 ATTACKS = ("clean", "gaussian", "pgd20", "cw")

@@ -29,20 +29,20 @@ from typing import Any
 import pandas as pd
 import torch
 
-from co_probe.build import pick_device
 from co_probe.config import Config
+from co_probe.config.labels import epsilon_label
+from co_probe.config.presets import configure
 from co_probe.drawing import Request, draw
 from co_probe.errors import CoProbeError
-from co_probe.exchange import export
-from co_probe.grid import is_complete
-from co_probe.labels import epsilon_label
 from co_probe.plots.style import headless, save
-from co_probe.presets import configure
 from co_probe.probes.eval import evaluate
 from co_probe.probes.gap import gap
 from co_probe.probes.strength import strength
 from co_probe.runs import Run
+from co_probe.runs.build import pick_device
+from co_probe.runs.checkpoints import export
 from co_probe.store import StoredRun
+from co_probe.sweeps.grid import is_complete
 from co_probe.training.loop import epochs
 
 TITLE = "CIFAR-10 (JPEG)"

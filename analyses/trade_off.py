@@ -12,8 +12,8 @@ from pathlib import Path
 
 import co_probe
 from co_probe.config import parse_number
-from co_probe.grid import Grid
 from co_probe.plots.style import headless, save
+from co_probe.sweeps.grid import Grid
 
 METHODS = ("fgsm", "n-fgsm", "apart", "pgd")
 

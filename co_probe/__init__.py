@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from co_probe.benchmarks import bench as bench
+    from co_probe.config.plugins import allow as allow
     from co_probe.drawing import draw as draw
-    from co_probe.grid import sweep as sweep
-    from co_probe.plugins import allow as allow
     from co_probe.probes.eval import evaluate as evaluate
     from co_probe.probes.gap import gap as gap
-    from co_probe.probes.memorisation import memorisation as memorisation
     from co_probe.probes.named import probe as probe
     from co_probe.probes.strength import strength as strength
     from co_probe.runs import Run as Run
     from co_probe.runs import open_run as open_run
+    from co_probe.studies.memorisation.probe import memorisation as memorisation
+    from co_probe.sweeps.grid import sweep as sweep
     from co_probe.training.train import train as train
 
 _HOMES = {
-    "Run": "co_probe.runs",
-    "allow": "co_probe.plugins",
+    "Run": "co_probe.runs.run",
+    "allow": "co_probe.config.plugins",
     "bench": "co_probe.benchmarks",
     "draw": "co_probe.drawing",
     "evaluate": "co_probe.probes.eval",
     "gap": "co_probe.probes.gap",
-    "memorisation": "co_probe.probes.memorisation",
-    "open_run": "co_probe.runs",
+    "memorisation": "co_probe.studies.memorisation.probe",
+    "open_run": "co_probe.runs.run",
     "probe": "co_probe.probes.named",
     "strength": "co_probe.probes.strength",
-    "sweep": "co_probe.grid",
+    "sweep": "co_probe.sweeps.grid",
     "train": "co_probe.training.train",
 }
 

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from co_probe.config.labels import NORMS, bound_label, epsilon_label
 from co_probe.errors import UserError
-from co_probe.labels import NORMS, bound_label, epsilon_label
 from co_probe.plots import PLOTS
 from co_probe.plots.kind import Kind
 from co_probe.plots.style import paper_style
@@ -173,7 +173,7 @@ def _memorisation(runs: Sequence[StoredRun], request: Request, last: bool = Fals
     tables = [_memorisation_rows(run, request) for run in runs]
     wanted = [set(run.epochs[-1:] if last else run.epochs) for run in runs]
     if any(not len(table) or epochs - set(table["epoch"]) for table, epochs in zip(tables, wanted, strict=True)):
-        from co_probe.probes.memorisation import memorisation
+        from co_probe.studies.memorisation.probe import memorisation
 
         paths, against = [run.path for run in runs], request.against or "method"
         memorisation(paths, against, last=last, device=request.device, progress=request.progress)

@@ -105,7 +105,7 @@ def train_until(call: int, path: Path, settings: Mapping[str, Any]) -> None:
     """Train a run to its end or go on with it; killed at its `call`-th call that changes the disk, if that is not 0."""
     import torch
 
-    from co_probe.training.pool import run_cell
+    from co_probe.sweeps.processes import run_cell
 
     torch.set_num_threads(1)
     arm(call)
@@ -154,7 +154,7 @@ def under_a_limit(limit: int, work, *args) -> None:
 
 def hold(path: Path, ready, done) -> None:
     """Hold the lock `path` until told otherwise."""
-    from co_probe.store.lock import Lock
+    from co_probe.files.lock import Lock
 
     with Lock(path, "it"):
         ready.set()

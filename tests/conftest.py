@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from co_probe.config import Config
-from co_probe.presets import configure
+from co_probe.config.presets import configure
 
 TINY = {
     "epsilon": 0.14,

@@ -12,12 +12,12 @@ from conftest import TINY
 from torch import Tensor, nn
 
 import co_probe
+from co_probe.config.presets import configure
 from co_probe.data.augment import pad_images, random_view
 from co_probe.methods.apart import APART, APARTSimple, pack, unpack
 from co_probe.methods.base import Batch, Task
 from co_probe.methods.taps import find_taps, tapped
 from co_probe.models.preact_resnet import PreActBlock, PreActResNet
-from co_probe.presets import configure
 from co_probe.training.loop import epochs
 
 EPSILON = 0.1

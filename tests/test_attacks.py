@@ -7,8 +7,8 @@ from torch import nn
 
 from co_probe.attacks import FGSM, PGD, Noise, input_gradient
 from co_probe.attacks.named import named_attack
-from co_probe.attacks.outcome import evaluating, outcome, perturb
 from co_probe.errors import UserError
+from co_probe.inference.evaluation import evaluating, outcome, perturb
 from co_probe.models.preact_resnet import PreActResNet
 
 ROUNDING = 1e-6

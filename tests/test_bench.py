@@ -17,10 +17,10 @@ from co_probe.benchmarks.turns import spread, take_turns
 from co_probe.benchmarks.work import Layout, work
 from co_probe.cli.bench import TABLES
 from co_probe.cli.main import main
+from co_probe.config.presets import configure
 from co_probe.errors import UserError
-from co_probe.models import execution
+from co_probe.inference import execution
 from co_probe.models.preact_resnet import preact_resnet18
-from co_probe.presets import configure
 from co_probe.store import RunWriter, rounding
 
 SMALL = {"batch_size": 16, "model": {"width": 8}, "data": {"size": 8}}

@@ -13,8 +13,8 @@ import torch
 
 from co_probe.cli.main import main
 from co_probe.errors import DamagedFile
-from co_probe.exchange import export, load_reference
 from co_probe.runs import Run
+from co_probe.runs.checkpoints import export, load_reference
 
 SMALL = [
     "--epochs",

@@ -8,8 +8,8 @@ from test_execution import ON_IMAGES, assert_same, make_model, train
 
 import co_probe
 from co_probe.benchmarks import bench
-from co_probe.models.execution import execute
-from co_probe.presets import configure
+from co_probe.config.presets import configure
+from co_probe.inference.execution import execute
 from co_probe.training.background import copying_stream
 from co_probe.training.loop import epochs
 from co_probe.training.state import snapshot

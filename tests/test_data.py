@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from co_probe.build import make_data
 from co_probe.config import Config
 from co_probe.data import DATA, downloads, folder
 from co_probe.errors import UserError
+from co_probe.runs.build import make_data
 
 RNG = np.random.RandomState(0)
 NOWHERE = "http://127.0.0.1:9/"  # nobody listens there

@@ -14,9 +14,9 @@ from co_probe.attacks.margin import margin
 from co_probe.attacks.named import named_attack
 from co_probe.attacks.pgd import SIZES
 from co_probe.cli.main import cli
+from co_probe.config.labels import attack_label, epsilon_label
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
-from co_probe.labels import attack_label, epsilon_label
 from co_probe.probes import eval as evaluation
 from co_probe.store.stored_run import StoredRun
 

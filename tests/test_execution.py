@@ -13,14 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import co_probe
 from co_probe.data.augment import pad_images, random_view
 from co_probe.errors import UserError
-from co_probe.exchange import export, load_reference
+from co_probe.inference import execution
+from co_probe.inference.execution import compiling, execute, resolve
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Method, Task
-from co_probe.models import execution
-from co_probe.models.execution import compiling, execute, resolve
-from co_probe.models.low_pass import LowPass
 from co_probe.models.preact_resnet import PreActResNet
 from co_probe.probes.curvature import curvature
+from co_probe.runs.checkpoints import export, load_reference
+from co_probe.studies.injection.low_pass import LowPass
 from co_probe.training import loop
 from co_probe.training.loop import epochs, train_step
 

@@ -8,20 +8,20 @@ import torch
 from PIL import Image
 
 import co_probe
-from co_probe.attacks.outcome import batch_size
 from co_probe.config import Config
+from co_probe.config.presets import configure
 from co_probe.data import DATA, folder
 from co_probe.data.augment import random_view
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
+from co_probe.inference.evaluation import batch_size
 from co_probe.methods.apart import APARTSimple
 from co_probe.methods.base import Task
 from co_probe.methods.fgsm import FGSM
-from co_probe.presets import configure
-from co_probe.rng import make_rng
-from co_probe.schedules import SCHEDULES
+from co_probe.numerics.rng import make_rng
 from co_probe.training import loop
-from co_probe.training.phases import Plan
+from co_probe.training.resolution import Plan
+from co_probe.training.schedules import SCHEDULES
 
 CLASSES = ("n01", "n02", "n03")
 PHASES = [{"epochs": 2, "size": 12, "crop": 8, "batch_size": 6}, {"epochs": 2, "size": 16, "crop": 12}]

@@ -11,15 +11,15 @@ from scipy.fft import dctn, idctn
 
 import co_probe
 from co_probe.attacks import PGD
-from co_probe.build import make_data, make_model, new_model
-from co_probe.config import Config, Inject
-from co_probe.data.carriers import inject, make_carriers, without_span
+from co_probe.config.settings import Config, Inject
 from co_probe.data.dataset import Dataset, to_unit
-from co_probe.dct import dct2, idct2, zigzag
 from co_probe.errors import UserError
-from co_probe.exchange import export, load_reference
 from co_probe.methods.taps import find_taps
-from co_probe.models.low_pass import LowPass
+from co_probe.numerics.dct import dct2, idct2, zigzag
+from co_probe.runs.build import make_data, make_model, new_model
+from co_probe.runs.checkpoints import export, load_reference
+from co_probe.studies.injection.carriers import inject, make_carriers, without_span
+from co_probe.studies.injection.low_pass import LowPass
 from co_probe.training.loop import epochs
 
 PAIRS = [(0, 1), (1, 0), (1, 1), (2, 1), (1, 2)]

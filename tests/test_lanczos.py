@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from co_probe.lanczos import largest_eigenvalues
+from co_probe.numerics.lanczos import largest_eigenvalues
 from co_probe.probes.curvature import curvature
 
 

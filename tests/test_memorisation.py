@@ -15,10 +15,10 @@ from co_probe.attacks import Shrink
 from co_probe.cli.main import cli, main
 from co_probe.drawing import Request, draw
 from co_probe.errors import UserError
-from co_probe.grid import Grid, parse_variation
-from co_probe.plots.capacity import capacity
-from co_probe.plots.phases import boundaries
-from co_probe.statistics import memorisation_phases
+from co_probe.numerics.statistics import memorisation_phases
+from co_probe.studies.memorisation.capacity_figure import capacity
+from co_probe.studies.memorisation.phases_figure import boundaries
+from co_probe.sweeps.grid import Grid, parse_variation
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_what_the_command_cannot_do_is_said_in_one_line(arguments, message, run,
 
 def test_speed_setting_is_built(tmp_path):
     """N = 200, d = 50, P = 10, width 100: one kept epoch of it."""
-    from co_probe.presets import configure
+    from co_probe.config.presets import configure
     from co_probe.training.loop import epochs
 
     sizes = {"data": {"train": 200, "dimension": 50, "patches": 10, "test": 50}, "model": {"width": 100}}

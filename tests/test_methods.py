@@ -16,9 +16,9 @@ from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Task
-from co_probe.schedules import triangular
 from co_probe.store import StoredRun
 from co_probe.training.loop import epochs
+from co_probe.training.schedules import triangular
 
 EPSILON = 0.1
 SIZE = (1, 6, 6)

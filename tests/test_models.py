@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from co_probe.build import new_model
 from co_probe.data.augment import View
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Task
 from co_probe.methods.taps import find_taps, tapped
-from co_probe.rng import make_rng
+from co_probe.numerics.rng import make_rng
+from co_probe.runs.build import new_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 

@@ -12,15 +12,15 @@ from torch import nn
 import co_probe
 from co_probe.attacks import CW, FGSM, PGD, Clean, Shrink
 from co_probe.attacks.named import named_attack
-from co_probe.build import make_data, make_method, make_model, new_model
 from co_probe.config import Config
 from co_probe.data.dataset import Dataset, to_unit
-from co_probe.data.patches import patches
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import descend
-from co_probe.models.two_layer_cnn import TwoLayerCNN
+from co_probe.runs.build import make_data, make_method, make_model, new_model
 from co_probe.store import StoredRun
+from co_probe.studies.memorisation.data import patches
+from co_probe.studies.memorisation.model import TwoLayerCNN
 from co_probe.training.loop import epochs
 
 D, P = 12, 5
@@ -218,7 +218,7 @@ def test_names_stand_for_attacks_in_the_runs_ball():
 
 
 def test_the_preset_is_the_setting_of_the_trial():
-    config = co_probe.presets.configure("patches", "shrink")
+    config = co_probe.config.presets.configure("patches", "shrink")
     assert (config.norm, config.epsilon, config.epochs, config.batch_size) == ("l2", 9.4, 8000, 40)
     sizes = {"train": 40, "test": 1000, "dimension": 200, "patches": 4, "alpha": 10.0, "sigma": 0.1}
     assert config.data.settings == sizes
@@ -285,7 +285,7 @@ def test_training_is_full_batch_gradient_descent_on_shrunk_images(tmp_path):
     config = memorising_config(epochs=4, method={"replays": 4})
     list(epochs(config, tmp_path / "run", device="cpu"))
     made = make_data(config)
-    torch.manual_seed(co_probe.rng.derive_seed(config.seed, "initial weights"))
+    torch.manual_seed(co_probe.numerics.rng.derive_seed(config.seed, "initial weights"))
     model = make_model(config, made)
     shrunk = made.train_x + Shrink(epsilon=9.6)(model, made.train_x, made.train_y)
     for _ in range(4):

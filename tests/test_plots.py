@@ -80,7 +80,7 @@ def test_attack_labels(name, label):
 def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     import co_probe
     from co_probe.drawing import Request, draw, objection
-    from co_probe.exchange import export
+    from co_probe.runs.checkpoints import export
 
     signal = shutil.copytree(memorising, tmp_path / "shrink")
     opened = [co_probe.open_run(path) for path in [*sorted(runs.iterdir()), signal]]

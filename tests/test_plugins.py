@@ -7,15 +7,14 @@ import pytest
 import torch
 
 import co_probe
-from co_probe import plugins
 from co_probe.cli.main import main
-from co_probe.config import Config
+from co_probe.config import Config, plugins
+from co_probe.config.presets import configure
+from co_probe.config.registry import Registry
 from co_probe.errors import UserError
-from co_probe.exchange import load_reference
 from co_probe.methods import METHODS
 from co_probe.models import MODELS
-from co_probe.presets import configure
-from co_probe.registry import Registry
+from co_probe.runs.checkpoints import load_reference
 
 SOURCE = """
 from pathlib import Path
@@ -185,7 +184,7 @@ def test_a_pt_file_cannot_run_a_command(here):
     settings = {"name": "subprocess:run", "args": ["touch", str(here / "owned")]}
     config = Config.from_dict(configure("digits", "fgsm").to_dict() | {"data": settings})
     with pytest.raises(UserError, match="data set subprocess:run is code of its own"):
-        from co_probe.build import make_data
+        from co_probe.runs.build import make_data
 
         make_data(config)
     assert not (here / "owned").exists()
@@ -223,7 +222,7 @@ def test_what_is_made_must_be_of_its_kind():
 
 @pytest.mark.slow
 def test_processes_that_this_one_starts_inherit_permission(here):
-    from co_probe.training.pool import run_all
+    from co_probe.sweeps.processes import run_all
 
     plugins.allow("mine")
     config = configure("digits", "mine:Half", ALL, SMALL)

@@ -7,15 +7,14 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from co_probe import presets
 from co_probe.cli.main import main
-from co_probe.config import Config
+from co_probe.config import Config, presets
+from co_probe.config.presets import configure
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.fgsm import FGSM
-from co_probe.presets import configure
-from co_probe.schedules import SCHEDULES, warmup
 from co_probe.training.loop import epochs
+from co_probe.training.schedules import SCHEDULES, warmup
 
 # data, model, epochs, peak learning rate, schedule, epochs of ε warm-up
 PAPER = {

@@ -8,10 +8,10 @@ import torch
 import co_probe
 import co_probe.probes.runner as runner
 from co_probe.attacks import FGSM, PGD
-from co_probe.attacks.outcome import outcome
 from co_probe.errors import DamagedFile, UserError
-from co_probe.exchange import export
-from co_probe.rng import make_rng
+from co_probe.inference.evaluation import outcome
+from co_probe.numerics.rng import make_rng
+from co_probe.runs.checkpoints import export
 
 COLUMNS = ["run", "method", "seed", "epoch", "probe"]
 
@@ -175,7 +175,7 @@ def test_probes_work_on_a_packed_run_and_write_beside_it(runs, tmp_path):
 
 
 def test_a_reference_from_another_device_opens_here(runs, reference):
-    from co_probe.exchange import load_reference
+    from co_probe.runs.checkpoints import load_reference
 
     content = torch.load(reference, weights_only=True)
     assert all(value.device.type == "cpu" for value in content["weights"].values())

@@ -134,7 +134,7 @@ def test_autoattack_in_an_evaluation(runs, brief):
     run = co_probe.open_run(runs / "pgd")
     order = co_probe.probes.eval.image_order(500)[:40]
     x, y, model = to_unit(run.data.test_x[order]), run.data.test_y[order], run.load_model(run.best_epoch)
-    from co_probe.rng import make_rng
+    from co_probe.numerics.rng import make_rng
 
     stands = AutoAttack(epsilon=run.epsilon).survivors(model, x, y, make_rng("cpu", run.config.seed, "evaluation", 0))
     assert value["aa"] == pytest.approx(stands.float().mean().item())

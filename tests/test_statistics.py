@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from co_probe.statistics import mean_interval, onset, wilson
+from co_probe.numerics.statistics import mean_interval, onset, wilson
 
 
 def test_wilson_against_published_values():

@@ -15,9 +15,9 @@ import pytest
 from conftest import tiny_config
 
 from co_probe.errors import DamagedFile, UserError
+from co_probe.files.atomic import write_atomic
+from co_probe.files.lock import Lock
 from co_probe.store import RunWriter, StoredRun, find_runs, rounding, stored_run, table, tree
-from co_probe.store.atomic import write_atomic
-from co_probe.store.lock import Lock
 from co_probe.store.pack import pack
 
 PROBE_SET = {"test": np.arange(40), "train": np.arange(30)}
@@ -408,7 +408,7 @@ def test_a_full_disk_costs_no_finished_epoch(tmp_path, monkeypatch):
         out = tmp_path / f"room-{room}"
         with monkeypatch.context() as patched:
             disk = FullDisk(room)
-            patched.setattr("co_probe.store.atomic.open", disk.open, raising=False)
+            patched.setattr("co_probe.files.atomic.open", disk.open, raising=False)
             patched.setattr(tree, "Sink", disk.sink)
             with pytest.raises(UserError, match="No space left on device"):
                 write_run(out)
@@ -422,7 +422,7 @@ def test_a_full_disk_costs_no_finished_epoch(tmp_path, monkeypatch):
 def test_a_table_that_does_not_fit_leaves_the_old_one(run, monkeypatch):
     old, new = pd.DataFrame({"epoch": [1], "value": [0.5]}), pd.DataFrame({"epoch": [1], "value": [0.7]})
     run.save_frame("gap", old)
-    monkeypatch.setattr("co_probe.store.atomic.open", FullDisk(100).open, raising=False)
+    monkeypatch.setattr("co_probe.files.atomic.open", FullDisk(100).open, raising=False)
     with pytest.raises(UserError, match="No space left"):
         run.save_frame("gap", new)
     assert run.frame("gap")["value"].tolist() == [0.5]

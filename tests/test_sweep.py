@@ -8,9 +8,9 @@ from conftest import TINY
 import co_probe
 from co_probe.cli.main import cli
 from co_probe.errors import CoProbeError, UserError
-from co_probe.grid import Grid, is_complete
 from co_probe.store import StoredRun, find_runs
-from co_probe.training import pool
+from co_probe.sweeps import processes as pool
+from co_probe.sweeps.grid import Grid, is_complete
 
 SMALL = {**TINY, "epochs": 1}
 

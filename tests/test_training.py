@@ -7,15 +7,15 @@ from conftest import TINY, tiny_config
 
 import co_probe
 from co_probe.attacks import FGSM, PGD
-from co_probe.build import make_data
+from co_probe.config.presets import configure
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Method, descend
-from co_probe.presets import configure
-from co_probe.rng import derive_seed
-from co_probe.schedules import SCHEDULES
+from co_probe.numerics.rng import derive_seed
+from co_probe.runs.build import make_data
+from co_probe.sweeps.processes import run_all
 from co_probe.training.loop import epochs
-from co_probe.training.pool import run_all
+from co_probe.training.schedules import SCHEDULES
 from co_probe.training.state import snapshot
 
 
@@ -85,7 +85,7 @@ def test_training_learns(tmp_path):
 def test_metrics_are_what_the_attacks_give(trained):
     run = co_probe.open_run(trained / "apart")
     model, (x, y) = run.load_model(2), run.test_data()
-    from co_probe.rng import make_rng
+    from co_probe.numerics.rng import make_rng
 
     for name, attack in (("fgsm", FGSM(epsilon=run.epsilon)), ("pgd10", PGD(epsilon=run.epsilon))):
         delta = attack(model, x, y, make_rng("cpu", run.config.seed, "probe"))

@@ -6,7 +6,7 @@ from co_probe.attacks.fgsm import FGSM
 from co_probe.attacks.margin import CW
 from co_probe.attacks.noise import Gaussian, Noise
 from co_probe.attacks.pgd import PGD
-from co_probe.attacks.shrink import Shrink
+from co_probe.studies.memorisation.attack import Shrink
 
 __all__ = [
     "CW",

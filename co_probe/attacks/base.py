@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.labels import NORMS
+from co_probe.config.labels import NORMS
 
 Rng = torch.Generator | None  # on the device of the images; None: the global one
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, classes), y (B,)) -> one number an image (B,), to be raised

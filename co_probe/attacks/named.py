@@ -8,9 +8,9 @@ from co_probe.attacks.fgsm import FGSM
 from co_probe.attacks.margin import CW
 from co_probe.attacks.noise import Gaussian
 from co_probe.attacks.pgd import PGD
-from co_probe.attacks.shrink import Shrink
+from co_probe.config.labels import NORMS
 from co_probe.errors import UserError
-from co_probe.labels import NORMS
+from co_probe.studies.memorisation.attack import Shrink
 
 KNOWN = "clean, gaussian (σ = 0.1), fgsm, pgd10, pgd20 and so on, pgd50x10 for 10 restarts, cw (30 steps), aa, shrink"
 

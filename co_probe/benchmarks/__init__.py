@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from co_probe.config.registry import Registry
 from co_probe.errors import UserError
-from co_probe.registry import Registry
 
 DEFAULT = ("steps", "gradients", "attacks", "accuracy", "storage")
 PARTS = Registry(

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from co_probe.attacks import PGD, clip
 from co_probe.attacks.base import project, right
-from co_probe.attacks.outcome import evaluating
 from co_probe.benchmarks.subject import Subject, Trainee
 from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
-from co_probe.models.execution import compiling, input_gradients_only
+from co_probe.inference.evaluation import evaluating
+from co_probe.inference.execution import compiling, input_gradients_only
 from co_probe.probes.eval import BATCH
 
 OURS, FAST, PLAIN, WHOLE = "co-probe", "co-probe, compiled", "loss.backward()", "co-probe, whole batch"

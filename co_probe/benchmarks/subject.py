@@ -9,21 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from co_probe import presets
 from co_probe.benchmarks.machine import device_name
 from co_probe.benchmarks.work import Work, work
-from co_probe.build import make_data, make_method, make_model, pick_device
-from co_probe.config import Config
+from co_probe.config import Config, presets
 from co_probe.data import DATA
 from co_probe.data.augment import pad_images, random_view
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import UserError
-from co_probe.memory import keep_freed_memory
+from co_probe.inference.execution import compiling, execute, resolve
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Task
-from co_probe.models.execution import compiling, execute, resolve
-from co_probe.rng import derive_seed, make_rng
+from co_probe.numerics.rng import derive_seed, make_rng
+from co_probe.runs.build import make_data, make_method, make_model, pick_device
 from co_probe.training.loop import train_step
+from co_probe.training.memory import keep_freed_memory
 
 CLEAN = "standard"
 # (training images, classes) of data sets of 32×32 colour images that are not on every machine

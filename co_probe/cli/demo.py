@@ -42,11 +42,11 @@ def demo(
     Under 5 minutes on two CPU cores. A demo that was interrupted goes on where it stopped.
     """
     from co_probe.drawing import Request, draw, objection
-    from co_probe.exchange import export
     from co_probe.plots.style import headless, save
     from co_probe.probes.gap import gap
     from co_probe.probes.strength import strength
     from co_probe.runs import Run
+    from co_probe.runs.checkpoints import export
 
     started = time.monotonic()
     runs_dir, figures = out / "runs", out / "figures"
@@ -90,8 +90,8 @@ def demo(
 
 
 def _train(runs_dir: Path, seed: int | None, jobs: int | None, quick: bool, device: str) -> None:
-    from co_probe.presets import configure
-    from co_probe.training.pool import run_all
+    from co_probe.config.presets import configure
+    from co_probe.sweeps.processes import run_all
 
     overrides: list[dict[str, Any]] = [{} if seed is None else {"seed": seed}, QUICK if quick else FULL]
     # The slowest first, so that the cores end together.

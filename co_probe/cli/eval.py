@@ -7,7 +7,7 @@ import pandas as pd
 
 from co_probe.cli import options
 from co_probe.cli.output import PRINTERS, print_frame, progress_bar
-from co_probe.labels import attack_label, epsilon_label
+from co_probe.config.labels import attack_label, epsilon_label
 
 TITLE = "Accuracy (%) on {n} test images"
 NOTE = (

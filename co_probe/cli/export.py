@@ -14,8 +14,8 @@ def export(run: Path, epoch: int | None, out: Path) -> None:
 
     The file holds tensors, numbers and strings, and opens with torch.load(weights_only=True).
     """
-    from co_probe.exchange import export as write
     from co_probe.runs import Run
+    from co_probe.runs.checkpoints import export as write
 
     live = Run(run)
     number = live.last_epoch if epoch is None else epoch

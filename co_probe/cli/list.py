@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
+from co_probe.config.kinds import in_words
+from co_probe.config.registry import Registry
 from co_probe.data import DATA
 from co_probe.errors import unknown
-from co_probe.kinds import in_words
 from co_probe.methods import METHODS
 from co_probe.models import MODELS
 from co_probe.plots import PLOTS
 from co_probe.probes import PROBES
-from co_probe.registry import Registry
 
 SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are typed, and the names
     "methods": ("method.", METHODS),

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from co_probe import plugins
 from co_probe.cli.bench import bench
 from co_probe.cli.demo import demo
 from co_probe.cli.eval import evaluate
@@ -21,6 +20,7 @@ from co_probe.cli.run import run
 from co_probe.cli.show import show
 from co_probe.cli.strength import strength
 from co_probe.cli.sweep import sweep
+from co_probe.config import plugins
 from co_probe.errors import CoProbeError
 
 

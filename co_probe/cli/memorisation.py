@@ -8,7 +8,7 @@ import pandas as pd
 
 from co_probe.cli import options
 from co_probe.cli.output import percent, print_frame, print_table, progress_bar
-from co_probe.labels import attack_label
+from co_probe.config.labels import attack_label
 
 
 @click.command()
@@ -32,7 +32,7 @@ def memorisation(
     images (means; --csv has the extremes), and the optimizer steps until then.
     Measures all runs under runs/, or the RUNs named. Epochs measured before are not again.
     """
-    from co_probe.probes.memorisation import memorisation as measure
+    from co_probe.studies.memorisation.probe import memorisation as measure
 
     live = options.open_live(runs, runs_dir)
     if not runs:

@@ -2,7 +2,7 @@
 
 import click
 
-from co_probe import presets
+from co_probe.config import presets
 
 
 @click.group()

@@ -72,8 +72,8 @@ def run(
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
-    from co_probe.build import kept_epochs
     from co_probe.config import parse_assignment
+    from co_probe.runs.build import kept_epochs
     from co_probe.training.loop import epochs as train_epochs
     from co_probe.training.train import settle
 

@@ -36,10 +36,10 @@ def strength(
     Besides, the reference's accuracy on clean images and under noise, which perturbations that decayed come down to.
     Measures all runs under runs/ that fit the reference, or the RUNs named. Epochs measured before are not again.
     """
-    from co_probe.build import pick_device
-    from co_probe.exchange import load_reference
     from co_probe.probes.strength import Strength
     from co_probe.probes.strength import strength as measure
+    from co_probe.runs.build import pick_device
+    from co_probe.runs.checkpoints import load_reference
 
     live = options.open_live(runs, runs_dir)
     if not runs:

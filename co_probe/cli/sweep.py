@@ -64,8 +64,8 @@ def sweep(
     --runs FOLDER.
     """
     from co_probe.config import merge, parse_assignment
-    from co_probe.grid import Grid, is_complete, parse_variation, split
-    from co_probe.grid import sweep as train
+    from co_probe.sweeps.grid import Grid, is_complete, parse_variation, split
+    from co_probe.sweeps.grid import sweep as train
 
     given: dict[str, Any] = {"methods": methods and split(methods, str), "preset": preset}
     given |= {"injects": injects and split(injects, str)}

@@ -1,6 +1,6 @@
 """Data sets, by name. A user's own is a function without arguments (but settings) that returns a `Dataset`."""
 
-from co_probe.registry import Registry
+from co_probe.config.registry import Registry
 
 DATA = Registry(
     "data set",
@@ -10,7 +10,7 @@ DATA = Registry(
         "digits": "co_probe.data.digits:digits",
         "image-folder:PATH": "co_probe.data.folder:image_folder",
         "imagenet:PATH": "co_probe.data.imagenet:imagenet",
-        "patches": "co_probe.data.patches:patches",
+        "patches": "co_probe.studies.memorisation.data:patches",
         "svhn": "co_probe.data.downloads:svhn",
     },
 )

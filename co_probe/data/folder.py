@@ -18,7 +18,7 @@ from torch import Tensor
 from co_probe.data.dataset import Dataset
 from co_probe.data.places import VARIABLE, alone, data_dir, make_folder
 from co_probe.errors import UserError
-from co_probe.store.atomic import replace_atomic
+from co_probe.files.atomic import replace_atomic
 
 REPORT_EVERY = 5.0  # seconds between two lines of progress
 WIDE = ("I", "F")  # how Pillow's modes of more than 8 bits a channel begin; turning them into RGB would clip them

@@ -1,6 +1,6 @@
 """Training methods, by name."""
 
-from co_probe.registry import Registry
+from co_probe.config.registry import Registry
 
 METHODS = Registry(
     "method",
@@ -15,7 +15,7 @@ METHODS = Registry(
         "n-fgsm": "co_probe.methods.n_fgsm:NFGSM",
         "pgd": "co_probe.methods.pgd:PGD",
         "s-fgsm": "co_probe.methods.s_fgsm:SFGSM",
-        "shrink": "co_probe.methods.shrink:Shrink",
+        "shrink": "co_probe.studies.memorisation.method:Shrink",
         "standard": "co_probe.methods.standard:Standard",
         "trades": "co_probe.methods.trades:TRADES",
     },

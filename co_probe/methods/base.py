@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from co_probe.attacks import Attack, Rng, clip
-from co_probe.attacks.outcome import evaluating
 from co_probe.data.augment import View
-from co_probe.models.execution import input_gradients_only
+from co_probe.inference.evaluation import evaluating
+from co_probe.inference.execution import input_gradients_only
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from co_probe import attacks
 from co_probe.attacks import Rng, clip
+from co_probe.inference.execution import as_one
 from co_probe.methods.base import Batch, Method, StepResult, descend
 from co_probe.methods.fgsm import FGSM
 from co_probe.methods.fgsm_rs import FGSMRS
-from co_probe.models.execution import as_one
 
 BASES: dict[str, type[Method]] = {"fgsm": FGSM, "fgsm-rs": FGSMRS}
 

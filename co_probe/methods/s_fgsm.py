@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from co_probe import attacks
-from co_probe.attacks.outcome import evaluating
+from co_probe.inference.evaluation import evaluating
 from co_probe.methods.base import Method
 
 

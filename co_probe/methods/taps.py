@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from co_probe.attacks.outcome import evaluating
-from co_probe.models.execution import compiling, is_compiling
+from co_probe.inference.evaluation import evaluating
+from co_probe.inference.execution import compiling, is_compiling
 
 # What blocks call the beginning of their branch: ResNets and kin and PreActBlock; torchvision's EfficientNet, ConvNeXt
 # and MobileNetV3; its MobileNetV2; its RegNet; its MNASNet; timm's EfficientNet and MobileNets; its ConvNeXt.

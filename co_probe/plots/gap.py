@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from co_probe.labels import attack_label
+from co_probe.config.labels import attack_label
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets
 from co_probe.plots.style import axes_or_new

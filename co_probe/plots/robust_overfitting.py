@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from co_probe.labels import attack_label
+from co_probe.config.labels import attack_label
 from co_probe.plots.gap import gap
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from co_probe.labels import epsilon_label
+from co_probe.config.labels import epsilon_label
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.style import axes_or_new, method_style, panels
 

@@ -3,7 +3,7 @@
 Those that `co-probe probe` takes stand here by name; strength and gap have commands of their own.
 """
 
-from co_probe.registry import Registry
+from co_probe.config.registry import Registry
 
 PROBES = Registry(
     "probe",
@@ -11,6 +11,6 @@ PROBES = Registry(
         "alignment": "co_probe.probes.alignment:Alignment",
         "curvature": "co_probe.probes.curvature:Curvature",
         "spectrum": "co_probe.probes.spectrum:Spectrum",
-        "views": "co_probe.probes.views:Views",
+        "views": "co_probe.studies.injection.views:Views",
     },
 )

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from co_probe.attacks import input_gradient
-from co_probe.attacks.outcome import batch_size
+from co_probe.inference.evaluation import batch_size
+from co_probe.numerics.statistics import mean_interval
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row
-from co_probe.statistics import mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)

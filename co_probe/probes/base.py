@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from co_probe.attacks.named import named_attack
-from co_probe.attacks.outcome import Outcome, outcome, perturb
+from co_probe.inference.evaluation import Outcome, outcome, perturb
+from co_probe.inference.execution import compiling, input_gradients_only
 from co_probe.methods.base import Method
-from co_probe.models.execution import compiling, input_gradients_only
-from co_probe.rng import make_rng
+from co_probe.numerics.rng import make_rng
+from co_probe.numerics.statistics import wilson
 from co_probe.runs import Run
-from co_probe.statistics import wilson
 
 Row = dict[str, Any]  # quantity, value, low, high, n: one number of a tidy table
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.attacks.outcome import batch_size, evaluating
-from co_probe.lanczos import largest_eigenvalues
+from co_probe.inference.evaluation import batch_size, evaluating
+from co_probe.numerics.lanczos import largest_eigenvalues
+from co_probe.numerics.rng import make_rng
+from co_probe.numerics.statistics import mean_interval
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row
-from co_probe.rng import make_rng
 from co_probe.runs import Run
-from co_probe.statistics import mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)

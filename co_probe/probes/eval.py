@@ -12,13 +12,13 @@ from torch import Tensor
 
 from co_probe.attacks.base import Disturbance
 from co_probe.attacks.named import named_attack
-from co_probe.attacks.outcome import evaluating
-from co_probe.build import pick_device
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
+from co_probe.inference.evaluation import evaluating
+from co_probe.numerics.rng import make_rng
 from co_probe.probes.base import accuracy_row
-from co_probe.rng import make_rng
 from co_probe.runs import Run
+from co_probe.runs.build import pick_device
 
 RunLike = str | Path | Run
 Progress = Callable[[str, int, int], None]  # (run and attack, batches done, batches to do, over all runs)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from co_probe.numerics.statistics import mean_interval
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
 from co_probe.probes.runner import Progress, RunLike, measure_runs
-from co_probe.statistics import mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from co_probe.attacks.named import named_attack
-from co_probe.attacks.outcome import perturb
+from co_probe.inference.evaluation import perturb
 from co_probe.runs import Run
 
 

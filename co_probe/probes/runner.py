@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 
 from co_probe.attacks.named import named_attack
-from co_probe.build import pick_device
 from co_probe.errors import UserError, unknown
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row
 from co_probe.runs import Run
+from co_probe.runs.build import pick_device
 
 RunLike = str | Path | Run
 Progress = Callable[[str, int, int], None]  # (run, epochs measured, epochs to measure, over all runs)

@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from co_probe.dct import dct2
+from co_probe.numerics.dct import dct2
+from co_probe.numerics.statistics import mean_interval
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row
 from co_probe.runs import Run
-from co_probe.statistics import mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)

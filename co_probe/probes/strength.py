@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 
 from co_probe.attacks import Noise
-from co_probe.build import pick_device
-from co_probe.exchange import Reference, load_reference
-from co_probe.labels import NORMS
+from co_probe.config.labels import NORMS
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
 from co_probe.probes.runner import Progress, RunLike, measure_runs
 from co_probe.runs import Run
+from co_probe.runs.build import pick_device
+from co_probe.runs.checkpoints import Reference, load_reference
 
 NOISE_DRAWS = 10
 

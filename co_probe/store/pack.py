@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from co_probe.errors import UserError
+from co_probe.files.atomic import replace_atomic
 from co_probe.store import tree
-from co_probe.store.atomic import replace_atomic
 from co_probe.store.stored_run import StoredRun
 
 

@@ -14,10 +14,10 @@ import pandas as pd
 
 from co_probe.config import Config
 from co_probe.errors import CoProbeError, DamagedFile, UserError
-from co_probe.statistics import onset, wilson
+from co_probe.files.atomic import write_atomic
+from co_probe.files.lock import Lock
+from co_probe.numerics.statistics import onset, wilson
 from co_probe.store import rounding, table, tree
-from co_probe.store.atomic import write_atomic
-from co_probe.store.lock import Lock
 from co_probe.store.upgrade import ARCHITECTURE, upgrade_model
 
 SCHEMA = 2  # 1: what methods keep for images is not rounded (`co_probe.store.rounding`)
@@ -150,7 +150,7 @@ class StoredRun:
 
     @property
     def onset(self) -> int | None:
-        """The first epoch of catastrophic overfitting, or None (`co_probe.statistics.onset` states the rule)."""
+        """The first epoch of catastrophic overfitting, or None (the rule: `co_probe.numerics.statistics.onset`)."""
         epochs = self.epochs
         metrics = [self.metrics(epoch) for epoch in epochs]
         if all(m["own"] == m["clean"] for m in metrics):

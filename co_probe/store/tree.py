@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from co_probe.errors import DamagedFile, UserError
-from co_probe.store.atomic import replace_atomic
+from co_probe.files.atomic import replace_atomic
 
 FORMAT = ("v110", "v110")
 DEFLATE_LEVEL = 6  # gzip's own; 9 takes many times as long for some hundredths

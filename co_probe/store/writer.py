@@ -11,9 +11,9 @@ import numpy as np
 
 from co_probe.config import Config
 from co_probe.errors import UserError
+from co_probe.files.atomic import sync_folder, write_atomic
+from co_probe.files.lock import Lock
 from co_probe.store import rounding, tree
-from co_probe.store.atomic import sync_folder, write_atomic
-from co_probe.store.lock import Lock
 from co_probe.store.stored_run import EPOCH_FILE, SCHEMA, StoredRun, epoch_file
 from co_probe.store.upgrade import ARCHITECTURE
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from co_probe.build import kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.config import Config
 from co_probe.data.augment import random_view
 from co_probe.data.dataset import to_unit
 from co_probe.errors import Diverged, UserError
-from co_probe.memory import keep_freed_memory
+from co_probe.inference.execution import compiling, execute, resolve
 from co_probe.methods.base import Batch, Method
-from co_probe.models.execution import compiling, execute, resolve
-from co_probe.rng import derive_seed, make_rng
-from co_probe.schedules import SCHEDULES, warmup
+from co_probe.numerics.rng import derive_seed, make_rng
+from co_probe.runs.build import kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.store import RunWriter
 from co_probe.training.background import Commits
+from co_probe.training.memory import keep_freed_memory
 from co_probe.training.metrics import measure
-from co_probe.training.phases import Plan
+from co_probe.training.resolution import Plan
+from co_probe.training.schedules import SCHEDULES, warmup
 from co_probe.training.state import draw_indices, environment, momenta, restore, snapshot
 
 Progress = Callable[[int, int, int], None]  # (epoch, images done of it, images in it)

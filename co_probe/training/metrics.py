@@ -5,11 +5,11 @@ from functools import cache
 from torch import Tensor, nn
 
 from co_probe import attacks
-from co_probe.attacks.outcome import Generator, Outcome, outcome, perturb
+from co_probe.inference.evaluation import Generator, Outcome, outcome, perturb
+from co_probe.inference.execution import compiling, input_gradients_only
 from co_probe.methods.base import Method
-from co_probe.models.execution import compiling, input_gradients_only
-from co_probe.rng import make_rng
-from co_probe.statistics import mean_interval
+from co_probe.numerics.rng import make_rng
+from co_probe.numerics.statistics import mean_interval
 
 
 def measure(model: nn.Module, method: Method, x: Tensor, y: Tensor, seed: int) -> dict[str, float]:

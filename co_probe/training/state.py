@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from co_probe.methods.base import Method
-from co_probe.rng import derive_seed
+from co_probe.numerics.rng import derive_seed
 from co_probe.runs import load_weights
 from co_probe.store import RunWriter, StoredRun
 from co_probe.store.tree import Rows

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from co_probe import presets
-from co_probe.config import Config, merge
+from co_probe.config import Config, merge, presets
+from co_probe.config.plugins import allow_typed
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
-from co_probe.plugins import allow_typed
 from co_probe.runs import Run
 from co_probe.store import StoredRun
 from co_probe.training.loop import Progress, epochs

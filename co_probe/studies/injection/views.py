@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from co_probe.attacks.outcome import outcome
-from co_probe.data.carriers import make_carriers
+from co_probe.inference.evaluation import outcome
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
 from co_probe.runs import Run
+from co_probe.studies.injection.carriers import make_carriers
 
 
 @dataclass(frozen=True, kw_only=True)

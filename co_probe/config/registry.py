@@ -6,16 +6,16 @@ from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any
 
-from co_probe import plugins
+from co_probe.config import plugins
+from co_probe.config.kinds import check_kinds
 from co_probe.errors import UserError, unknown
-from co_probe.kinds import check_kinds
 
 
 class Registry:
     """A table from short names to `package.module:Name`, imported on first use.
 
     An entry such as `folder:PATH` takes what stands behind the colon as its first argument. Any other name with a colon
-    is `package.module:Name` of the user's own, and `co_probe.plugins` says when that may be imported.
+    is `package.module:Name` of the user's own, and `co_probe.config.plugins` says when that may be imported.
     Keeping the targets as text is what lets `co-probe --help` list every method without importing torch.
     """
 

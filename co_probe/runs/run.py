@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from co_probe.build import make_data, make_method, new_model
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import DamagedFile
+from co_probe.inference.execution import execute
 from co_probe.methods.base import Method
-from co_probe.models.execution import execute
+from co_probe.runs.build import make_data, make_method, new_model
 from co_probe.store import StoredRun
 
 AHEAD = 2  # epochs that are read from the disk while another is in use
@@ -53,7 +53,7 @@ class Run(StoredRun):
 
         It is one network all along, which takes on the weights of the next epoch when that is asked for; weights are
         read from the disk ahead of their turn, in a thread. With `compile` the network is compiled, once for all epochs
-        (`co_probe.models.execution` says when it then runs so).
+        (`co_probe.inference.execution` says when it then runs so).
         Raises UserError and DamagedFile as `load_model` does, when the epoch's turn comes.
 
         >>> for epoch, model in run.models():

@@ -80,7 +80,7 @@ def _in_own_process(*arguments: Any) -> str:
 
 def _planned(config: Config) -> int:
     """How many epochs a cell will have; one with settings that cannot be used fails when its turn comes, not here."""
-    from co_probe.build import kept_epochs
+    from co_probe.runs.build import kept_epochs
 
     try:
         return kept_epochs(config)

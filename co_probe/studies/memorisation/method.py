@@ -6,8 +6,8 @@ from typing import ClassVar
 from torch import nn
 
 from co_probe import attacks
-from co_probe.attacks.shrink import signal_of
 from co_probe.methods.base import Method, Task
+from co_probe.studies.memorisation.attack import signal_of
 
 
 @dataclass(eq=False)

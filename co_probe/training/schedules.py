@@ -6,17 +6,17 @@ from itertools import pairwise
 
 import numpy as np
 
-from co_probe.registry import Registry
+from co_probe.config.registry import Registry
 
 Schedule = Callable[[float], float]
 
 SCHEDULES = Registry(
     "schedule",
     {
-        "linear": "co_probe.schedules:linear",
-        "triangular": "co_probe.schedules:triangular",
-        "piecewise": "co_probe.schedules:piecewise",
-        "constant": "co_probe.schedules:constant",
+        "linear": "co_probe.training.schedules:linear",
+        "triangular": "co_probe.training.schedules:triangular",
+        "piecewise": "co_probe.training.schedules:piecewise",
+        "constant": "co_probe.training.schedules:constant",
     },
 )
 

@@ -7,9 +7,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any, get_args, get_origin
 
+from co_probe.config.kinds import fits, in_words
+from co_probe.config.labels import NORMS
 from co_probe.errors import UserError, unknown
-from co_probe.kinds import fits, in_words
-from co_probe.labels import NORMS
 
 
 def parse_number(text: str | float) -> float:
@@ -52,7 +52,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Inject:
-    """An easy feature in every image: x + β·v(y), with v(y) the carrier of class y (`co_probe.data.carriers`).
+    """An easy feature in every image: x + β·v(y), with v(y) the carrier of class y.
 
     `beta`: β, in pixel units of a [0, 1] image, 0 for none; `into`: the images of `train`, `test` or `both`;
     `orthogonal`: first remove these images' projection on the carriers; `reversed`: test images get −β·v(y), which
@@ -127,8 +127,9 @@ class Config:
     pixel (so it is at most 1), or `l2`, the Euclidean length of the whole; training raises it from 0 to there over the
     first `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m
     times on every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during
-    the run; their epochs add up to `epochs`. `precision`: what the network computes in (`co_probe.models.execution`);
-    `auto` is bfloat16 on a GPU, else float32, and what it came to is kept with the run's environment.
+    the run; their epochs add up to `epochs`. `precision`: what the network computes in (see
+    `co_probe.inference.execution`); `auto` is bfloat16 on a GPU, else float32, and what it came to is stored with the
+    run's environment.
     `inject`: a feature added to the images; `low_pass`: W, if the model is to see the W×W lowest frequencies of its
     images only, 0 if all of them.
     """

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from co_probe.build import new_model
 from co_probe.errors import DamagedFile, UserError
-from co_probe.models.execution import execute
+from co_probe.files.atomic import write_atomic
+from co_probe.inference.execution import execute
 from co_probe.runs import Run, load_weights
-from co_probe.store.atomic import write_atomic
+from co_probe.runs.build import new_model
 from co_probe.store.upgrade import ARCHITECTURE, upgrade_model
 
 SCHEMA = 1

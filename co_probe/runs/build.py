@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from co_probe.config import Config
+from co_probe.config.labels import NORMS
 from co_probe.data import DATA
-from co_probe.data.carriers import inject
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
-from co_probe.labels import NORMS
 from co_probe.methods import METHODS
 from co_probe.methods.base import Method
 from co_probe.models import MODELS
-from co_probe.models.low_pass import LowPass
-from co_probe.rng import make_rng
+from co_probe.numerics.rng import make_rng
+from co_probe.studies.injection.carriers import inject
+from co_probe.studies.injection.low_pass import LowPass
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from co_probe.config import Config, parse_assignment, parse_number
+from co_probe.config.labels import epsilon_label
+from co_probe.config.presets import configure
 from co_probe.errors import CoProbeError, UserError, unknown
-from co_probe.labels import epsilon_label
 from co_probe.methods import METHODS
-from co_probe.presets import configure
 from co_probe.store import StoredRun
 
 
@@ -140,8 +140,8 @@ def sweep(
     >>> for path, error in co_probe.sweep(Grid(methods=("fgsm", "pgd"), epsilons=(4 / 255, 8 / 255)), "sweeps/first"):
     ...     print(path, error or "done")
     """
-    from co_probe.build import pick_device
-    from co_probe.training.pool import run_all
+    from co_probe.runs.build import pick_device
+    from co_probe.sweeps.processes import run_all
 
     cells = grid.cells(Path(out)) if isinstance(grid, Grid) else dict(grid)
     complete = [path for path, config in cells.items() if is_complete(path, config)]

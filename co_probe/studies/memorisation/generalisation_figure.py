@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from co_probe.labels import attack_label
+from co_probe.config.labels import attack_label
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import percent_axis
 from co_probe.plots.style import OKABE_ITO, axes_or_new, method_style, panels

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from co_probe.attacks.outcome import Outcome
-from co_probe.models.two_layer_cnn import TwoLayerCNN
+from co_probe.inference.evaluation import Outcome
+from co_probe.numerics.statistics import mean_interval
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
 from co_probe.probes.runner import Progress, RunLike, measure_runs
-from co_probe.statistics import mean_interval
+from co_probe.studies.memorisation.model import TwoLayerCNN
 
 
 @dataclass(frozen=True, kw_only=True)

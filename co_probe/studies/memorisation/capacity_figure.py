@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from co_probe.plots.generalisation import curves, legend
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import percent_axis
 from co_probe.plots.style import axes_or_new, method_style, panels
+from co_probe.studies.memorisation.generalisation_figure import curves, legend
 
 
 def capacity(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from co_probe.labels import attack_label, epsilon_label
+from co_probe.config.labels import attack_label, epsilon_label
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
 from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, method_style, panels, plt

@@ -28,7 +28,7 @@ class Shrink(Attack):
 
 
 def signal_of(model: nn.Module) -> Tensor:
-    """w*, as `co_probe.build.new_model` gave it to the model. Raises UserError if the data set has none."""
+    """w*, as `co_probe.runs.build.new_model` gave it to the model. Raises UserError if the data set has none."""
     signal = getattr(model, "signal", None)
     if not isinstance(signal, Tensor):
         raise UserError(

@@ -38,7 +38,7 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
 
     Where `overrides` inject a feature (be it with β = 0, to compare with), the preset's augmentation is left out, as in
     arXiv 2206.08242: crops and flips would move the carriers, and a flipped one is that of another class.
-    Code of its own that a preset's file names is loaded only if the user allows it (`co_probe.plugins`).
+    Code of its own that a preset's file names is loaded only if the user allows it (`co_probe.config.plugins`).
     Raises UserError for an unknown preset or setting, or a value out of range.
     """
     try:

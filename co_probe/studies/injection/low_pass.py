@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from co_probe.dct import dct_matrix
+from co_probe.numerics.dct import dct_matrix
 
 
 class LowPass(nn.Module):

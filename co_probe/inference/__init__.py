@@ -1,0 +1,1 @@
+"""How a model is executed: precision, compilation, evaluation in eval mode."""

@@ -1,0 +1,1 @@
+"""Numbers: intervals, eigenvalues, cosine transform, random seeds."""

@@ -1,0 +1,5 @@
+"""Runs as live objects, and checkpoints as files to hand around."""
+
+from co_probe.runs.run import Run, load_weights, open_run
+
+__all__ = ["Run", "load_weights", "open_run"]

@@ -1,0 +1,1 @@
+"""Catastrophic overfitting that injected features induce (arXiv 2206.08242)."""

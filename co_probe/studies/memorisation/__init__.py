@@ -1,0 +1,1 @@
+"""Robust memorisation: clean generalisation with robust overfitting (arXiv 2306.01271)."""
