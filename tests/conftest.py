@@ -15,6 +15,7 @@ from co_probe.config.presets import configure
 
 TINY = {
     "epsilon": 0.14,
+    "epsilon_warmup": 0,
     "seed": 0,
     "epochs": 3,
     "batch_size": 256,

@@ -38,6 +38,7 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
 
     Where `overrides` inject a feature (be it with β = 0, to compare with), the preset's augmentation is left out, as in
     arXiv 2206.08242: crops and flips would move the carriers, and a flipped one is that of another class.
+    The warm-up of ε keeps its share of the run where `overrides` change the number of epochs alone.
     Code of its own that a preset's file names is loaded only if the user allows it (`co_probe.config.plugins`).
     Raises UserError for an unknown preset or setting, or a value out of range.
     """
@@ -50,8 +51,11 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
     if not isinstance(own, dict):
         raise UserError(f"preset {preset}: methods.{method} is a section of settings, not one value")
     data = merge(data, {"method": {"name": method, **own}, "preset": preset})
+    warmup = data.get("epsilon_warmup", 0) / data.get("epochs", 1)
     if any({"beta", "orthogonal"} & set(extra.get("inject", ())) for extra in overrides):
         data["augmentation"] = {}
     for extra in overrides:
         data = merge(data, extra)
+    if warmup and not any("epsilon_warmup" in extra for extra in overrides) and isinstance(data["epochs"], int):
+        data["epsilon_warmup"] = warmup * data["epochs"]
     return Config.from_dict(data)
