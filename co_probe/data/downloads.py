@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from co_probe.data.dataset import Dataset
+from co_probe.data.normalisation import NORMALISATIONS, Normalisation
 from co_probe.data.places import alone, data_dir, make_folder
 from co_probe.errors import UserError
 
@@ -20,12 +21,12 @@ def cifar10(*, root: str | None = None) -> Dataset:
     `root`: the folder that holds, or will hold, the download; see `data_dir` for the usual one. Raises UserError if it
     is neither there nor to be had. Source: Krizhevsky (2009); mean and standard deviation of its training pixels.
     """
-    return _cifar("CIFAR10", root, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+    return _cifar("CIFAR10", root, NORMALISATIONS["cifar10"])
 
 
 def cifar100(*, root: str | None = None) -> Dataset:
     """50,000 train and 10,000 test photographs in 100 classes, (n, 3, 32, 32) uint8; otherwise as `cifar10`."""
-    return _cifar("CIFAR100", root, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+    return _cifar("CIFAR100", root, NORMALISATIONS["cifar100"])
 
 
 def svhn(*, root: str | None = None) -> Dataset:
@@ -42,11 +43,11 @@ def svhn(*, root: str | None = None) -> Dataset:
         loaded = _fetch("SVHN", partial(SVHN, folder, split), folder, file, url)
         return torch.from_numpy(np.ascontiguousarray(loaded.data)), torch.from_numpy(loaded.labels)
 
-    classes, mean, std = tuple("0123456789"), (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
-    return Dataset(*part("train"), *part("test"), classes, mean, std)
+    constants = NORMALISATIONS["svhn"]
+    return Dataset(*part("train"), *part("test"), tuple("0123456789"), constants.mean, constants.std)
 
 
-def _cifar(name: str, root: str | None, mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
+def _cifar(name: str, root: str | None, constants: Normalisation) -> Dataset:
     from torchvision import datasets
 
     source, folder, title = getattr(datasets, name), _folder(root), name.replace("R", "R-")
@@ -54,7 +55,8 @@ def _cifar(name: str, root: str | None, mean: tuple[float, ...], std: tuple[floa
         _fetch(title, partial(source, folder, train=train), folder, source.filename, source.url)
         for train in (True, False)
     )
-    return Dataset(*_channels_first(train), *_channels_first(test), tuple(train.classes), mean, std)
+    classes = tuple(train.classes)
+    return Dataset(*_channels_first(train), *_channels_first(test), classes, constants.mean, constants.std)
 
 
 def _channels_first(part: Any) -> tuple[Tensor, Tensor]:

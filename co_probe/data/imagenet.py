@@ -6,6 +6,7 @@ from torch import Tensor
 from co_probe.data.augment import centre
 from co_probe.data.dataset import Dataset
 from co_probe.data.folder import decoded, find_folder, list_images
+from co_probe.data.normalisation import NORMALISATIONS
 from co_probe.errors import UserError
 
 
@@ -36,5 +37,5 @@ def imagenet(path: str, *, size: int = 384, crop: int = 288) -> Dataset:
     def train_at(size: int) -> Tensor:
         return decoded(folder, listing, size, mapped=True)[:count]
 
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean, std = NORMALISATIONS["imagenet"].mean, NORMALISATIONS["imagenet"].std
     return Dataset(images[:count], labels[:count], images[count:], labels[count:], classes, mean, std, train_at)

@@ -29,6 +29,11 @@ class Normalized(nn.Module):
         logits = self.network(self.normalize(x).repeat(1, self.repeat, 1, 1))
         return logits if isinstance(logits, Tensor) else logits[0]
 
+    @staticmethod
+    def published_name(name: str) -> str:
+        """Return the name here of a tensor in the state dict of the library's own classifier."""
+        return f"network.{name}"
+
 
 def torchvision_model(
     name: str, channels: int, classes: int, mean: Sequence[float], std: Sequence[float], **settings: Any

@@ -1,5 +1,6 @@
 """Wide residual networks for small images, as TRADES, AWP and RobustBench have them."""
 
+import re
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -7,6 +8,8 @@ from torch import Tensor, nn
 
 from co_probe.models.normalize import Normalize
 from co_probe.models.preact_resnet import conv3x3, every
+
+PUBLISHED = {"bn1": "bn", "fc": "linear"}  # top-level parts of the published network, by their names here
 
 
 class WideBlock(nn.Module):
@@ -107,6 +110,23 @@ class WideResNet(WideBlockNet):
         widths = [16 * width, 32 * width, 64 * width]
         super().__init__(channels, classes, mean, std, 16, widths, [(depth - 4) // 6] * 3)
         nn.init.zeros_(self.linear.bias)
+
+    @staticmethod
+    def published_name(name: str) -> str | None:
+        """Translate a name in the state dict of the WideResNet that TRADES, AWP and RobustBench share.
+
+        `block2.layer.0.bn1.weight` is `stages.1.0.bn1.weight` here, `convShortcut` is `shortcut`, the last BatchNorm
+        `bn1` is `bn`, and `fc` is `linear`. `sub_block1`, which TRADES creates and never calls, has no name here.
+
+        Returns:
+            The name in this model, or None for a tensor that has no influence on the logits.
+        """
+        head, _, tail = name.partition(".")
+        if head == "sub_block1":
+            return None
+        if block := re.fullmatch(r"block(\d+)\.layer\.(.+)", name):
+            return f"stages.{int(block[1]) - 1}.{block[2].replace('convShortcut', 'shortcut')}"
+        return f"{PUBLISHED.get(head, head)}.{tail}"
 
 
 def wide_resnet28_10(channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> WideResNet:

@@ -1,0 +1,96 @@
+"""Whether a foreign model, its images and its labels belong together, before anything is measured."""
+
+from collections.abc import Mapping
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from co_probe.data.coerce import check_labels
+from co_probe.errors import UserError
+from co_probe.inference.evaluation import batch_size
+from co_probe.numerics.statistics import wilson
+
+
+@torch.no_grad()
+def logits_on(model: nn.Module, x: Tensor, what: str = "the model") -> Tensor:
+    """Return the logits of `model`, in eval mode, on images (n, C, H, W): (n, classes) on the CPU, float32.
+
+    Raises:
+        UserError: The model cannot take the images, or does not return one row of logits per image.
+    """
+    model.eval()
+    parts = []
+    for images in x.split(batch_size(x)):
+        try:
+            logits = model(images)
+        except UserError:
+            raise
+        except Exception as error:  # of any kind: it is the user's own code
+            reason = (str(error).splitlines() or [""])[0]
+            raise UserError(
+                f"{what} cannot take images of shape {tuple(images.shape[1:])}: {type(error).__name__}: {reason}"
+            ) from error
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise UserError(
+                f"{what} returned {tuple(logits.shape)} for images of shape {tuple(images.shape)}, "
+                "and logits of shape (n, classes) are needed"
+            )
+        parts.append(logits.float().cpu())
+    return torch.cat(parts)
+
+
+def check_class_count(logits: Tensor, y: Tensor, names: tuple[str, ...] | None) -> int:
+    """Return the number of classes of the model, (n, classes) logits.
+
+    Raises:
+        UserError: It does not fit the labels, (n,), or the names of the classes.
+    """
+    classes = logits.shape[1]
+    check_labels(y, "test", classes)
+    if names is not None and len(names) != classes:
+        raise UserError(
+            f"the model has {classes} classes and the data {len(names)}: is it a model of these data, or of more "
+            "classes than are named?"
+        )
+    return classes
+
+
+def doubt(logits: Tensor, y: Tensor, others: Mapping[str, Tensor]) -> str | None:
+    """Return why the accuracy on clean images is suspicious, in one line, or None.
+
+    It is if it is not above chance (by its 95% interval), or clearly lower than with another normalisation.
+
+    Args:
+        logits: Of the last checkpoint on clean images, (n, classes).
+        y: Labels, (n,).
+        others: Logits with other normalisations, by a description such as `without normalisation`.
+    """
+    n, chance = len(y), 1 / logits.shape[1]
+    accuracy = _accuracy(logits, y)
+    low, high = wilson(accuracy, n)
+    best, rival = max(((_accuracy(other, y), name) for name, other in others.items()), default=(0.0, ""))
+    seen = f"accuracy on clean images after the last checkpoint is {accuracy:.1%} (chance: {chance:.1%})"
+    if best > accuracy + 0.05 and wilson(best, n)[0] > high:
+        return f"{seen}, and {best:.1%} {rival}: is the normalisation wrong?"
+    if low > chance:
+        return None
+    matched = _best_matching(logits, y)
+    # The best of all orders is above chance for any model: compared with labels that have nothing to do with images.
+    shuffled = y[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
+    if matched > _best_matching(logits, shuffled) + 0.1:
+        return f"{seen}, and {matched:.1%} with the classes in another order: do labels and logits number them alike?"
+    tried = f", and {best:.1%} {rival}" if rival else ""
+    return f"{seen}{tried}: check normalisation, order of classes and preprocessing"
+
+
+def _accuracy(logits: Tensor, y: Tensor) -> float:
+    return (logits.argmax(1) == y.cpu()).float().mean().item()
+
+
+def _best_matching(logits: Tensor, y: Tensor) -> float:
+    """Return the accuracy under the renumbering of classes that makes it highest."""
+    classes = logits.shape[1]
+    counts = torch.bincount(y.cpu() * classes + logits.argmax(1), minlength=classes**2).view(classes, classes).numpy()
+    rows, columns = linear_sum_assignment(-counts)
+    return float(counts[rows, columns].sum() / len(y))
