@@ -1,0 +1,221 @@
+"""Episodes of catastrophic overfitting in the accuracy curves of a training run.
+
+An episode is a stretch of epochs in which robust accuracy has collapsed while accuracy under the training attack has
+not. The search has three rules:
+
+1. **Collapsed.** An epoch is collapsed if its PGD accuracy is below `COLLAPSED` of its *level*, by more than the noise
+   of `n` images. The level is the best running median of three over the last `RECENT` epochs outside episodes: a single
+   lucky epoch does not raise it, and it follows the slow decline of robust overfitting, which is therefore no collapse.
+   The level must show that the run was robust: it exceeds chance by `ROBUST_ABOVE_CHANCE`.
+2. **Extent.** An episode starts where the fall starts, at the first of the adjoining epochs below `FALLING` of the
+   level. It ends before PGD accuracy is back above `COLLAPSED` of the level at two logged epochs in a row (one suffices
+   at the end of the log). The level stays fixed during an episode, so that a slow return does not redefine it. A fall
+   that starts where the last one ended continues it.
+3. **Outrun.** Averaged over the stretch and relative to their own levels, both accuracy under the training attack and
+   clean accuracy stay above PGD accuracy by `MARGIN`. A fall that all three share is a glitch or divergence, not
+   catastrophic overfitting. Averages are needed because FGSM and clean accuracy may sag along with PGD for the
+   first epochs of a collapse.
+
+Accuracy on training images under the training attack, if given as `train`, is a second witness for rule 3: it counts
+where it *rises* by `MARGIN`. It cannot count merely for not falling, since a glitch on test images leaves it unchanged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLLAPSED = 2 / 3
+"""Share of the level below which PGD accuracy has collapsed. Robust overfitting on CIFAR-10 and SVHN keeps 0.82."""
+
+FALLING = 0.85
+"""Share of the level below which PGD accuracy is falling, if a collapse follows; this dates the start."""
+
+MARGIN = 0.15
+"""Difference of shares by which the training attack and clean accuracy must stay above PGD accuracy."""
+
+RECENT = 20
+"""Number of epochs outside episodes over which the level is taken."""
+
+ROBUST_ABOVE_CHANCE = 0.05
+"""Accuracy above chance from which a run counts as robust at all."""
+
+Z = 4.0
+"""Number of standard errors beyond which a difference is not noise; large, since the worst of many epochs is judged."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A stretch of epochs in which robust accuracy has collapsed while accuracy under the training attack has not.
+
+    Attributes:
+        start: First epoch of the fall.
+        end: Last epoch before recovery, or None if the log ends first.
+        level: PGD accuracy before the fall (best running median of three).
+        lowest: Lowest PGD accuracy of the episode.
+    """
+
+    start: int
+    end: int | None
+    level: float = field(default=float("nan"), repr=False, compare=False)
+    lowest: float = field(default=float("nan"), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Accuracies in [0, 1] per logged epoch, all of the same length; NaN where not measured.
+
+    Attributes:
+        epochs: Epoch numbers, increasing.
+        clean: Accuracy on unperturbed test images.
+        fgsm: Accuracy under the single-step (training) attack.
+        pgd: Accuracy under PGD.
+        train: Accuracy on training images under the training attack.
+        n: Number of images that the accuracies are measured on.
+        chance: Accuracy of guessing; 0 if unknown.
+    """
+
+    epochs: NDArray[np.int64]
+    clean: Floats
+    fgsm: Floats
+    pgd: Floats
+    train: Floats
+    n: int
+    chance: float
+
+    def per(self, epochs: int, least: int) -> int:
+        """Number of logged epochs that span `epochs` epochs, at least `least`."""
+        step = float(np.median(np.diff(self.epochs))) if len(self.epochs) > 1 else 1.0
+        return max(least, round(epochs / step))
+
+
+@dataclass(frozen=True)
+class Fall:
+    """A stretch of collapsed epochs, whether or not it is an episode.
+
+    Attributes:
+        first: Index of the first logged epoch of the stretch.
+        last: Index of its last logged epoch.
+        level: PGD accuracy before the fall.
+        before: Indices of the logged epochs outside falls up to there.
+        outrun: Whether the training attack and clean accuracy stay above PGD accuracy (rule 3).
+    """
+
+    first: int
+    last: int
+    level: float
+    before: tuple[int, ...]
+    outrun: bool
+
+
+def running_median(values: Sequence[float] | Floats) -> Floats:
+    """Median of each value and the two before it; the lower one where there are only two."""
+    return np.array([sorted(values[max(0, i - 2) : i + 1])[min(i, 2) // 2] for i in range(len(values))])
+
+
+def level(values: Floats) -> float:
+    """Best running median of three of the values that are measured; NaN if there are none."""
+    known = values[~np.isnan(values)]
+    return float(running_median(known).max()) if len(known) else float("nan")
+
+
+def noise(a: float, b: float, n: int) -> float:
+    """Difference between two accuracies, each measured on `n` images, that chance explains (`Z` standard errors).
+
+    The images are treated as independent. Where both accuracies are measured on the same images, the true noise is
+    smaller and the bound is conservative.
+    """
+    return Z * float(np.sqrt((a * (1 - a) + b * (1 - b)) / n))
+
+
+def is_robust(accuracy: float, chance: float, n: int) -> bool:
+    """Whether an accuracy under PGD exceeds chance by `ROBUST_ABOVE_CHANCE` and by more than noise."""
+    return accuracy - chance >= max(ROBUST_ABOVE_CHANCE, noise(accuracy, 0.0, n))
+
+
+def find_falls(curves: Curves) -> list[Fall]:
+    """All stretches of collapsed epochs (rules 1 and 2), in order, each with the outcome of rule 3.
+
+    Args:
+        curves: Curves whose `pgd` holds no NaN.
+
+    Returns:
+        The stretches, which do not overlap.
+    """
+    pgd = curves.pgd
+    window = curves.per(RECENT, least=3)
+    falls: list[Fall] = []
+    outside: list[int] = []
+    i = 0
+    while i < len(pgd):
+        reference = level(pgd[outside[-window:]])
+        if not _collapsed(pgd[i], reference, curves):
+            outside.append(i)
+            i += 1
+            continue
+        first = i
+        while outside and outside[-1] == first - 1 and pgd[first - 1] < FALLING * reference:
+            first = outside.pop()
+        before = tuple(outside[-window:])
+        if falls and falls[-1].last == first - 1:
+            first, reference, before = falls[-1].first, falls[-1].level, falls[-1].before
+            falls.pop()
+        last = _last_collapsed(pgd, i, COLLAPSED * reference)
+        falls.append(Fall(first, last, reference, before, _outrun(curves, first, last, reference, before)))
+        i = last + 1
+    return falls
+
+
+def episodes_of(falls: Sequence[Fall], curves: Curves) -> list[Episode]:
+    """The episodes among the falls: those in which PGD accuracy is outrun."""
+    return [
+        Episode(
+            start=int(curves.epochs[fall.first]),
+            end=None if fall.last == len(curves.epochs) - 1 else int(curves.epochs[fall.last]),
+            level=fall.level,
+            lowest=float(curves.pgd[fall.first : fall.last + 1].min()),
+        )
+        for fall in falls
+        if fall.outrun
+    ]
+
+
+def _collapsed(accuracy: float, reference: float, curves: Curves) -> bool:
+    """Rule 1; False while there is no reference yet (NaN)."""
+    return (
+        accuracy < COLLAPSED * reference
+        and reference - accuracy > noise(reference, accuracy, curves.n)
+        and is_robust(reference, curves.chance, curves.n)
+    )
+
+
+def _last_collapsed(pgd: Floats, i: int, threshold: float) -> int:
+    """Index of the last epoch, from `i` on, before `pgd` is back above the threshold at two logged epochs in a row."""
+    while (pgd[i + 1 : i + 3] < threshold).any():
+        i += 1
+    return i
+
+
+def _outrun(curves: Curves, first: int, last: int, reference: float, before: Sequence[int]) -> bool:
+    """Rule 3. A curve that is not measured before and during the fall is no witness; clean accuracy is then waived."""
+    pgd_share = float(curves.pgd[first : last + 1].mean()) / reference
+
+    def share(values: Floats) -> float:
+        """Mean during the fall, relative to the level before; 0 at chance, NaN if not measured."""
+        during = values[first : last + 1]
+        during = during[~np.isnan(during)]
+        base = level(values[list(before)])
+        if not len(during) or not base > 0:
+            return float("nan")
+        mean = float(during.mean())
+        return mean / base if mean - curves.chance > noise(curves.chance, mean, curves.n) else 0.0
+
+    clean, fgsm, train = share(curves.clean), share(curves.fgsm), share(curves.train)
+    if clean < pgd_share + MARGIN:
+        return False
+    if np.isnan(fgsm) and np.isnan(train):
+        return bool(clean >= pgd_share + MARGIN)
+    return bool(fgsm >= pgd_share + MARGIN or train >= max(1 + MARGIN, pgd_share + MARGIN))
