@@ -27,6 +27,18 @@ CLASSES = {"cifar10": 10, "svhn": 10, "cifar100": 100, "tiny-imagenet": 200}
 FULL_TEST_SET = "locuslab/robust_overfitting"  # evaluated on all test images; the other sources on 1,000 or 2,000
 KINDS = {"catastrophic-recovered": "recovered"}  # names of labels that differ from the kind of a verdict
 SHOWN = ("healthy", "robust-overfitting", "catastrophic", "recovered", "diverged", "never-robust", "undecided")
+INTRODUCTION = """\
+Written by `python analyses/verdict_curves.py --data FOLDER`. Labelled curves of public runs, split by method: the rules
+were developed on the half *tuned*. A method is *held out* if the SHA-256 of its name is odd; runs of
+locuslab/robust_overfitting count as one method per experiment. Labels are judgements, and borderline means that
+reasonable people differ. A false alarm is an episode in a run that is labelled healthy or robust overfitting and is not
+borderline; the other figures include borderline runs unless they say otherwise."""
+HISTORY = """\
+The held-out half was looked at more than once. At the first look, 14 of 14 collapses were found and dated, without a
+false alarm in 58 runs, and 78 of 79 kinds were right. Two points then changed, because the default arguments (1,000
+images, unknown number of classes) gave wrong kinds in both halves: robust overfitting is judged by a comparison on the
+same images, and an omitted number of classes is made up for by epochs at chance. The other rules and all thresholds are
+those of the first look."""
 TOLERANCE = 3  # epochs between labelled and found start
 EXAMPLES = (
     "fastat/cifar10/fgsm_at/s0",
@@ -102,33 +114,38 @@ def read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.read_csv(folder / "epochs.csv.gz"), pd.read_csv(folder / "labels.csv").set_index("run")
 
 
-def judge(curves: pd.DataFrame, labels: pd.DataFrame, train: bool = True) -> list[Judged]:
+def judge(
+    curves: pd.DataFrame, labels: pd.DataFrame, *, train: bool = True, sizes: bool = True, every: int = 1
+) -> list[Judged]:
     """Verdicts on all runs.
 
     Args:
         curves: Accuracies per run and epoch.
         labels: Labels, indexed by run.
         train: Whether the verdict gets the accuracy on training images beside FGSM accuracy on test images.
+        sizes: Whether the verdict gets the numbers of images and classes; otherwise it uses its defaults.
+        every: Interval between the epochs that the verdict gets.
 
     Returns:
         One entry per run, in the order of the curves.
     """
     judged = []
-    for run, curve in curves.groupby("run", sort=False):
+    for run, curve in curves[curves["epoch"] % every == 0].groupby("run", sort=False):
         label, first = labels.loc[run], curve.iloc[0]
+        source, dataset = first["source"], first["dataset"]
         found = verdict(
             clean=curve["clean"],
             fgsm=curve["fgsm"] if curve["fgsm"].notna().any() else curve["train"],
             pgd=curve["pgd"],
             epochs=curve["epoch"],
-            n=images(first["source"], first["dataset"]),
-            classes=CLASSES[first["dataset"]],
             train=curve["train"] if train else None,
+            n=images(source, dataset) if sizes else 1000,
+            classes=CLASSES[dataset] if sizes else None,
         )
         judged.append(
             Judged(
                 run=run,
-                half=half_of(run, first["source"], first["method"]),
+                half=half_of(run, source, first["method"]),
                 label=KINDS.get(label["label"], label["label"]),
                 starts=tuple(json.loads(label["episode_starts"])),
                 borderline=label["borderline"] == "yes",
@@ -152,29 +169,45 @@ def scores(judged: Sequence[Judged]) -> dict[str, tuple[int, int]]:
     }
 
 
-def report(judged: Sequence[Judged], without_train: Sequence[Judged]) -> str:
-    """The confusion table in Markdown, with scores and misses."""
+def every_episode(judged: Sequence[Judged]) -> str:
+    """Labelled episodes (later ones too) that were dated within `TOLERANCE` epochs, and episodes without a label."""
+    pairs = [(each.starts, [episode.start for episode in each.verdict.episodes]) for each in judged]
+    dated = sum(any(abs(start - one) <= TOLERANCE for one in found) for starts, found in pairs for start in starts)
+    extra = sum(all(abs(start - one) > TOLERANCE for start in starts) for starts, found in pairs for one in found)
+    return f"{dated} of {sum(len(starts) for starts, _ in pairs)}, and {extra} more"
+
+
+def report(variants: dict[str, Sequence[Judged]]) -> str:
+    """The confusion table in Markdown, with scores and misses.
+
+    Args:
+        variants: Judged runs by what the verdict is given; the first entry is the measurement proper.
+    """
     halves = ("tuned", "held out")
+    judged = next(iter(variants.values()))
     lines = [
         "# Verdict against labels",
         "",
-        "Written by `python analyses/verdict_curves.py --data FOLDER`. Labelled curves of public runs, split by",
-        "method: the rules were developed on the half *tuned*. A method is *held out* if the SHA-256 of its name is",
-        "odd; runs of locuslab/robust_overfitting count as one method per experiment. Labels are judgements, and borderline",
-        "means that reasonable people differ. A false alarm is an episode in a run that is labelled healthy or robust",
-        "overfitting and is not borderline; the other figures include borderline runs unless they say otherwise.",
+        INTRODUCTION,
+        "",
+        HISTORY,
         "",
         "| | " + " | ".join(halves) + " |",
         "|---|" + "---|" * len(halves),
         "| runs | " + " | ".join(str(sum(each.half == half for each in judged)) for half in halves) + " |",
     ]
-    for title, runs in (("", judged), (", without `train`", without_train)):
-        by_half = [scores([each for each in runs if each.half == half]) for half in halves]
-        for name in by_half[0]:
-            cells = [
-                f"{hits} of {total} ({hits / max(total, 1):.1%})" for hits, total in (each[name] for each in by_half)
-            ]
-            lines.append(f"| {name}{title} | " + " | ".join(cells) + " |")
+    by_half = [scores([each for each in judged if each.half == half]) for half in halves]
+    for name in by_half[0]:
+        cells = [f"{hits} of {total} ({hits / max(total, 1):.1%})" for hits, total in (each[name] for each in by_half)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    episodes = [every_episode([each for each in judged if each.half == half]) for half in halves]
+    lines.append("| all episodes dated, and episodes without a label | " + " | ".join(episodes) + " |")
+    lines += ["", "## With less information", "", "Coarse logs cannot be dated more closely than their interval.", ""]
+    lines += ["| verdict is given | half | " + " | ".join(by_half[0]) + " |", "|---|---|" + "---|" * len(by_half[0])]
+    for title, runs in variants.items():
+        for half in halves:
+            row = scores([each for each in runs if each.half == half]).values()
+            lines.append(f"| {title} | {half} | " + " | ".join(f"{hits} of {total}" for hits, total in row) + " |")
     for half in halves:
         part = [each for each in judged if each.half == half]
         lines += [
@@ -240,7 +273,7 @@ def draw(curves: pd.DataFrame, labels: pd.DataFrame, judged: Sequence[Judged], p
         axes.grid(alpha=0.25)
     for axes in grid[:, 0]:
         axes.set_ylabel("accuracy")
-    grid[0, 0].legend(fontsize=8, loc="center left")
+    grid[0, 1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.97))
     figure.suptitle("Shaded: episodes of the verdict. Bar at the top: labelled episodes.", fontsize=10)
     figure.savefig(path, dpi=100)
     plt.close(figure)
@@ -254,11 +287,17 @@ def main() -> None:
     arguments = parser.parse_args()
 
     curves, labels = read(arguments.data)
-    judged = judge(curves, labels)
+    variants = {
+        "everything": judge(curves, labels),
+        "no accuracy on training images beside FGSM": judge(curves, labels, train=False),
+        "neither that nor numbers of images and classes": judge(curves, labels, train=False, sizes=False),
+        "every 5th epoch": judge(curves, labels, every=5),
+        "every 10th epoch": judge(curves, labels, every=10),
+    }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    text = report(judged, judge(curves, labels, train=False))
+    text = report(variants)
     (arguments.out / "confusion.md").write_text(text, encoding="utf-8")
-    draw(curves, labels, judged, arguments.out / "examples.png")
+    draw(curves, labels, variants["everything"], arguments.out / "examples.png")
     print(text)
 
 

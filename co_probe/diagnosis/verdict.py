@@ -4,15 +4,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from co_probe.diagnosis.episodes import (
     COLLAPSED,
     MARGIN,
-    Z,
     Curves,
     Episode,
     Fall,
     Floats,
+    Z,
     episodes_of,
     find_falls,
     is_robust,
@@ -37,6 +38,9 @@ SMOOTHING = 5
 
 DECLINE = 0.02
 """Least decline of the averaged PGD accuracy, from its best to the end, that is called robust overfitting."""
+
+PAIRED = 0.6
+"""Correlation assumed between outcomes on the same images at two epochs: at 50% accuracy, 20% of the images change."""
 
 FULLY_RECOVERED = 0.9
 """Share of the former level from which a recovery is complete."""
@@ -115,7 +119,7 @@ def verdict(
       accuracy under the training attack share.
     - *never-robust*: PGD accuracy never rose above chance by a relevant amount.
     - *robust-overfitting*: the average of PGD accuracy over `SMOOTHING` epochs ends below its best by at least
-      `DECLINE` and by two standard errors.
+      `DECLINE` and by two standard errors of a comparison on the same images.
     - *healthy*: none of these.
 
     Weight averaging delays what is measured on the averaged model: its onset is 3 to 10 epochs late.
@@ -127,7 +131,8 @@ def verdict(
         pgd: Accuracy under PGD on test images.
         epochs: Epoch numbers, increasing; 1, 2, 3, ... if omitted.
         n: Number of images that the accuracies are measured on.
-        classes: Number of classes, which sets the accuracy of guessing.
+        classes: Number of classes, which sets the accuracy of guessing. If omitted, it is taken from epochs at which
+            predictions ignore the image (clean and PGD accuracy agree), and is 0 if there are none.
         train: Accuracy under the training attack on training images, if `fgsm` is measured on test images. Reveals
             collapses in which FGSM accuracy on test images falls along with PGD.
         masking: Evidence of masked gradients that another probe found, in words.
@@ -202,7 +207,7 @@ def _decide(
     if not count:
         return _undecided("no accuracy under PGD is given")
     final = int(curves.epochs[-1])
-    if _diverged(curves, classes):
+    if count >= MIN_EPOCHS and _diverged(curves, classes):
         ends = _percent(float(np.nanmedian(curves.clean[-3:])))
         earlier = [f"Catastrophic overfitting was seen from epoch {episodes[0].start}."] if episodes else []
         return _Finding(
@@ -232,23 +237,23 @@ def _collapse(curves: Curves, falls: Sequence[Fall], episodes: Sequence[Episode]
     """Describe a run with at least one episode."""
     first = next(fall for fall in falls if fall.outrun)
     episode, final = episodes[0], int(curves.epochs[-1])
+    several = f" ({len(episodes)} episodes: {', '.join(_span(each) for each in episodes)})" if len(episodes) > 1 else ""
     text = (
-        f"Catastrophic overfitting from epoch {episode.start}: accuracy under PGD fell from "
+        f"Catastrophic overfitting from epoch {episode.start}{several}: accuracy under PGD fell from "
         f"{_percent(episode.level)} to {_percent(episode.lowest)}"
     )
     before, during = level(curves.fgsm[list(first.before)]), level(curves.fgsm[first.first : first.last + 1])
     if not np.isnan(before) and not np.isnan(during):
         text += f", while accuracy under the training attack went from {_percent(before)} to {_percent(during)}"
-    several = f" ({len(episodes)} episodes: {', '.join(_span(each) for each in episodes)})" if len(episodes) > 1 else ""
     share = last / episode.level
     if episodes[-1].end is None:
         rest = f"It has not recovered by epoch {final} ({_percent(last)}, {_percent(share, 0)} of the former level)"
-        return _Finding("catastrophic", (f"{text}.", f"{rest}{several}."))
+        return _Finding("catastrophic", (f"{text}.", f"{rest}."))
     part = "" if share >= FULLY_RECOVERED else " in part"
     rest = (
         f"It recovered{part} after epoch {episodes[-1].end}: {_percent(share, 0)} of the former level at epoch {final}"
     )
-    return _Finding("recovered", (f"{text}.", f"{rest}{several}."))
+    return _Finding("recovered", (f"{text}.", f"{rest}."))
 
 
 def _without_collapse(curves: Curves, falls: Sequence[Fall], last: float) -> _Finding:
@@ -266,7 +271,7 @@ def _without_collapse(curves: Curves, falls: Sequence[Fall], last: float) -> _Fi
     best, end = float(pgd.max()), float(pgd[-1])
     best_epoch = int(curves.epochs[steady][int(pgd.argmax()) + len(curves.pgd[steady]) - len(pgd)])
     final = int(curves.epochs[-1])
-    two_errors = 2 / Z * noise(best, end, curves.n)
+    two_errors = 2 / Z * noise(best, end, curves.n) * np.sqrt(1 - PAIRED)
     if best - end < max(DECLINE, two_errors):
         text = (
             f"No catastrophic overfitting in {len(curves.pgd)} logged epochs: accuracy under PGD is "
@@ -287,13 +292,13 @@ def _undecided(reason: str) -> _Finding:
 def _diverged(curves: Curves, classes: int | None) -> bool:
     """Whether the last three logged epochs are at chance, or show predictions that ignore the image.
 
-    Predictions that ignore the image have the same accuracy under any attack. This also covers an unknown number of
-    classes, and data sets whose most frequent class exceeds chance.
+    Predictions that ignore the image have the same accuracy under any attack. This covers an unknown number of classes,
+    and data sets in which guessing the most frequent class beats 1 / classes.
     """
     clean, pgd = curves.clean[-3:], curves.pgd[-3:]
     if np.isnan(clean).any():
         return False
-    ignored = len(clean) == 3 and bool((np.abs(clean - pgd) < 1e-3).all() and (clean <= 0.5).all())
+    ignored = bool(_ignores_image(clean, pgd).all())
     if classes is None:
         return ignored
     at_chance = [
@@ -301,6 +306,11 @@ def _diverged(curves: Curves, classes: int | None) -> bool:
         for values in (clean, pgd)
     ]
     return ignored or all(at_chance)
+
+
+def _ignores_image(clean: Floats, pgd: Floats) -> NDArray[np.bool_]:
+    """Where clean and PGD accuracy agree although at most half of the images are right."""
+    return (np.abs(clean - pgd) < 1e-3) & (clean <= 0.5)
 
 
 def _last(curves: Curves, falls: Sequence[Fall]) -> float:
@@ -357,6 +367,8 @@ def _epochs(curves: Curves, fall: Fall) -> str:
 
 
 def _span(episode: Episode) -> str:
+    if episode.start == episode.end:
+        return str(episode.start)
     return f"{episode.start}–{'' if episode.end is None else episode.end}"
 
 
@@ -415,6 +427,10 @@ def _curves(
     if classes is not None and classes < 2:
         raise UserError(f"classes={classes}: there must be at least two")
     missing = np.full(count, np.nan)
+    chance = 0.0 if classes is None else 1 / classes
+    if classes is None and {"clean", "pgd"} <= columns.keys():
+        constant = _ignores_image(columns["clean"], columns["pgd"])
+        chance = float(columns["clean"][constant].min(initial=1.0)) if constant.any() else 0.0
     return Curves(
         epochs=np.arange(1, count + 1) if numbers is None else numbers,
         clean=columns.get("clean", missing),
@@ -422,7 +438,7 @@ def _curves(
         pgd=columns.get("pgd", missing),
         train=columns.get("train", missing),
         n=int(n),
-        chance=0.0 if classes is None else 1 / classes,
+        chance=chance,
     )
 
 
@@ -438,7 +454,7 @@ def _accuracies(name: str, values: Iterable[float | None]) -> Floats:
     return array
 
 
-def _epoch_numbers(epochs: Iterable[int]) -> np.ndarray:
+def _epoch_numbers(epochs: Iterable[int]) -> NDArray[np.int64]:
     try:
         array = np.array([float(epoch) for epoch in epochs])
     except (TypeError, ValueError):

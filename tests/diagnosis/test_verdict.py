@@ -188,6 +188,15 @@ def test_never_learned():
     assert verdict(constant, constant, constant, classes=10).kind == "diverged"
 
 
+def test_chance_is_taken_from_epochs_that_ignore_the_image():
+    curves = healthy()
+    for name in curves:
+        curves[name] = np.r_[np.full(20, 0.1), curves[name]]
+    curves["pgd"][10] = 0.01
+    curves["fgsm"][10] = 0.2
+    assert verdict(**curves).episodes == []
+
+
 def test_diverged_after_an_episode():
     curves = collapse(healthy(), 20)
     for name in curves:
@@ -226,6 +235,7 @@ def test_masked_is_set_by_other_evidence():
     ("arguments", "reason"),
     [
         ({"pgd": [0.3, 0.35, 0.4]}, "3 logged epochs are too few"),
+        ({"clean": [0.1] * 3, "pgd": [0.1] * 3, "classes": 10}, "3 logged epochs are too few"),
         ({"pgd": rise(0.2, 0.4), "n": 10}, "10 images are too few"),
         ({"pgd": rise(0.1, 0.15), "n": 40}, "40 images are too few"),
         ({"clean": rise(0.2, 0.4)}, "no accuracy under PGD"),
@@ -254,8 +264,11 @@ def test_a_fall_within_the_noise_of_few_images_is_no_episode():
 @pytest.mark.parametrize("n", [100, 1000])
 def test_sampling_noise_raises_no_alarm(seed, n):
     rng = np.random.default_rng(seed)
-    curves = {name: rng.binomial(n, values) / n for name, values in healthy().items()}
-    assert verdict(**curves, n=n, classes=10).kind == "healthy"
+    other_images = {name: rng.binomial(n, values) / n for name, values in healthy().items()}
+    assert verdict(**other_images, n=n, classes=10).episodes == []
+    difficulty = rng.uniform(size=n) + rng.normal(scale=0.1, size=(EPOCHS, n))
+    same_images = {name: (difficulty < values[:, None]).mean(axis=1) for name, values in healthy().items()}
+    assert verdict(**same_images, n=n, classes=10).kind == "healthy"
 
 
 @pytest.mark.parametrize("step", [5, 10])
