@@ -15,7 +15,7 @@ appended to the method, so that both halves hold runs with robust overfitting.
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,7 +177,7 @@ def every_episode(judged: Sequence[Judged]) -> str:
     return f"{dated} of {sum(len(starts) for starts, _ in pairs)}, and {extra} more"
 
 
-def report(variants: dict[str, Sequence[Judged]]) -> str:
+def report(variants: Mapping[str, Sequence[Judged]]) -> str:
     """The confusion table in Markdown, with scores and misses.
 
     Args:
@@ -219,8 +219,8 @@ def report(variants: dict[str, Sequence[Judged]]) -> str:
         ]
         lines += ["| | " + " | ".join(SHOWN) + " |", "|---|" + "---|" * len(SHOWN)]
         for label in SHOWN[:5]:
-            row = [[each for each in part if each.label == label and each.verdict.kind == kind] for kind in SHOWN]
-            lines.append(f"| {label} | " + " | ".join(map(_count, row)) + " |")
+            counted = [[each for each in part if each.label == label and each.verdict.kind == kind] for kind in SHOWN]
+            lines.append(f"| {label} | " + " | ".join(map(_count, counted)) + " |")
         methods = sorted({run.rsplit("/", 1)[0] for run in (each.run for each in part if each.collapsed)})
         lines += ["", "Runs with a collapse: " + ", ".join(f"`{method}`" for method in methods) + "."]
     misses = [each for each in judged if not each.right or each.false_alarm or each.collapsed != each.found]
