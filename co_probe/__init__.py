@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from co_probe.benchmarks import bench as bench
     from co_probe.config.plugins import allow as allow
+    from co_probe.diagnosis.verdict import verdict as verdict
     from co_probe.drawing import draw as draw
     from co_probe.probes.eval import evaluate as evaluate
     from co_probe.probes.gap import gap as gap
@@ -34,6 +35,7 @@ _HOMES = {
     "strength": "co_probe.probes.strength",
     "sweep": "co_probe.sweeps.grid",
     "train": "co_probe.training.train",
+    "verdict": "co_probe.diagnosis.verdict",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "strength",
     "sweep",
     "train",
+    "verdict",
 ]
 
 
