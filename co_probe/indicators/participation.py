@@ -1,0 +1,54 @@
+"""Participation ratio and entropy gap: on how many pixels does the attack's gradient rest?"""
+
+import torch
+from torch import Tensor
+
+from co_probe.indicators.zero_gradients import masked_mean, nonzero, per_image
+
+SMALLEST = 1e-12  # of ρ in the logarithm: a zero component would make the entropy gap infinite
+
+
+def participation_ratio(g_attack: Tensor) -> Tensor:
+    """Mean over images of (‖g‖₁/‖g‖₂)²/d: the share of components that an attack along sign(g) rests on.
+
+    Args:
+        g_attack: g, the input gradient of the attack, (B, ...), with d components per image; any scale per image.
+
+    Returns:
+        A scalar in [1/d, 1]: 1 if all components are of one size, 1/d if all but one are zero. NaN if every image
+        has a zero gradient.
+
+    Note:
+        Cost: none. It falls at the onset and rebounds afterwards, so a threshold on its level is a poor alarm.
+        √(value) is the cosine between the steps of an L2 and of an L∞ attack.
+
+    Reference:
+        arXiv 2505.02360 (PR₁, there without the division by d); its README claims a sharp fall before the collapse
+        and gives no threshold.
+    """
+    rows = per_image(g_attack)
+    ratio = rows.abs().sum(1).square() / rows.square().sum(1) / rows.shape[1]
+    return masked_mean(ratio, nonzero(g_attack))
+
+
+def entropy_gap(g_attack: Tensor) -> Tensor:
+    """Mean over images of H_m − H, with ρ = |g|/‖g‖₁, H = −Σ ρ ln ρ and H_m = −(1/d) Σ ln ρ.
+
+    Args:
+        g_attack: g, as in `participation_ratio`.
+
+    Returns:
+        A scalar, at least 0, in nats: 0 if all components are of one size; it grows as the gradient concentrates. NaN
+        if every image has a zero gradient. Components below 1e-12 of ‖g‖₁ count as that much.
+
+    Note:
+        Cost: none.
+
+    Reference:
+        arXiv 2505.02360. By its definition the gap rises as |g| concentrates; the released README says that it
+        drops before the collapse. Its adaptive norm is q = 1 + β/(H_m − H).
+    """
+    rows = per_image(g_attack).abs()
+    shares = rows / rows.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    logs = shares.clamp(min=SMALLEST).log()
+    return masked_mean((shares * logs).sum(1) - logs.mean(1), nonzero(g_attack))

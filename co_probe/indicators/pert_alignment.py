@@ -1,0 +1,54 @@
+"""PertAlign and sign agreement: does the gradient still point the same way after the attack's step?"""
+
+from torch import Tensor
+
+from co_probe.indicators.zero_gradients import masked_mean, nonzero, per_image
+
+
+def pert_alignment(g_attack: Tensor, g_update: Tensor) -> Tensor:
+    """Mean over images of cos(g, g'), the cosine between the attack's and the update's input gradient.
+
+    g is the input gradient that the attack steps along (at the clean image, or at its noisy start), g' the input
+    gradient of the training loss at the perturbed image. Where the loss is linear within the ε-ball the two agree.
+
+    Args:
+        g_attack: g, (B, ...), of the loss of each image; any scale per image.
+        g_update: g', of the same shape, any scale per image.
+
+    Returns:
+        A scalar in [-1, 1]; NaN if every image has a zero gradient. Images with one are left out
+        (`co_probe.indicators.zero_gradients.masked_share` reports their share).
+
+    Note:
+        Cost: none, if the training step computes both gradients anyway (the update pass must ask for the input
+        gradient). Healthy: 0.75 to 0.9 on CIFAR-10, 0.4 to 0.8 on digits; collapsed: about 0. It starts near 0 at
+        random weights and depends on the step that is taken: compare values at one step size only. BatchNorm is in
+        the mode of the training loop, so that both gradients see batch statistics.
+
+    Reference:
+        SORA (arXiv 2606.00738), `alignment.py` of the released code: cosine per sample, mean over the batch.
+    """
+    attack, update = per_image(g_attack), per_image(g_update)
+    norms = attack.norm(dim=1) * update.norm(dim=1)
+    valid = nonzero(g_attack, g_update)
+    return masked_mean((attack * update).sum(1) / norms, valid)
+
+
+def sign_agreement(g_attack: Tensor, g_update: Tensor) -> Tensor:
+    """Share of components in which g and g' have the same sign, over images with two non-zero gradients.
+
+    Args:
+        g_attack: g, (B, ...).
+        g_update: g', of the same shape.
+
+    Returns:
+        A scalar in [0, 1]; NaN if every image has a zero gradient.
+
+    Note:
+        Cost: none, as `pert_alignment`. Healthy: well above 0.5; collapsed: about 0.5.
+
+    Reference:
+        The repository adversarial-robustness-co-monitor, where it separates windows as well as the cosine does.
+    """
+    same = (g_attack.detach().sign() == g_update.detach().sign()).flatten(1).float().mean(1)
+    return masked_mean(same, nonzero(g_attack, g_update))
