@@ -20,10 +20,9 @@ import pandas as pd
 
 import co_probe
 from co_probe.config import Config
-from co_probe.config.labels import attack_label
+from co_probe.config.labels import attack_label, labels
 from co_probe.config.presets import configure
 from co_probe.methods import METHODS
-from co_probe.plots.style import LABELS
 from co_probe.store import StoredRun
 from co_probe.sweeps.grid import Grid
 
@@ -161,7 +160,7 @@ def markdown(frame: pd.DataFrame, cost: dict[str, float], above: str) -> str:
             values = 100 * rows.loc[(rows["at"] == at) & (rows["attack"] == attack), "value"]
             cells.append(f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else ""))
         ratio = f"{cost[method]:.1f}" if method in cost else ""
-        lines.append(f"| {LABELS.get(method, method)} | {' | '.join(cells)} | {ratio} |")
+        lines.append(f"| {labels('method').get(method, method)} | {' | '.join(cells)} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 

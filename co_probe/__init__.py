@@ -7,6 +7,8 @@ Everything that the command line does is a short call here; names are imported w
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from co_probe import studies
+
 if TYPE_CHECKING:
     from co_probe.benchmarks import bench as bench
     from co_probe.config.plugins import allow as allow
@@ -53,6 +55,8 @@ __all__ = [
     "train",
     "verdict",
 ]
+
+studies.register()
 
 
 def __dir__() -> list[str]:

@@ -11,13 +11,14 @@ from click.testing import CliRunner
 from conftest import TINY
 
 import co_probe
-from co_probe.attacks import Shrink
 from co_probe.cli.main import cli, main
 from co_probe.drawing import Request, draw
 from co_probe.errors import UserError
-from co_probe.numerics.statistics import memorisation_phases
+from co_probe.studies.memorisation.attack import Shrink
 from co_probe.studies.memorisation.capacity_figure import capacity
+from co_probe.studies.memorisation.phases import memorisation_phases
 from co_probe.studies.memorisation.phases_figure import boundaries
+from co_probe.studies.memorisation.signal import find_signal
 from co_probe.sweeps.grid import Grid, parse_variation
 
 
@@ -38,7 +39,8 @@ def value(frame: pd.DataFrame, epoch: int, quantity: str, view: str = "", images
 
 
 def test_components_are_those_of_the_definition(run, frame):
-    w, filters = run.data.signal.numpy(), run.weights(10)["filters"]
+    found = find_signal(run.data.train_x, run.data.train_y)
+    w, filters = found[0].numpy(), run.weights(10)["filters"]
     signal = [max(-(filters[0] @ w)), max(filters[1] @ w)]
     row = value(frame, 10, "signal")
     assert (row["low"], row["high"], row["n"]) == (pytest.approx(min(signal)), pytest.approx(max(signal)), 2)

@@ -10,7 +10,7 @@ from conftest import memorising_config, tiny_config
 from torch import nn
 
 import co_probe
-from co_probe.attacks import CW, FGSM, PGD, Clean, Shrink
+from co_probe.attacks import CW, FGSM, PGD, Clean
 from co_probe.attacks.named import named_attack
 from co_probe.config import Config
 from co_probe.data.dataset import Dataset, to_unit
@@ -19,8 +19,10 @@ from co_probe.methods import METHODS
 from co_probe.methods.base import descend
 from co_probe.runs.build import make_data, make_method, make_model, new_model
 from co_probe.store import StoredRun
+from co_probe.studies.memorisation.attack import Shrink
 from co_probe.studies.memorisation.data import patches
 from co_probe.studies.memorisation.model import TwoLayerCNN
+from co_probe.studies.memorisation.signal import find_signal
 from co_probe.training.loop import epochs
 
 D, P = 12, 5
@@ -33,11 +35,16 @@ def data(**settings) -> Dataset:
 def network(width: int = 6, power: int = 3, **given) -> TwoLayerCNN:
     torch.manual_seed(0)
     settings = {"width": width, "power": power, "initial_std": 0.5, **given}
-    model = new_model(
-        "two_layer_cnn", settings, D, 2, (0.0,) * D, (1.0,) * D, (-math.inf, math.inf), signal=data().signal
-    )
+    model = new_model("two_layer_cnn", settings, D, 2, (0.0,) * D, (1.0,) * D, (-math.inf, math.inf))
     assert isinstance(model, TwoLayerCNN)
     return model
+
+
+def signal_of(made: Dataset) -> torch.Tensor:
+    """w*, from how the data are drawn: it is the first thing that is."""
+    rng = np.random.RandomState(0)
+    signal = torch.from_numpy(rng.standard_normal(made.shape[0]))
+    return signal / signal.norm()
 
 
 # -- data ----------------------------------------------------------------------------------------------------------
@@ -46,7 +53,7 @@ def network(width: int = 6, power: int = 3, **given) -> TwoLayerCNN:
 def test_moments_of_the_data_are_those_of_the_definition():
     made = data(train=4000, alpha=2.5)
     assert made.shape == (D, P, 1) and made.train_x.dtype == torch.float64 and made.bounds == (-math.inf, math.inf)
-    x, y, w = made.train_x[..., 0].transpose(1, 2), 2 * made.train_y - 1, made.signal
+    x, y, w = made.train_x[..., 0].transpose(1, 2), 2 * made.train_y - 1, signal_of(made)
     assert w.norm().item() == pytest.approx(1)
     along = x @ w
     place = along.abs().argmax(1)
@@ -69,15 +76,38 @@ def test_the_same_seed_gives_the_same_data_and_another_others():
     one = data()
     torch.manual_seed(2), np.random.seed(2)
     two, other = data(), data(seed=1)
-    for name in ("train_x", "train_y", "test_x", "test_y", "signal"):
+    for name in ("train_x", "train_y", "test_x", "test_y"):
         assert torch.equal(getattr(one, name), getattr(two, name))
-    assert not torch.equal(one.train_x, other.train_x) and not torch.equal(one.signal, other.signal)
+    assert not torch.equal(one.train_x, other.train_x)
 
 
 def test_images_keep_their_precision_and_bytes_become_float32():
     assert to_unit(data().train_x).dtype == torch.float64
     assert to_unit(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)).dtype == torch.float32
     assert to_unit(torch.zeros(1, 1, 2, 2, dtype=torch.float16)).dtype == torch.float32
+
+
+def test_the_signal_is_read_off_the_images():
+    made = data(alpha=1.5, sigma=2.0)  # noise is longer than the signal
+    for x in (made.train_x, made.train_x.float()):
+        found, place = find_signal(x, made.train_y)
+        torch.testing.assert_close(found.double(), signal_of(made), atol=1e-6, rtol=0)
+        along = torch.einsum("bdp,d->bp", made.train_x[..., 0], signal_of(made)).abs()
+        assert torch.equal(place, along.argmax(1))
+    assert find_signal(made.train_x[:1], made.train_y[:1]) is None, "one image does not tell signal from noise"
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (torch.rand(6, 3, 4, 4), torch.tensor([0, 1] * 3)),
+        (torch.ones(6, 3, 4, 4), torch.zeros(6, dtype=torch.long)),  # every patch is that of every image
+        (torch.zeros(6, 3, 4, 4), torch.zeros(6, dtype=torch.long)),
+        (torch.rand(6, 1, 4, 4), torch.arange(6)),
+    ],
+)
+def test_other_images_have_no_signal(x, y):
+    assert find_signal(x, y) is None
 
 
 # -- network -------------------------------------------------------------------------------------------------------
@@ -98,12 +128,11 @@ def test_the_gradient_is_the_one_by_hand(power):
     torch.testing.assert_close(model.filters.grad, by_hand, rtol=1e-10, atol=1e-14)
 
 
-def test_the_signal_goes_with_the_model_and_not_into_its_weights():
+def test_its_weights_are_float64_and_start_small():
     model = network()
     assert set(model.state_dict()) == {"filters", "normalize.mean", "normalize.std"}
     assert model.filters.dtype == torch.float64 and [n for n, _ in model.named_parameters()] == ["filters"]
     assert model.filters.detach().std().item() == pytest.approx(0.5, rel=0.2)
-    assert torch.equal(model.to("cpu").signal, data().signal)
 
 
 # -- adversaries ---------------------------------------------------------------------------------------------------
@@ -111,7 +140,7 @@ def test_the_signal_goes_with_the_model_and_not_into_its_weights():
 
 def test_shrink_takes_epsilon_off_the_signal_and_nothing_else():
     made, model = data(), network()
-    x, y, w = made.test_x, made.test_y, made.signal
+    x, y, w = made.test_x, made.test_y, signal_of(made)
     delta = Shrink(epsilon=9.4)(model, x, y)
     before, after = (torch.einsum("bdp,d->bp", z[..., 0], w) for z in (x, x + delta))
     place = before.abs().argmax(1)
@@ -120,8 +149,8 @@ def test_shrink_takes_epsilon_off_the_signal_and_nothing_else():
     torch.testing.assert_close(delta.flatten(1).norm(dim=1), torch.full((len(x),), 9.4, dtype=torch.float64))
     touched = delta[..., 0].abs().sum(1) > 0
     assert torch.equal(touched.nonzero()[:, 1], place) and (touched.sum(1) == 1).all()
-    # It is the signal that the label says, not the one that is seen: a second time it goes past zero.
-    torch.testing.assert_close(delta, Shrink(epsilon=9.4)(model, x + delta * 1.5, y))
+    # A second time it goes past zero.
+    torch.testing.assert_close(delta, Shrink(epsilon=9.4)(model, x + delta, y))
 
 
 class Plane(nn.Module):

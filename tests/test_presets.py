@@ -53,7 +53,7 @@ def test_cifar10_200_drops_after_epochs_100_and_150():
 
 
 def test_every_preset_is_known_and_makes_every_method():
-    assert set(presets.names()) == {"digits", "imagenet", "patches", *PAPER}
+    assert set(presets.names()) == {"cifar10-small", "digits", "imagenet", "patches", *PAPER}
     for name in presets.names():
         assert presets.summary(name) and not presets.summary(name).startswith("#")
         for method in METHODS:
@@ -61,7 +61,7 @@ def test_every_preset_is_known_and_makes_every_method():
             assert METHODS.make(method, config.epsilon, **config.method.settings).epsilon == config.epsilon
 
 
-@pytest.mark.parametrize("name", ["digits", "imagenet", "patches", *PAPER])
+@pytest.mark.parametrize("name", ["cifar10-small", "digits", "imagenet", "patches", *PAPER])
 def test_what_show_prints_serves_as_a_preset(name, tmp_path, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["preset", "show", name])

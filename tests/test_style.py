@@ -1,5 +1,6 @@
 """The look of figures: one for each method."""
 
+from co_probe.config.labels import labels
 from co_probe.methods import METHODS
 from co_probe.plots import style
 
@@ -10,7 +11,7 @@ def look(name: str) -> tuple:
 
 
 def test_every_method_has_a_label_and_a_look_of_its_own():
-    assert set(style.METHODS) == set(METHODS)
+    assert set(labels("method")) == set(METHODS)
     assert len({look(name) for name in METHODS}) == len(list(METHODS))
     assert len({style.method_style(name)["label"] for name in METHODS}) == len(list(METHODS))
 

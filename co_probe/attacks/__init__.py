@@ -6,7 +6,6 @@ from co_probe.attacks.fgsm import FGSM
 from co_probe.attacks.margin import CW
 from co_probe.attacks.noise import Gaussian, Noise
 from co_probe.attacks.pgd import PGD
-from co_probe.studies.memorisation.attack import Shrink
 
 __all__ = [
     "CW",
@@ -19,7 +18,6 @@ __all__ = [
     "Gaussian",
     "Noise",
     "Rng",
-    "Shrink",
     "bounds",
     "clip",
     "input_gradient",

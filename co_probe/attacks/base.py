@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,7 @@ class Attack(Disturbance):
     """
 
     epsilon: float
+    norms: ClassVar[tuple[str, ...]] = ("linf",)  # whose balls it keeps to, unless it has a field `norm`
 
     def __post_init__(self):
         if not self.epsilon > 0:

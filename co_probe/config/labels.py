@@ -1,22 +1,26 @@
-"""What attacks and ε are called in tables, figures and folder names."""
+"""What methods, attacks and ε are called in tables, figures and folder names."""
 
 import re
+from collections.abc import Mapping
 
 NORMS = {"linf": "L∞", "l2": "L2"}  # the balls that perturbations keep to, by their names in settings
-ATTACKS = {
-    "clean": "clean",
-    "gaussian": "Gaussian",
-    "cw": "C&W",
-    "aa": "AutoAttack",
-    "shrink": "shrinking",
-    "method": "its own attack",
-}
+_LABELS: dict[str, dict[str, str]] = {"attack": {"method": "its own attack"}}
+
+
+def set_label(kind: str, name: str, label: str) -> None:
+    """Set what the entry `name` of the registry of this `kind` is called; `Registry.register` does."""
+    _LABELS.setdefault(kind, {})[name] = label
+
+
+def labels(kind: str) -> Mapping[str, str]:
+    """{name: label} of all entries of a `kind` (`method`, `attack`, ...), in the order of registration."""
+    return _LABELS.get(kind, {})
 
 
 def attack_label(name: str) -> str:
     """`pgd10` as PGD-10, `pgd50x10` as PGD-50×10, `cw` as C&W, `fgsm` as FGSM."""
-    if name in ATTACKS:
-        return ATTACKS[name]
+    if name in labels("attack"):
+        return labels("attack")[name]
     parts = re.fullmatch(r"(pgd|cw)(\d+)(?:x(\d+))?", name)
     if not parts:
         return name.upper()

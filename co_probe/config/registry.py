@@ -1,6 +1,6 @@
 """Names of things that are loaded when they are first asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
 from inspect import Parameter, signature
@@ -8,24 +8,58 @@ from typing import Any
 
 from co_probe.config import plugins
 from co_probe.config.kinds import check_kinds
+from co_probe.config.labels import set_label
 from co_probe.errors import UserError, unknown
 
 
 class Registry:
     """A table from short names to `package.module:Name`, imported on first use.
 
-    An entry such as `folder:PATH` takes what stands behind the colon as its first argument. Any other name with a colon
+    An entry such as `folder:PATH` takes the text behind the colon as its first argument. Any other name with a colon
     is `package.module:Name` of the user's own, and `co_probe.config.plugins` says when that may be imported.
-    Keeping the targets as text is what lets `co-probe --help` list every method without importing torch.
+    Targets are text, so that `co-probe --help` lists every method without importing torch.
+
+    Args:
+        kind: What the entries are, as error messages call them: `method`, `data set`.
+        entries: {name: target} to begin with; `register` adds others, with labels.
     """
 
-    def __init__(self, kind: str, entries: dict[str, str]):
+    def __init__(self, kind: str, entries: Mapping[str, str] | None = None):
         self.kind = kind
-        self.entries = dict(sorted(entries.items()))
-        self._prefixes = {name.partition(":")[0]: name for name in entries if ":" in name}
+        self.entries: dict[str, str] = {}
+        self._prefixes: dict[str, str] = {}
+        for name, target in (entries or {}).items():
+            self.register(name, target)
 
-    def __iter__(self):
-        return iter(self.entries)
+    def register(self, name: str, target: str, *, label: str | None = None) -> None:
+        """Add an entry; the same entry may be registered again.
+
+        Args:
+            name: What users type, `fgsm` or `folder:PATH`.
+            target: Where the object is, `package.module:Name`. It is imported when it is first used.
+            label: What tables and figures call it; the name, if None.
+
+        Raises:
+            ValueError: If the name stands for something else already, or the target has another form.
+
+        Example:
+            >>> METHODS.register("half-fgsm", "my_methods:HalfFGSM", label="FGSM/2")
+        """
+        if not plugins.is_own(target):
+            raise ValueError(f"{self.kind} {name}: the target must be package.module:Name, not {target!r}")
+        if self.entries.get(name, target) != target:
+            raise ValueError(f"{self.kind} {name} is registered already, as {self.entries[name]}")
+        self.entries[name] = target
+        if ":" in name:
+            self._prefixes[name.partition(":")[0]] = name
+        set_label(self.kind, name, label or name)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, sorted."""
+        return iter(sorted(self.entries))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
 
     def check(self, name: str) -> str:
         """Return `name`; raise UserError, with the nearest names, if there is no such entry."""
@@ -71,7 +105,7 @@ class Registry:
             raise UserError(f"{self.kind} {head} takes nothing behind a colon")
         if plugins.is_own(name):
             return None, None
-        raise unknown(self.kind, name, self.entries)
+        raise unknown(self.kind, name, self)
 
 
 def _settings(target: Callable[..., Any], given: int, own: bool) -> list[str] | None:

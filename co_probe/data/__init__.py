@@ -10,7 +10,6 @@ DATA = Registry(
         "digits": "co_probe.data.digits:digits",
         "image-folder:PATH": "co_probe.data.folder:image_folder",
         "imagenet:PATH": "co_probe.data.imagenet:imagenet",
-        "patches": "co_probe.studies.memorisation.data:patches",
         "svhn": "co_probe.data.downloads:svhn",
     },
 )

@@ -16,7 +16,6 @@ class Dataset:
     number a channel, in [0, 1] units.
     `train_at`: gives all training images as mapped squares of a size, for runs in phases; None if they have but one.
     `bounds`: the least and the greatest value of a pixel, which attacks keep to: (0, 1) for images, ±∞ without limit.
-    `signal`: (channels,), the direction that tells the classes apart, of data that are made so that it is known.
     """
 
     train_x: Tensor
@@ -28,7 +27,6 @@ class Dataset:
     std: tuple[float, ...]
     train_at: Callable[[int], Tensor] | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
-    signal: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

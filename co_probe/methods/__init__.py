@@ -1,22 +1,20 @@
-"""Training methods, by name."""
+"""Training methods, by name.
+
+The order of registration gives each its look in figures (`co_probe.plots.style`): append new ones.
+"""
 
 from co_probe.config.registry import Registry
 
-METHODS = Registry(
-    "method",
-    {
-        "apart": "co_probe.methods.apart:APART",
-        "apart-simple": "co_probe.methods.apart:APARTSimple",
-        "atta": "co_probe.methods.atta:ATTA",
-        "fgsm": "co_probe.methods.fgsm:FGSM",
-        "fgsm-rs": "co_probe.methods.fgsm_rs:FGSMRS",
-        "free": "co_probe.methods.free:Free",
-        "grad-align": "co_probe.methods.grad_align:GradAlign",
-        "n-fgsm": "co_probe.methods.n_fgsm:NFGSM",
-        "pgd": "co_probe.methods.pgd:PGD",
-        "s-fgsm": "co_probe.methods.s_fgsm:SFGSM",
-        "shrink": "co_probe.studies.memorisation.method:Shrink",
-        "standard": "co_probe.methods.standard:Standard",
-        "trades": "co_probe.methods.trades:TRADES",
-    },
-)
+METHODS = Registry("method")
+METHODS.register("fgsm", "co_probe.methods.fgsm:FGSM", label="FGSM")
+METHODS.register("apart-simple", "co_probe.methods.apart:APARTSimple", label="APART-Simple")
+METHODS.register("apart", "co_probe.methods.apart:APART", label="APART")
+METHODS.register("pgd", "co_probe.methods.pgd:PGD", label="PGD")
+METHODS.register("n-fgsm", "co_probe.methods.n_fgsm:NFGSM", label="N-FGSM")
+METHODS.register("grad-align", "co_probe.methods.grad_align:GradAlign", label="GradAlign")
+METHODS.register("standard", "co_probe.methods.standard:Standard", label="Standard")
+METHODS.register("free", "co_probe.methods.free:Free", label="Free")
+METHODS.register("fgsm-rs", "co_probe.methods.fgsm_rs:FGSMRS", label="F+FGSM")
+METHODS.register("s-fgsm", "co_probe.methods.s_fgsm:SFGSM", label="S+FGSM")
+METHODS.register("trades", "co_probe.methods.trades:TRADES", label="TRADES")
+METHODS.register("atta", "co_probe.methods.atta:ATTA", label="ATTA")

@@ -14,7 +14,6 @@ MODELS = Registry(
         "resnet50": "co_probe.models.libraries:resnet50",
         "timm:NAME": "co_probe.models.libraries:timm_model",
         "torchvision:NAME": "co_probe.models.libraries:torchvision_model",
-        "two_layer_cnn": "co_probe.studies.memorisation.model:TwoLayerCNN",
         "wide_resnet": "co_probe.models.wide_resnet:WideResNet",
         "wide_resnet28_10": "co_probe.models.wide_resnet:wide_resnet28_10",
         "wide_resnet34_10": "co_probe.models.wide_resnet:wide_resnet34_10",

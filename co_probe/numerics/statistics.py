@@ -46,26 +46,3 @@ def onset(pgd: Sequence[float], own: Sequence[float]) -> int | None:
         return None
     standing = np.flatnonzero(~fallen)
     return int(standing[-1]) + 1 if len(standing) else 0
-
-
-def memorisation_phases(
-    signal: Sequence[float], noise: Sequence[float], robust: Sequence[float]
-) -> tuple[int, int] | None:
-    """Indices of the epochs at which phases II and III of robust memorisation begin, or None for a run without it.
-
-    `signal`, `noise`: the greater component of the two classes, and the mean one of the images, one number an epoch;
-    `robust`: robust training accuracy, in [0, 1].
-    The rule: a run ends in robust memorisation if at its last epoch it is robust on at least 99% of its training
-    images and its noise component is above that of the signal. Of the noise component's rise, from its first value to
-    its last, phase II (noise is memorised, the signal stalls) begins when it has made a tenth for good, phase III (all
-    is memorised) when it has made nine tenths for good; before is phase I (the signal is learned).
-    Raises ValueError if the lengths differ.
-    """
-    s, n, r = (np.asarray(values, dtype=float) for values in (signal, noise, robust))
-    if not s.shape == n.shape == r.shape:
-        raise ValueError("signal, noise and robust must have one number for each epoch")
-    if not len(n) or r[-1] < 0.99 or n[-1] <= s[-1] or n[-1] <= n[0]:
-        return None
-    rise = (n - n[0]) / (n[-1] - n[0])
-    begins = [int(np.flatnonzero(rise < share)[-1]) + 1 for share in (0.1, 0.9)]
-    return begins[0], begins[1]

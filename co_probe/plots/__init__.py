@@ -5,13 +5,9 @@ from co_probe.config.registry import Registry
 PLOTS = Registry(
     "figure",
     {
-        "capacity": "co_probe.studies.memorisation.capacity_figure:KIND",
         "deterioration": "co_probe.plots.deterioration:KIND",
         "gap": "co_probe.plots.gap:KIND",
-        "generalisation": "co_probe.studies.memorisation.generalisation_figure:KIND",
-        "induced": "co_probe.studies.injection.induced_figure:KIND",
         "perturbations": "co_probe.plots.perturbations:KIND",
-        "phases": "co_probe.studies.memorisation.phases_figure:KIND",
         "robust-overfitting": "co_probe.plots.robust_overfitting:KIND",
         "spectrum": "co_probe.plots.spectrum:KIND",
         "steps": "co_probe.plots.steps:KIND",

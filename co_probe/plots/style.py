@@ -11,30 +11,15 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from co_probe.config.labels import labels
 from co_probe.errors import UserError
 
 COLUMN = 3.5  # inches: one column of a two-column page
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart; dashes tell them apart in grey.
+# The first eight methods registered have a colour each, the next eight the same ones with other dashes, and so on.
 OKABE_ITO = ("#D55E00", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#000000", "#999999")
 DASHES = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (4, 1, 1, 1)))
-LABELS = {
-    # The order gives each its look: the first eight take a colour each, the others the same ones with other dashes.
-    "fgsm": "FGSM",
-    "apart-simple": "APART-Simple",
-    "apart": "APART",
-    "pgd": "PGD",
-    "n-fgsm": "N-FGSM",
-    "grad-align": "GradAlign",
-    "standard": "Standard",
-    "free": "Free",
-    "fgsm-rs": "F+FGSM",
-    "s-fgsm": "S+FGSM",
-    "shrink": "Shrink",
-    "trades": "TRADES",
-    "atta": "ATTA",
-}
-METHODS = tuple(LABELS)
 LOOKS = len(OKABE_ITO) * len(DASHES)
 
 YARDSTICK: dict[str, Any] = {"color": "0.45", "linewidth": 0.9}
@@ -58,17 +43,19 @@ RC: Any = {
 def method_style(method: str) -> dict[str, Any]:
     """Colour, dashes and label of a method's line.
 
-    A name of the user's own gets a look that depends on it alone, and that none of this package's methods has.
+    The place of a method in the order of registration gives its look. A name that is not registered gets a look that
+    depends on the name alone, and that no registered method has.
     """
-    if method in METHODS:
-        place = METHODS.index(method)
+    known = labels("method")
+    if method in known:
+        place = list(known).index(method) % LOOKS
     else:
-        place = len(METHODS) + sum(map(ord, method)) % (LOOKS - len(METHODS))
+        place = len(known) + sum(map(ord, method)) % max(1, LOOKS - len(known))
     turn, colour = divmod(place, len(OKABE_ITO))
     return {
         "color": OKABE_ITO[colour],
         "linestyle": DASHES[(colour + turn) % len(DASHES)],
-        "label": LABELS.get(method, method),
+        "label": known.get(method, method),
     }
 
 

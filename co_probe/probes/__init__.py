@@ -11,6 +11,5 @@ PROBES = Registry(
         "alignment": "co_probe.probes.alignment:Alignment",
         "curvature": "co_probe.probes.curvature:Curvature",
         "spectrum": "co_probe.probes.spectrum:Spectrum",
-        "views": "co_probe.studies.injection.views:Views",
     },
 )

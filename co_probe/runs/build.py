@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from co_probe.config import Config
 from co_probe.config.labels import NORMS
@@ -56,7 +56,7 @@ def make_model(config: Config, data: Dataset) -> nn.Module:
     if config.low_pass > (size := min(data.shape[1:])):
         raise UserError(f"low_pass must be at most {size}, the size of images, not {config.low_pass}")
     about = data.shape[0], classes, data.mean, data.std, data.bounds
-    return new_model(name, settings, *about, low_pass=config.low_pass, signal=data.signal)
+    return new_model(name, settings, *about, low_pass=config.low_pass)
 
 
 def new_model(
@@ -69,11 +69,10 @@ def new_model(
     bounds: tuple[float, float],
     *,
     low_pass: int = 0,
-    signal: Tensor | None = None,
 ) -> nn.Module:
     """A model by its name, laid out channels last, behind a `low_pass` if that is not 0.
 
-    It carries what attacks read: the `bounds` of images, and their `signal` if it is known.
+    It carries what attacks read: the `bounds` of images.
 
     A user's own is called as `Name(channels, classes, mean, std, **settings)`, and returns a module that takes images
     in [0, 1]. Raises UserError for what cannot be made, or a second low-pass.
@@ -84,8 +83,6 @@ def new_model(
     if low_pass:
         model = LowPass(model, low_pass)
     model.bounds = bounds  # type: ignore[assignment]
-    if signal is not None:
-        model.register_buffer("signal", signal, persistent=False)  # of the data: no part of what is learned
     return model.to(memory_format=torch.channels_last)
 
 

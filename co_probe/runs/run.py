@@ -91,7 +91,6 @@ class Run(StoredRun):
             [1.0] * channels,
             self.data.bounds,
             low_pass=self.config.low_pass,
-            signal=self.data.signal,
         ).to(device)
         execute(model, self.precision, compiled=compile)
         return model.eval()

@@ -8,10 +8,27 @@ from typing import Any
 from co_probe.config import Config, merge
 from co_probe.errors import UserError, unknown
 
+_PACKAGES: dict[str, str] = {}  # preset: the package that holds its TOML file, for those of studies
+
+
+def register(name: str, package: str) -> None:
+    """Add a preset: the file `name`.toml that lies in `package`.
+
+    Raises:
+        ValueError: If another package has registered a preset of this name, or there is one in co-probe itself.
+    """
+    if _PACKAGES.get(name, package) != package or name in _own():
+        raise ValueError(f"preset {name} is registered already")
+    _PACKAGES[name] = package
+
 
 def names() -> list[str]:
-    """The presets that come with the package, sorted."""
-    return sorted(p.name.removesuffix(".toml") for p in files(__name__).iterdir() if p.name.endswith(".toml"))
+    """All presets that have a name, sorted."""
+    return sorted([*_own(), *_PACKAGES])
+
+
+def _own() -> list[str]:
+    return [path.name.removesuffix(".toml") for path in files(__name__).iterdir() if path.name.endswith(".toml")]
 
 
 def summary(preset: str) -> str:
@@ -22,7 +39,7 @@ def summary(preset: str) -> str:
 def text(preset: str) -> str:
     """The TOML of a preset: one of `names()`, or the path of a file. Raises UserError if it is neither."""
     if preset in names():
-        return files(__name__).joinpath(f"{preset}.toml").read_text(encoding="utf-8")
+        return files(_PACKAGES.get(preset, __name__)).joinpath(f"{preset}.toml").read_text(encoding="utf-8")
     if preset.endswith(".toml"):
         try:
             return Path(preset).read_text(encoding="utf-8")

@@ -1,1 +1,20 @@
 """Robust memorisation: clean generalisation with robust overfitting (arXiv 2306.01271)."""
+
+from co_probe.config import presets
+from co_probe.config.attacks import ATTACKS
+from co_probe.data import DATA
+from co_probe.methods import METHODS
+from co_probe.models import MODELS
+from co_probe.plots import PLOTS
+
+
+def register() -> None:
+    """Enter what the study adds into the registries."""
+    DATA.register("patches", "co_probe.studies.memorisation.data:patches")
+    MODELS.register("two_layer_cnn", "co_probe.studies.memorisation.model:TwoLayerCNN")
+    ATTACKS.register("shrink", "co_probe.studies.memorisation.attack:Shrink", label="shrinking")
+    METHODS.register("shrink", "co_probe.studies.memorisation.method:Shrink", label="Shrink")
+    PLOTS.register("capacity", "co_probe.studies.memorisation.capacity_figure:KIND")
+    PLOTS.register("generalisation", "co_probe.studies.memorisation.generalisation_figure:KIND")
+    PLOTS.register("phases", "co_probe.studies.memorisation.phases_figure:KIND")
+    presets.register("patches", __name__)

@@ -21,7 +21,7 @@ def patches(
     """x = (x[1], …, x[P]), patches in ℝ^d: one of them, at random, is α·y·w*, the others are noise orthogonal to w*.
 
     The noise is N(0, σ²(I − w*w*ᵀ)), y = ±1 with equal odds (classes 1 and 0), w* a random direction. Images are
-    (n, d, P, 1) float64, a patch a pixel, without bounds; `signal` of the data set is w*, (d,).
+    (n, d, P, 1) float64, a patch a pixel, without bounds.
     `train`, `test`: how many; `dimension`: d; `patches`: P; `alpha`: α; `sigma`: σ; `seed`: everything drawn follows
     from it and from the sizes, whatever the seed of the run.
     Raises ValueError for sizes that are not positive, or a dimension in which nothing is orthogonal to w*.
@@ -50,5 +50,4 @@ def patches(
         mean=(0.0,) * dimension,
         std=(1.0,) * dimension,
         bounds=(-math.inf, math.inf),
-        signal=torch.from_numpy(signal),
     )

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from co_probe.config.labels import attack_label
-from co_probe.numerics.statistics import memorisation_phases
 from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import percent_axis
 from co_probe.plots.style import OKABE_ITO, axes_or_new, panels
 from co_probe.studies.memorisation.generalisation_figure import curves
+from co_probe.studies.memorisation.phases import memorisation_phases
 
 COMPONENTS: dict[str, dict[str, Any]] = {
     "signal": {"color": OKABE_ITO[3], "linestyle": "-", "label": "signal, $max_r ⟨w_r, w^*⟩$"},
@@ -22,7 +22,7 @@ NAMES = ("I: signal", "II: noise", "III: memorised")
 
 
 def boundaries(frame: pd.DataFrame) -> list[float]:
-    """The steps at which phases II and III begin (`co_probe.numerics.statistics.memorisation_phases` states the rule).
+    """The steps at which phases II and III begin (`co_probe.studies.memorisation.phases` states the rule).
 
     `frame`: the table `memorisation` of one run. Empty if the run does not end in robust memorisation.
     """

@@ -14,6 +14,7 @@ from co_probe.numerics.statistics import mean_interval
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
 from co_probe.probes.runner import Progress, RunLike, measure_runs
 from co_probe.studies.memorisation.model import TwoLayerCNN
+from co_probe.studies.memorisation.signal import find_signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,9 @@ class Memorisation(Probe):
 
     `against`: what robust means: an attack by name, or the run's own perturbation (`method`).
     Quantities: `accuracy` (Wilson interval) and `loss` (nats, 95% normal interval), of the `images` (`train` or `test`)
-    in the `view` (`clean` or `robust`) that these columns say. Of a `two_layer_cnn` on data whose signal w* is known,
-    besides: `signal` and `noise`, as `signal_components` and `noise_components` have them, with their mean as the
-    value and their least and greatest as low and high; and `step`, the optimizer steps until then.
+    in the `view` (`clean` or `robust`) that these columns say. Of a `two_layer_cnn` on `patches`, besides: `signal` and
+    `noise`, as `signal_components` and `noise_components` have them, with their mean as the value and their least and
+    greatest as low and high; and `step`, the optimizer steps until then.
     Source: arXiv 2306.01271, the components that its training dynamics follow, and its curves on real images.
     """
 
@@ -43,8 +44,8 @@ class Memorisation(Probe):
             robust = part.outcome(model, part.perturb(checkpoint, self.against))
             for view, outcome in (("clean", part.outcome(model)), ("robust", robust)):
                 rows += [{"images": name, "view": view, **row} for row in _outcome_rows(outcome)]
-        if isinstance(model, TwoLayerCNN) and run.data.signal is not None:
-            signal = run.data.signal.to(checkpoint.device)
+        if isinstance(model, TwoLayerCNN) and (found := find_signal(images.x, images.y)):
+            signal, _ = found
             noise = noise_components(model, signal, images.x, images.y)
             steps = math.ceil(len(run.data.train_y) / run.config.batch_size) * checkpoint.method.replays
             rows += [_spread("signal", signal_components(model, signal)), _spread("noise", noise)]
