@@ -10,8 +10,6 @@ from co_probe.config.attacks import ATTACKS
 from co_probe.config.labels import NORMS
 from co_probe.errors import UserError
 
-PATTERNS = "pgd10, pgd20 and so on, pgd50x10 for 10 restarts, cw30 and so on"
-
 
 def named_attack(name: str, epsilon: float, norm: str = "linf") -> Disturbance:
     """The attack that `name` stands for.
@@ -26,7 +24,7 @@ def named_attack(name: str, epsilon: float, norm: str = "linf") -> Disturbance:
     Raises:
         UserError: For any other name, or an attack that has no ball of this norm.
     """
-    if name in ATTACKS:
+    if name in ATTACKS and not name.endswith(("N", "R")):
         kind = ATTACKS.load(name)
         known = {field.name for field in fields(kind)}
         if "epsilon" in known and "norm" not in known and norm not in kind.norms:
@@ -35,6 +33,6 @@ def named_attack(name: str, epsilon: float, norm: str = "linf") -> Disturbance:
         return kind(**{key: value for key, value in given.items() if key in known})
     parts = re.fullmatch(r"(pgd|cw)([1-9]\d*)(?:x([1-9]\d*))?", name)
     if not parts:
-        raise UserError(f"unknown attack '{name}': there are {', '.join(ATTACKS)}, {PATTERNS}")
+        raise UserError(f"unknown attack '{name}': there are {', '.join(ATTACKS)} (N steps, R restarts: pgd50x10)")
     family = PGD if parts[1] == "pgd" else CW
     return family(epsilon=epsilon, steps=int(parts[2]), restarts=int(parts[3] or 1), norm=norm)

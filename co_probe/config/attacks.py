@@ -1,13 +1,15 @@
-"""Attacks with a name of their own; `pgdN`, `cwN` and their restarts are patterns (`co_probe.attacks.named`).
-
-The table stands here, below the attacks, because importing those imports torch.
-"""
+"""Attacks by name. The table stands here, apart from the attacks, because importing those imports torch."""
 
 from co_probe.config.registry import Registry
 
+# In a name, N stands for a number of steps and R for a number of restarts: pgd20, pgd50x10.
 ATTACKS = Registry("attack")
 ATTACKS.register("clean", "co_probe.attacks.base:Clean", label="clean")
 ATTACKS.register("gaussian", "co_probe.attacks.noise:Gaussian", label="Gaussian")
 ATTACKS.register("fgsm", "co_probe.attacks.fgsm:FGSM", label="FGSM")
+ATTACKS.register("pgdN", "co_probe.attacks.pgd:PGD")
+ATTACKS.register("pgdNxR", "co_probe.attacks.pgd:PGD")
 ATTACKS.register("cw", "co_probe.attacks.margin:CW", label="C&W")
+ATTACKS.register("cwN", "co_probe.attacks.margin:CW")
+ATTACKS.register("cwNxR", "co_probe.attacks.margin:CW")
 ATTACKS.register("aa", "co_probe.attacks.autoattack:AutoAttack", label="AutoAttack")
