@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def kill_myself() -> None:
 
 def arm(call: int) -> None:
     """From now on, kill this process (-9) at its `call`-th call that changes the disk; a write is half done by then."""
-    from co_probe.store import atomic, tree
+    from co_probe.files import atomic
+    from co_probe.store import tree
 
     left = call
 
@@ -81,13 +83,45 @@ def arm(call: int) -> None:
     atomic.open = lambda path, mode, **_: writing(path, mode)
 
 
+def info_of(config, **changes: Any):
+    """What a run of tiny digits says about itself; always the same for the same settings."""
+    from co_probe.store import ModelSpec, RunInfo
+
+    about: dict[str, Any] = {
+        "run_id": f"{zlib.crc32(repr(config).encode()):08x}",
+        "method": config.method_title,
+        "seed": config.seed,
+        "epsilon": config.epsilon,
+        "shape": (1, 8, 8),
+        "classes": tuple("0123456789"),
+        "mean": (0.0,),
+        "std": (1.0,),
+        "data": config.data_title,
+        "model": ModelSpec(config.model.name, config.model.settings),
+        "attack": config.method.name,
+        "planned": config.epochs,
+        "settings": config.to_dict(),
+    }
+    return RunInfo(**about | changes)
+
+
+def probe_images(count: int, seed: int = 0):
+    """So many probe images of 8×8 pixels, as bytes."""
+    from co_probe.store import ProbeImages
+
+    rng = np.random.default_rng(seed)
+    images = rng.integers(256, size=(count, 1, 8, 8), dtype=np.uint8)
+    return ProbeImages(images, rng.integers(10, size=count), np.arange(count))
+
+
 def write_run(path: Path, settings: Mapping[str, Any], **options: bool) -> None:
     """A run without training: what it learns after an epoch follows from the epoch before and the seed."""
     from co_probe.config import Config
     from co_probe.store import RunWriter
 
     config = Config.from_dict(settings)
-    with RunWriter(path, config, {"test": np.arange(9), "train": np.arange(7)}, {"python": "3"}, **options) as writer:
+    probe = {"test": probe_images(9), "train": probe_images(7)}
+    with RunWriter(path, info_of(config), probe, {"python": "3"}, **options) as writer:
         state = writer.resume_state()["state"] if 0 < writer.last < config.epochs else np.full(50, config.seed + 0.5)
         for epoch in range(writer.last + 1, config.epochs + 1):
             state = 3.9 * state * (1 - state / 4) + np.arange(50) / 100

@@ -20,7 +20,7 @@ from co_probe.cli.main import cli, main
 from co_probe.errors import Diverged, UserError
 from co_probe.store import RunWriter, StoredRun
 from co_probe.training import loop
-from co_probe.training.background import Commits
+from co_probe.training.recorder import Checkpoint, Recorder
 
 KILLED = -signal.SIGKILL
 
@@ -170,30 +170,19 @@ def test_the_next_epoch_trains_meanwhile_and_is_not_seen_in_what_is_written(tmp_
     def progress(epoch, done, total):
         events.append((epoch, done == total))
         if epoch == 2 and done == total:
+            assert StoredRun(tmp_path / "run").epochs == []
             slow_disk.set()  # only when all of its steps have moved the weights, ω and momenta
 
     for metrics in loop.epochs(tiny_config("apart", epochs=3), tmp_path / "run", device="cpu", progress=progress):
-        events.append(f"{metrics['epoch']} is on the disk")
-        assert StoredRun(tmp_path / "run").epochs[-1] == metrics["epoch"]
-    assert events.index("1 is on the disk") > events.index((2, True))
-    assert [event for event in events if isinstance(event, str)] == [f"{i} is on the disk" for i in (1, 2, 3)]
+        events.append(f"{metrics['epoch']} is done")
+        assert set(StoredRun(tmp_path / "run").epochs) >= set(range(1, int(metrics["epoch"]) - 1))
+    # An epoch is told when it is trained, and not when it is written.
+    assert events.index((1, True)) < events.index("1 is done") < events.index((2, False))
+    assert [event for event in events if isinstance(event, str)] == [f"{i} is done" for i in (1, 2, 3)]
+    assert StoredRun(tmp_path / "run").epochs == [1, 2, 3]
     slow_disk.set()
     list(loop.epochs(tiny_config("apart", epochs=3), tmp_path / "usual", device="cpu"))
     assert learned(tmp_path / "run") == learned(tmp_path / "usual")
-
-
-def test_an_epoch_that_is_on_the_disk_is_told_between_two_batches(tmp_path):
-    at, batches = [], []
-
-    def progress(epoch, done, total):
-        batches.append((epoch, done))
-        if epoch == 2:
-            time.sleep(0.05)  # the thread has had its time by the end of the epoch
-
-    for _ in loop.epochs(tiny_config("fgsm", epochs=2), tmp_path / "run", device="cpu", progress=progress):
-        at.append(batches[-1])
-    (epoch, done), last = at
-    assert epoch == 2 and done < 1297 and last == (2, 1297)
 
 
 def test_killed_while_an_epoch_waits_for_the_disk(tmp_path):
@@ -205,18 +194,32 @@ def test_killed_while_an_epoch_waits_for_the_disk(tmp_path):
     assert learned(tmp_path / "run") == learned(tmp_path / "whole")
 
 
-def test_an_error_of_writing_stops_training(tmp_path, monkeypatch):
+@pytest.mark.parametrize("planned", [1, 5])
+def test_an_error_of_writing_stops_training_at_the_next_epoch_or_at_the_end(planned, tmp_path, monkeypatch):
     def full(self, epoch, *_):
         raise UserError("the disk is full")
 
     monkeypatch.setattr(RunWriter, "commit", full)
-    seen = []
+    seen, told, config = [], [], tiny_config("fgsm", epochs=planned)
     with pytest.raises(UserError, match="the disk is full"):
-        for _ in loop.epochs(
-            tiny_config("fgsm", epochs=5), tmp_path / "run", device="cpu", progress=lambda epoch, *_: seen.append(epoch)
+        for metrics in loop.epochs(
+            config, tmp_path / "run", device="cpu", progress=lambda epoch, *_: seen.append(epoch)
         ):
-            pytest.fail("no epoch came to the disk")
-    assert max(seen) == 2
+            told.append(metrics["epoch"])
+    assert told == [1] and max(seen) == min(planned, 2) and not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_an_error_of_training_is_told_before_one_of_writing(tmp_path, monkeypatch):
+    def full(self, epoch, *_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(RunWriter, "commit", full)
+    info = children.info_of(tiny_config("fgsm"))
+    images = torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
+    with pytest.raises(KeyboardInterrupt), Recorder(tmp_path / "run", info=info, test=images) as recorder:
+        recorder.epoch(Checkpoint(epoch=1, model={"w": torch.zeros(2)}))
+        raise KeyboardInterrupt
+    assert not (tmp_path / "run" / "run.lock").exists()
 
 
 def test_who_leaves_early_finds_the_epoch_written_and_the_run_unlocked(tmp_path):
@@ -240,16 +243,12 @@ def test_what_the_caller_draws_is_not_seen_in_training(tmp_path):
         assert len(others) == 5 and all(torch.equal(first, other) for other in others)
 
 
-def test_the_callers_time_is_not_the_epochs():
-    class Writer:
-        def commit(self, *_):
-            pass
-
-    with Commits(Writer(), torch.device("cpu")) as commits:
-        commits.begin({"epoch": 1}, {}, None)
-        for _ in commits.done(wait=True):
-            time.sleep(0.1)
-        assert commits.paused >= 0.1 and not list(commits.done(wait=True))
+def test_the_callers_time_is_not_the_epochs(tmp_path):
+    seconds = []
+    for metrics in loop.epochs(tiny_config("fgsm", epochs=2), tmp_path / "run", device="cpu"):
+        seconds.append(metrics["seconds"])
+        time.sleep(seconds[0] + 1)
+    assert seconds[1] < seconds[0] + 1
 
 
 # -- a loss that is no number ----------------------------------------------------------------------------------------

@@ -10,9 +10,8 @@ import co_probe
 from co_probe.benchmarks import bench
 from co_probe.config.presets import configure
 from co_probe.inference.execution import execute
-from co_probe.training.background import copying_stream
 from co_probe.training.loop import epochs
-from co_probe.training.state import snapshot
+from co_probe.training.state import copying_stream, snapshot
 
 pytestmark = [
     pytest.mark.gpu,

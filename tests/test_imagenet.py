@@ -20,7 +20,7 @@ from co_probe.methods.base import Task
 from co_probe.methods.fgsm import FGSM
 from co_probe.numerics.rng import make_rng
 from co_probe.training import loop
-from co_probe.training.resolution import Plan
+from co_probe.training.resolution import ResolutionStages
 from co_probe.training.schedules import SCHEDULES
 
 CLASSES = ("n01", "n02", "n03")
@@ -204,14 +204,14 @@ def test_each_phase_has_its_size_and_batches_and_the_learning_rate_runs_through(
 def test_a_crop_of_a_stored_image_is_one_of_its_squares(tree):
     config = tiny(tree)
     data = DATA.make(config.data.name, size=16, crop=12)
-    plan = Plan(config, data, 4, 1, torch.device("cpu"))
-    phase = plan.phase(1)
+    plan = ResolutionStages(config, data, 4, 1, torch.device("cpu"))
+    phase = plan.stage(1)
     view = random_view(torch.tensor([7, 3]), phase.shape[1:], phase.padding, True, make_rng("cpu", 0, "crops"))
     crops = view.take(phase.images)
     for crop, index in zip(crops, (7, 3), strict=True):
         squares = phase.images[index].unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
         assert ((squares == crop) | (squares == crop.flip(2))).flatten(1).all(1).any()
-    assert to_unit(crops).max() <= 1 and plan.phase(1) is plan.phase(2) is not plan.phase(3)
+    assert to_unit(crops).max() <= 1 and plan.stage(1) is plan.stage(2) is not plan.stage(3)
 
 
 @pytest.mark.parametrize("method", ["apart", "atta", "free"])
@@ -273,10 +273,10 @@ def test_replays_count_as_passes(tree):
     data = DATA.make(f"imagenet:{tree}", size=16, crop=12)
     asked = []
     data = type(data)(**{**vars(data), "train_at": lambda size: asked.append(size) or torch.zeros(18, 3, size, 1)})
-    plan = Plan(config, data, 2, 8, torch.device("cpu"))
-    assert [plan.phase(epoch).shape[1] for epoch in (1, 2)] == [128, 224]
+    plan = ResolutionStages(config, data, 2, 8, torch.device("cpu"))
+    assert [plan.stage(epoch).shape[1] for epoch in (1, 2)] == [128, 224]
     assert asked == [160, 352], "what is passed over is not decoded"
-    assert plan.task(2, torch.Generator()).steps == 16  # 18 images are one batch in both
+    assert plan._task(2, torch.Generator()).steps == 16  # 18 images are one batch in both
 
 
 @pytest.mark.parametrize(

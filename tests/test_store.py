@@ -20,7 +20,7 @@ from co_probe.files.lock import Lock
 from co_probe.store import RunWriter, StoredRun, find_runs, rounding, stored_run, table, tree
 from co_probe.store.pack import pack
 
-PROBE_SET = {"test": np.arange(40), "train": np.arange(30)}
+PROBE = {"test": children.probe_images(40), "train": children.probe_images(30, seed=1)}
 
 
 def checkpoint(epoch: int) -> dict:
@@ -38,7 +38,8 @@ def checkpoint(epoch: int) -> dict:
 
 
 def write_run(path: Path, epochs: int = 3, **options) -> Path:
-    with RunWriter(path, tiny_config("apart", epochs=epochs), PROBE_SET, {"python": "3"}, **options) as writer:
+    info = children.info_of(tiny_config("apart", epochs=epochs))
+    with RunWriter(path, info, PROBE, {"python": "3"}, **options) as writer:
         for epoch in range(writer.last + 1, epochs + 1):
             writer.commit(epoch, checkpoint(epoch), {"momentum": {"w": np.arange(3.0)}} if epoch < epochs else None)
     return path
@@ -49,9 +50,10 @@ def run(tmp_path: Path) -> StoredRun:
     return StoredRun(write_run(tmp_path / "apart"))
 
 
-def on_disk(epoch: int) -> dict:
-    """What a file holds of `checkpoint(epoch)`: what is kept for images is rounded."""
-    return checkpoint(epoch) | {"images": rounding.rounded(checkpoint(epoch)["images"]["state"])}
+def on_disk(epoch: int, epochs: int = 3) -> dict:
+    """What a file holds of `checkpoint(epoch)`: what is kept for images is rounded, and it says where it belongs."""
+    mark = {"run_id": children.info_of(tiny_config("apart", epochs=epochs)).run_id, "epoch": epoch}
+    return checkpoint(epoch) | {"images": rounding.rounded(checkpoint(epoch)["images"]["state"])} | mark
 
 
 def flat(node, path: str = "") -> dict:
@@ -121,7 +123,11 @@ def test_a_run_comes_back(run):
     assert run.epochs == [1, 2, 3] and run.last_epoch == 3
     assert run.config == tiny_config("apart", epochs=3)
     assert flat(run.read_epoch(2)) == flat(on_disk(2))
-    assert flat(run.probe_set) == flat(PROBE_SET)
+    assert run.info == children.info_of(run.config) and run.schema == 3
+    for split, images in PROBE.items():
+        np.testing.assert_array_equal(run.probe_set[split], images.index)
+        stored = run.probe_images(split)
+        assert flat({"x": stored[0], "y": stored[1]}) == flat({"x": images.images, "y": images.labels})
     assert sorted(files(run.path)) == ["epoch-0001.h5", "epoch-0002.h5", "epoch-0003.h5", "run.h5"]
 
 
@@ -188,7 +194,7 @@ def test_what_cannot_be_rounded_is_kept_as_it_is(state):
 
 def test_only_what_is_kept_for_images_is_rounded(tmp_path):
     omega = images_of("many", (30, 1, 8, 8))
-    with RunWriter(tmp_path / "run", tiny_config("apart", epochs=2), PROBE_SET, {}) as writer:
+    with RunWriter(tmp_path / "run", children.info_of(tiny_config("apart", epochs=2)), PROBE, {}) as writer:
         writer.commit(1, checkpoint(1) | {"images": {"state": omega}}, {"method": {"omega": omega}})
         np.testing.assert_array_equal(writer.resume_state()["method"]["omega"], omega)
     with h5py.File(tmp_path / "run" / "resume-0001.h5") as file:
@@ -198,16 +204,27 @@ def test_only_what_is_kept_for_images_is_rounded(tmp_path):
     assert flat(run.weights(1)) == flat(checkpoint(1)["model"])
 
 
-def write_older(path: Path, monkeypatch) -> StoredRun:
-    """A run of schema 1, which kept what it has for images as it was."""
-    with monkeypatch.context() as patched:
-        patched.setattr("co_probe.store.writer.SCHEMA", 1)
-        patched.setattr(rounding, "rounded", lambda state: {"state": state})
-        return StoredRun(write_run(path))
+def write_older(path: Path, schema: int = 1) -> StoredRun:
+    """A run of schema 1, which kept what it has for images as it was, and named its probe images by their numbers."""
+    path.mkdir()
+    config = tiny_config("apart", epochs=3)
+    main = {
+        "format": "co-probe run",
+        "schema": schema,
+        "config": json.dumps(config.to_dict()),
+        "environment": json.dumps({"python": "3"}),
+        "probe_set": {split: images.index for split, images in PROBE.items()},
+        "planned": 3,
+        "epochs": {},
+    }
+    tree.write(path / "run.h5", main, {f"epochs/000{epoch}": (f"epoch-000{epoch}.h5", "/") for epoch in (1, 2, 3)})
+    for epoch in (1, 2, 3):
+        tree.write(path / f"epoch-000{epoch}.h5", checkpoint(epoch))
+    return StoredRun(path)
 
 
-def test_runs_of_an_earlier_version_are_read_and_gone_on_with(tmp_path, monkeypatch):
-    run = write_older(tmp_path / "older", monkeypatch)
+def test_runs_of_an_earlier_version_are_read_and_gone_on_with(tmp_path):
+    run = write_older(tmp_path / "older")
     with h5py.File(run.path / "run.h5") as file:
         assert file.attrs["schema"] == 1
     pack(run, tmp_path / "packed.h5")
@@ -215,18 +232,127 @@ def test_runs_of_an_earlier_version_are_read_and_gone_on_with(tmp_path, monkeypa
         for epoch in (1, 2, 3):
             np.testing.assert_array_equal(older.image_state(epoch), checkpoint(epoch)["images"]["state"])
     (run.path / "epoch-0003.h5").unlink()
-    with RunWriter(run.path, run.config, PROBE_SET, {}, resume=True) as writer:
+    assert run.info.method == "apart" and run.info.epsilon == 0.14 and run.planned == 3
+    (run.path / "resume-0002.h5").write_bytes(tree.encode({"momentum": {"w": np.arange(3.0)}}))
+    with RunWriter(run.path, children.info_of(run.config), PROBE, {}, resume=True) as writer:
+        assert flat(writer.resume_state()) == flat({"momentum": {"w": np.arange(3.0)}})
         writer.commit(3, checkpoint(3), None)
-    assert flat(run.read_epoch(2)) == flat(checkpoint(2)) and flat(run.read_epoch(3)) == flat(on_disk(3))
-    with h5py.File(run.path / "run.h5") as file:
-        assert file.attrs["schema"] == 2
+    run = StoredRun(run.path)
+    assert run.schema == 3 and run.probe_images("test") is not None
+    assert flat(run.read_epoch(2)) == flat(checkpoint(2)) and run.config.model.name == "preact_resnet_v1"
+    assert flat(run.read_epoch(3)) == flat(on_disk(3) | {"run_id": run.info.run_id})
+
+
+def swap(run: StoredRun, tmp_path: Path) -> None:
+    """Put an epoch of another run in the place of this one's."""
+    other = write_run(tmp_path / "other", epochs=2)
+    shutil.copy(other / "epoch-0002.h5", run.path / "epoch-0002.h5")
+
+
+def renumber(run: StoredRun, tmp_path: Path) -> None:
+    shutil.copy(run.path / "epoch-0003.h5", run.path / "epoch-0002.h5")
+
+
+@pytest.mark.parametrize(("mistake", "words"), [(swap, "belongs to another run"), (renumber, "is of epoch 3, not 2")])
+def test_an_epoch_in_the_wrong_place_is_noticed(run, tmp_path, mistake, words):
+    mistake(run, tmp_path)
+    for read in (run.weights, run.metrics, run.image_state, run.read_epoch):
+        with pytest.raises(DamagedFile, match=rf"epoch-0002\.h5 .*{words}") as caught:
+            read(2)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DamagedFile, match=words):
+        pack(run, tmp_path / "packed.h5")
+    assert flat(run.read_epoch(1)) == flat(on_disk(1))
+
+
+def test_a_resume_file_of_another_run_is_noticed(run, tmp_path):
+    other = write_run(tmp_path / "other", epochs=4)
+    (other / "epoch-0004.h5").unlink()
+    with RunWriter(other, StoredRun(other).info, PROBE, {}, resume=True) as writer:
+        writer.commit(4, checkpoint(4), {"momentum": {}})
+    (run.path / "epoch-0003.h5").unlink()
+    shutil.copy(other / "resume-0004.h5", run.path / "resume-0002.h5")
+    with (
+        RunWriter(run.path, run.info, PROBE, {}, resume=True) as writer,
+        pytest.raises(DamagedFile, match=r"resume-0002\.h5 .*belongs to another run"),
+    ):
+        writer.resume_state()
+
+
+INFO_DAMAGE = {
+    "epsilon": -0.1,
+    "norm": "l7",
+    "bounds": np.array([1.0, 0.0]),
+    "shape": np.array([1, 8]),
+    "classes": np.array([1.0, 2.0]),
+    "mean": np.array([np.nan]),
+    "std": np.array([0.0]),
+    "precision": "float8",
+    "planned": 0,
+    "seed": "one",
+    "run_id": "no hex",
+    "model": "{",
+    "settings": "[]",
+    "method": 3,
+}
+
+
+@pytest.mark.parametrize("name", INFO_DAMAGE)
+def test_facts_of_a_wrong_type_or_range_say_so(run, name):
+    main = run.read_main()
+    main["info"][name] = INFO_DAMAGE[name]
+    write_atomic(run.path / "run.h5", tree.encode(main))
+    with pytest.raises(DamagedFile, match=r"run\.h5") as caught:
+        StoredRun(run.path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": np.zeros((40, 1, 8, 9), np.uint8)},
+        {"images": np.full((40, 1, 8, 8), np.nan, np.float32)},
+        {"images": np.zeros((40, 1, 8, 8), np.int64)},
+        {"labels": np.full(40, 10)},
+        {"labels": np.zeros(39, np.int64)},
+        {"labels": np.zeros(40)},
+    ],
+)
+def test_probe_images_that_do_not_fit_say_so(run, change):
+    main = run.read_main()
+    main["probe"]["test"] |= change
+    write_atomic(run.path / "run.h5", tree.encode(main))
+    assert StoredRun(run.path).probe_images("train") is not None
+    with pytest.raises(DamagedFile, match=r"run\.h5"):
+        StoredRun(run.path).probe_images("test")
+
+
+def test_an_array_that_is_said_to_be_larger_than_its_file_is_not_allocated(run):
+    with h5py.File(run.path / "epoch-0002.h5", "r+") as file:
+        del file["model/conv1.weight"]
+        file["model"].create_dataset("conv1.weight", (2**20, 2**20), "f4", chunks=(1024, 1024))  # 4 TiB
+    with pytest.raises(DamagedFile, match="said to have 4398046511104 bytes, and 0 are stored"):
+        run.weights(2)
+
+
+def test_a_run_without_metrics_has_none_and_no_onset(tmp_path):
+    info = children.info_of(tiny_config("fgsm"), settings=None, seed=None, planned=None, attack=None)
+    with RunWriter(tmp_path / "run", info, {"test": PROBE["test"]}, {}) as writer:
+        for epoch in (1, 2):
+            writer.commit(epoch, checkpoint(epoch) | {"metrics": {}, "images": {}}, None)
+    run = StoredRun(tmp_path / "run")
+    assert run.metrics(2) == {} and run.metric("pgd10") == {} and run.onset is None
+    assert run.best_epoch == 2 and run.planned == 2 and len(run.frame("metrics")) == 0
+    assert run.probe_images("train") is None and run.info == info
+    with pytest.raises(UserError, match="was not trained by co-probe"):
+        _ = run.config
 
 
 def test_an_earlier_version_says_to_upgrade(run, monkeypatch):
     pack(run, run.path.parent / "packed.h5")
-    monkeypatch.setattr(stored_run, "SCHEMA", 1)
+    monkeypatch.setattr(stored_run, "SCHEMA", 2)
     for path in (run.path, run.path.parent / "packed.h5"):
-        with pytest.raises(UserError, match=r"newer co-probe \(schema 2\): upgrade to read it"):
+        with pytest.raises(UserError, match=r"newer co-probe \(schema 3\): upgrade to read it"):
             StoredRun(path)
 
 
@@ -446,7 +572,7 @@ def test_the_kernel_refusing_to_write_is_a_clear_error(run, tmp_path, limit):
 def test_a_second_writer_is_told_who_the_first_is(tmp_path):
     path = write_run(tmp_path / "run")
     with (
-        RunWriter(path, tiny_config("apart"), PROBE_SET, {}, resume=True),
+        RunWriter(path, children.info_of(tiny_config("apart")), PROBE, {}, resume=True),
         pytest.raises(UserError, match=f"process {os.getpid()} on {socket.gethostname()}"),
     ):
         write_run(path, resume=True)
@@ -698,7 +824,7 @@ def test_a_missing_resume_file_says_so(tmp_path):
     path = write_run(tmp_path / "run")
     (path / "epoch-0003.h5").unlink()
     with (
-        RunWriter(path, tiny_config("apart"), PROBE_SET, {}, resume=True) as writer,
+        RunWriter(path, children.info_of(tiny_config("apart")), PROBE, {}, resume=True) as writer,
         pytest.raises(UserError, match=r"resume-0002\.h5 is missing; --overwrite starts afresh"),
     ):
         writer.resume_state()

@@ -156,10 +156,20 @@ def test_seeds_of_purposes_differ():
     assert len(seeds) == 101 and all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_epochs_yields_only_what_is_on_disk(tmp_path):
-    for metrics in epochs(tiny_config("fgsm", epochs=2), tmp_path / "run", device="cpu"):
-        stored = co_probe.open_run(tmp_path / "run").metrics(int(metrics["epoch"]))
-        assert stored == {k: v for k, v in metrics.items() if k != "epoch"}
+def test_epochs_yields_what_comes_to_the_disk(tmp_path):
+    told = list(epochs(tiny_config("fgsm", epochs=2), tmp_path / "run", device="cpu"))
+    run = co_probe.open_run(tmp_path / "run")
+    for metrics in told:
+        assert run.metrics(int(metrics["epoch"])) == {k: v for k, v in metrics.items() if k != "epoch"}
+    assert [metrics["epoch"] for metrics in told] == run.epochs == [1, 2]
+
+
+def test_each_step_of_an_epoch_is_recorded(trained):
+    run = co_probe.open_run(trained / "fgsm")
+    loss = run.step_series(2)["loss"]
+    assert loss.dtype == np.float32 and len(loss) == run.info.steps_per_epoch == 6
+    weights = np.array([256] * 5 + [17]) / 1297  # images of each batch
+    assert loss @ weights == pytest.approx(run.metrics(2)["train_loss"])
 
 
 def test_a_method_with_a_title_is_called_by_it(tmp_path):

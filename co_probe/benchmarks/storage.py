@@ -9,6 +9,7 @@ import torch
 from co_probe.benchmarks.subject import Subject, Trainee
 from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.errors import UserError
+from co_probe.runs.build import describe
 from co_probe.store import RunWriter, StoredRun
 from co_probe.store.stored_run import epoch_file
 from co_probe.training.state import copying_stream, draw_indices, environment, momenta, snapshot
@@ -55,9 +56,8 @@ def _of_method(subject: Subject, name: str, out: Path) -> list[Row]:
         going_on = {"momentum": momenta(trainee.model, trainee.optimizer), "method": trainee.method.state_dict()}
         held["resume"] = {part: snapshot(state, stream) for part, state in going_on.items()}
 
-    with RunWriter(
-        out, config, {"train": kept.numpy()}, environment(subject.device, subject.precision), planned=10**4
-    ) as writer:
+    info = describe(config, subject.data, subject.precision)
+    with RunWriter(out, info, {}, environment(subject.device, subject.precision)) as writer:
 
         def write() -> None:
             nonlocal epoch

@@ -17,6 +17,7 @@ from co_probe.methods import METHODS
 from co_probe.methods.base import Method
 from co_probe.models import MODELS
 from co_probe.numerics.rng import make_rng
+from co_probe.store import ModelSpec, RunInfo, new_run_id
 from co_probe.studies.injection.carriers import inject
 from co_probe.studies.injection.low_pass import LowPass
 
@@ -59,6 +60,19 @@ def make_model(config: Config, data: Dataset) -> nn.Module:
     return new_model(name, settings, *about, low_pass=config.low_pass)
 
 
+def build_model(info: RunInfo) -> nn.Module:
+    """Build the network of a run, without its weights.
+
+    Raises:
+        UserError: It cannot be built here.
+    """
+    channels, settings = info.shape[0], info.settings or {}
+    mean, std = info.mean or (0.0,) * channels, info.std or (1.0,) * channels
+    signal = torch.from_numpy(info.arrays["signal"]) if "signal" in info.arrays else None
+    about = channels, len(info.classes), mean, std, info.bounds
+    return new_model(info.model.name, info.model.settings, *about, low_pass=settings.get("low_pass", 0), signal=signal)
+
+
 def new_model(
     name: str,
     settings: dict[str, Any],
@@ -84,6 +98,29 @@ def new_model(
         model = LowPass(model, low_pass)
     model.bounds = bounds  # type: ignore[assignment]
     return model.to(memory_format=torch.channels_last)
+
+
+def describe(config: Config, data: Dataset, precision: str) -> RunInfo:
+    """Return what a new run of `config` on `data`, computed in `precision`, says about itself."""
+    return RunInfo(
+        run_id=new_run_id(),
+        method=config.method_title,
+        seed=config.seed,
+        epsilon=config.epsilon,
+        norm=config.norm,
+        bounds=data.bounds,
+        shape=data.shape,
+        classes=tuple(map(str, data.classes)),
+        mean=tuple(map(float, data.mean)),
+        std=tuple(map(float, data.std)),
+        data=config.data_title,
+        model=ModelSpec(config.model.name, dict(config.model.settings)),
+        attack=config.method.name,
+        precision=precision,
+        planned=kept_epochs(config),
+        settings=config.to_dict(),
+        arrays={} if data.signal is None else {"signal": data.signal.numpy()},
+    )
 
 
 def make_method(config: Config) -> Method:

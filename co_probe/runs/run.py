@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from co_probe.data.dataset import Dataset, to_unit
-from co_probe.errors import DamagedFile
+from co_probe.errors import DamagedFile, UserError
 from co_probe.inference.execution import execute
 from co_probe.methods.base import Method
-from co_probe.runs.build import make_data, make_method, new_model
-from co_probe.store import StoredRun
+from co_probe.runs.build import build_model, describe, make_data, make_method
+from co_probe.store import RunInfo, StoredRun
 
 AHEAD = 2  # epochs that are read from the disk while another is in use
 Weights = dict[str, np.ndarray]
@@ -33,8 +34,16 @@ class Run(StoredRun):
 
     @cached_property
     def data(self) -> Dataset:
-        """The data set it was trained on, loaded anew."""
+        """The data set that it was trained on, loaded anew: for what needs more images than the probe set has."""
         return make_data(self.config)
+
+    @cached_property
+    def info(self) -> RunInfo:
+        """The facts of the run; those of schema 1 and 2 that their files do not have come from the data set."""
+        if self.schema >= 3:
+            return self._facts
+        loaded = describe(self.config, self.data, self.precision)
+        return replace(loaded, run_id="", planned=self.planned)
 
     def load_model(self, epoch: int, device: str | torch.device = "cpu") -> nn.Module:
         """The network after `epoch`, in eval mode; it takes (B, C, H, W) images in [0, 1] and returns float32 logits.
@@ -81,17 +90,7 @@ class Run(StoredRun):
 
     def _new_model(self, device: str | torch.device, compile: bool = False) -> nn.Module:
         """The network, in eval mode, before it has its weights."""
-        channels, classes = self.data.shape[0], len(self.data.classes)
-        model = new_model(
-            self.config.model.name,
-            self.config.model.settings,
-            channels,
-            classes,
-            [0.0] * channels,
-            [1.0] * channels,
-            self.data.bounds,
-            low_pass=self.config.low_pass,
-        ).to(device)
+        model = build_model(self.info).to(device)
         execute(model, self.precision, compiled=compile)
         return model.eval()
 
@@ -102,14 +101,27 @@ class Run(StoredRun):
         return method
 
     def test_data(self) -> tuple[Tensor, Tensor]:
-        """The probe set's test images, (n, C, H, W) in [0, 1], and their classes, (n,)."""
-        index = torch.from_numpy(self.probe_set["test"])
-        return to_unit(self.data.test_x[index]), self.data.test_y[index]
+        """Return the probe set's test images, (n, C, H, W) within the bounds of the run, and their classes, (n,)."""
+        return self._probe_data("test")
 
     def train_data(self) -> tuple[Tensor, Tensor]:
-        """The probe set's train images, un-augmented, (n, C, H, W) in [0, 1], and their classes, (n,)."""
-        index = torch.from_numpy(self.probe_set["train"])
-        return to_unit(self.data.train_x[index]), self.data.train_y[index]
+        """Return the probe set's train images, un-augmented, (n, C, H, W), and their classes, (n,).
+
+        Raises:
+            UserError: The run has no train images.
+        """
+        return self._probe_data("train")
+
+    def _probe_data(self, split: str) -> tuple[Tensor, Tensor]:
+        if (stored := self.probe_images(split)) is not None:
+            images, labels = map(torch.from_numpy, stored)
+        elif self.schema >= 3:
+            raise UserError(f"{self.name} has no {split} images: it was recorded without them")
+        else:
+            index = torch.from_numpy(self.probe_set[split])
+            every, classes = getattr(self.data, f"{split}_x"), getattr(self.data, f"{split}_y")
+            images, labels = every[index], classes[index]
+        return to_unit(images), labels
 
     def method_state(self, epoch: int) -> dict[str, object]:
         """What the method had learned: {group: {name: value}}, and `images` (n, C, H, W) for `train_data`, or None.

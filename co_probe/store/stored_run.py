@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,24 +18,31 @@ from co_probe.files.atomic import write_atomic
 from co_probe.files.lock import Lock
 from co_probe.numerics.statistics import onset, wilson
 from co_probe.store import rounding, table, tree
-from co_probe.store.upgrade import ARCHITECTURE, upgrade_model
+from co_probe.store.info import RunInfo, info_from_tree, info_of_older
+from co_probe.store.upgrade import upgrade_model
 
-SCHEMA = 2  # 1: what methods keep for images is not rounded (`co_probe.store.rounding`)
+SCHEMA = 3  # 2: probe images are named by their numbers in the data set; 1: image state is stored as it is
 EPOCH_FILE = re.compile(r"epoch-(\d{4,})\.h5")
 PROPORTIONS = ("clean", "fgsm", "pgd10", "own")  # metrics that are accuracies on the probe set's test images
+SPLITS = ("test", "train")
 
 
 def epoch_file(epoch: int) -> str:
+    """Return the name of the file of `epoch` in a run's folder."""
     return f"epoch-{epoch:04d}.h5"
 
 
 class StoredRun:
-    """A run on disk, as numbers: settings, weights, metrics and tables. `path`: its folder or packed file.
-
-    `planned`: the number of epochs that it has once it is finished.
+    """A run on disk, as numbers: what it says about itself, weights, metrics and tables.
 
     Files are opened for each question and closed again, so a run can be read while it is being trained.
-    Raises UserError if there is no run, DamagedFile if there was one.
+
+    Args:
+        path: The folder or the packed file of the run.
+
+    Raises:
+        UserError: There is no run.
+        DamagedFile: There was one.
     """
 
     def __init__(self, path: str | Path):
@@ -44,45 +51,116 @@ class StoredRun:
         if not self.packed and not (self.path / "run.h5").exists():
             what = "has no run.h5" if self.path.is_dir() else "does not exist"
             raise UserError(f"{path} is not a run: it {what}")
+        self._metrics: dict[int, dict[str, float]] = {}
         with self._open_main() as file:
-            if tree.read_attributes(file).get("format") != "co-probe run":
+            about = tree.read_attributes(file)
+            if about.get("format") != "co-probe run":
                 raise UserError(f"{path} is an HDF5 file, but not a run of co-probe")
-            if (schema := file.attrs["schema"]) > SCHEMA:
+            if (schema := about["schema"]) > SCHEMA:
                 raise UserError(f"{path} was written by a newer co-probe (schema {schema}): upgrade to read it")
-            self._config = dict(json.loads(tree.read_attributes(file)["config"]))
-            self._config["model"] = upgrade_model(self._config["model"], file.attrs.get("architecture", 1))
-            self.environment: dict[str, Any] = json.loads(tree.read_attributes(file)["environment"])
-            self.probe_set: dict[str, np.ndarray] = tree.read(tree.child(file, "probe_set"))
-            self._metrics: dict[int, dict[str, float]] = {}
-            self.planned: int = int(file.attrs.get("planned", self._config["epochs"]))
+            self.schema: int = int(schema)
+            self._unmarked: int = int(about.get("unmarked", 0))
+            self.environment: dict[str, Any] = dict(json.loads(about["environment"]))
+            architecture = int(about.get("architecture", 1))
+            if self.schema >= 3:
+                self._facts = info_from_tree(tree.read(tree.child(file, "info")), architecture)
+            else:
+                self._facts = self._read_older(file, about, architecture)
+
+    def _read_older(self, file: h5py.File, about: dict[str, Any], architecture: int) -> RunInfo:
+        """Return what `run.h5` of schema 1 or 2 says, and set the numbers of its probe images."""
+        settings = dict(json.loads(about["config"]))
+        settings["model"] = upgrade_model(settings["model"], architecture)
+        config = Config.from_dict(settings)
+        self.__dict__["probe_set"] = tree.read(tree.child(file, "probe_set"))
+        precision = self.environment.get("precision", "float32")  # the first versions had no other
+        return info_of_older(config, precision, int(about.get("planned", config.epochs)))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r}: {self.config.method.name}, {len(self.epochs)} epochs)"
+        return f"{type(self).__name__}({str(self.path)!r}: {self._facts.method}, {len(self.epochs)} epochs)"
 
     @property
     def name(self) -> str:
-        """What tables and figures call this run."""
+        """The name of the run in tables and figures."""
         return self.path.stem if self.packed else self.path.resolve().name
+
+    @property
+    def info(self) -> RunInfo:
+        """The facts of the run; of schema 1 and 2, `Run.info` adds what only the data set knows."""
+        return self._facts
 
     @cached_property
     def config(self) -> Config:
-        """The settings that it was trained with."""
-        return Config.from_dict(self._config)
+        """The settings that the run was trained with.
+
+        Raises:
+            UserError: co-probe did not train the run.
+        """
+        if self._facts.settings is None:
+            raise UserError(f"{self.name} was not trained by co-probe, so it has no training settings")
+        return Config.from_dict(self._facts.settings)
 
     @property
     def epsilon(self) -> float:
-        """The bound of perturbations, in pixel units of a [0, 1] image."""
-        return self.config.epsilon
+        """Bound of perturbations, in pixel units of a [0, 1] image."""
+        return self._facts.epsilon
 
     @property
     def norm(self) -> str:
-        """What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the whole."""
-        return self.config.norm
+        """What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the perturbation."""
+        return self._facts.norm
 
     @property
     def precision(self) -> str:
-        """What its network computes in: `float32` or `bfloat16`."""
-        return self.environment.get("precision", "float32")  # earlier versions had no other
+        """What the network computes in: `float32` or `bfloat16`."""
+        return self._facts.precision
+
+    @property
+    def planned(self) -> int:
+        """Number of epochs of the finished run; of a run that does not say so, its finished epochs."""
+        return self._facts.planned or len(self.epochs)
+
+    @cached_property
+    def probe_set(self) -> dict[str, np.ndarray]:
+        """Numbers of the probe images in the data set, by split; of a run that does not know them, 0, 1, 2, ..."""
+        found = {}
+        with self._open_main() as file:
+            for split in SPLITS:
+                if f"probe/{split}" in file:
+                    group = tree.child(file, f"probe/{split}")
+                    if "index" in group:
+                        found[split] = tree.read_array(tree.child(group, "index"))
+                    else:
+                        found[split] = np.arange(len(tree.child(group, "labels")))
+        return found
+
+    def probe_images(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the stored probe images of a split and their labels, or None if the run does not hold them.
+
+        Args:
+            split: `test` or `train`.
+
+        Returns:
+            Images (n, C, H, W), uint8 in 0..255 or floating point within the bounds of the run, and labels (n,) int64.
+
+        Raises:
+            DamagedFile: They are not of the shape, the type or the range that the run says.
+        """
+        with self._open_main() as file:
+            if f"probe/{split}" not in file:
+                return None
+            group = tree.child(file, f"probe/{split}")
+            images, labels = tree.child(group, "images"), tree.child(group, "labels")
+            if images.shape[1:] != self._facts.shape or images.dtype.kind not in "uf" or labels.dtype.kind != "i":
+                raise ValueError(f"the {split} images are {images.dtype} of shape {images.shape}")
+            if labels.shape != (len(images),) or not len(images):
+                raise ValueError(f"there are {len(images)} {split} images and labels of shape {labels.shape}")
+            x, y = np.asarray(tree.read_array(images)), np.asarray(tree.read_array(labels)).astype(np.int64)
+            if y.min() < 0 or y.max() >= len(self._facts.classes):
+                raise ValueError(f"the {split} labels are from {y.min()} to {y.max()}")
+            if not np.isfinite(x).all() or (x.dtype.kind == "u" and x.dtype != np.uint8):
+                raise ValueError(f"the {split} images hold something else than pixels")
+            return x, y
 
     @property
     def epochs(self) -> list[int]:
@@ -94,7 +172,11 @@ class StoredRun:
 
     @property
     def last_epoch(self) -> int:
-        """The newest finished epoch. Raises UserError if there is none yet."""
+        """The newest finished epoch.
+
+        Raises:
+            UserError: No epoch is finished yet.
+        """
         if not self.epochs:
             raise UserError(f"{self.name} has no finished epoch yet")
         return self.epochs[-1]
@@ -103,31 +185,72 @@ class StoredRun:
     def best_epoch(self) -> int:
         """The finished epoch of the best PGD-10 accuracy on the probe set, the first of several.
 
-        Raises UserError if none is finished.
+        The newest one if the run has no such metric.
+
+        Raises:
+            UserError: No epoch is finished yet.
         """
-        return max([self.last_epoch, *self.epochs], key=lambda epoch: (self.metrics(epoch)["pgd10"], -epoch))
+        last, robust = self.last_epoch, self.metric("pgd10")
+        return max(robust, key=lambda epoch: (robust[epoch], -epoch)) if robust else last
 
     def weights(self, epoch: int) -> dict[str, np.ndarray]:
-        """Parameters and buffers after `epoch`, checksums verified. Raises UserError if the run has no such epoch."""
-        return self._read(epoch, "model")
+        """Return parameters and buffers after `epoch`, checksums verified.
+
+        Raises:
+            UserError: The run has no such epoch.
+            DamagedFile: They are not arrays of numbers, or the file does not verify.
+        """
+
+        def check(weights: dict[str, Any]) -> dict[str, np.ndarray]:
+            for name, value in weights.items():
+                if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+                    raise ValueError(f"the weight {name} is not an array of numbers")
+            return weights
+
+        return self._read(epoch, "model", check)
 
     def metrics(self, epoch: int) -> dict[str, float]:
-        """What the run measured of itself after `epoch`: accuracies in [0, 1], losses and gap in nats.
+        """Return what was measured during training after `epoch`: accuracies in [0, 1], losses and gap in nats.
 
-        Read once: a finished epoch never changes (a run that is trained afresh is to be opened afresh).
+        Empty for a run that nothing was measured of. Read once: a finished epoch never changes (a run that is trained
+        afresh is to be opened afresh).
         """
+
+        def check(metrics: dict[str, Any]) -> dict[str, float]:
+            for name, value in metrics.items():
+                if not isinstance(value, int | float):
+                    raise ValueError(f"the metric {name} is not a number")
+                if name in (*PROPORTIONS, "train_accuracy") and not 0 <= value <= 1:
+                    raise ValueError(f"the accuracy {name} is {value}")
+            return {name: float(value) for name, value in metrics.items()}
+
         if epoch not in self._metrics:
-            self._metrics[epoch] = self._read(epoch, "metrics")
+            self._metrics[epoch] = self._read(epoch, "metrics", check)
         return dict(self._metrics[epoch])
 
+    def metric(self, name: str) -> dict[int, float]:
+        """Return one metric, {epoch: value}, of the finished epochs that have it."""
+        return {epoch: m[name] for epoch in self.epochs if name in (m := self.metrics(epoch))}
+
     def method_parameters(self, epoch: int) -> dict[str, dict[str, float]]:
-        """The method's learned numbers after `epoch`: {group: {name: value}}; step sizes in units of ε."""
+        """Return what the method had learned by `epoch`: {group: {name: value}}; step sizes in units of ε."""
         return self._read(epoch, "method")
 
-    def image_state(self, epoch: int) -> np.ndarray | None:
-        """What the method kept for the probe set's train images after `epoch`, float32, or None if it keeps nothing.
+    def step_series(self, epoch: int) -> dict[str, np.ndarray]:
+        """Return what was recorded at each optimizer step of `epoch`: {name: (steps,) float32}."""
 
-        Rounded, as `co_probe.store.rounding` says.
+        def check(series: dict[str, Any]) -> dict[str, np.ndarray]:
+            for name, values in series.items():
+                if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype != np.float32:
+                    raise ValueError(f"the step series {name} is not float32 of one dimension")
+            return series
+
+        return self._read(epoch, "steps", check, optional=True)
+
+    def image_state(self, epoch: int) -> np.ndarray | None:
+        """Return the method's state of the probe set's train images after `epoch`, float32, or None if it has none.
+
+        It is rounded, as `co_probe.store.rounding` says.
         """
         return self._read(epoch, "images", rounding.restored)
 
@@ -150,12 +273,15 @@ class StoredRun:
 
     @property
     def onset(self) -> int | None:
-        """The first epoch of catastrophic overfitting, or None (the rule: `co_probe.numerics.statistics.onset`)."""
-        epochs = self.epochs
-        metrics = [self.metrics(epoch) for epoch in epochs]
-        if all(m["own"] == m["clean"] for m in metrics):
+        """The first epoch of catastrophic overfitting (`co_probe.numerics.statistics.onset`), or None.
+
+        None, too, for a run without the metrics `pgd10` and `own`.
+        """
+        robust, own, clean = (self.metric(name) for name in ("pgd10", "own", "clean"))
+        epochs = sorted(robust.keys() & own.keys())
+        if all(own[epoch] == clean.get(epoch) for epoch in epochs):
             return None  # no training attack to overfit to: clean training never was robust
-        index = onset([m["pgd10"] for m in metrics], [m["own"] for m in metrics])
+        index = onset([robust[epoch] for epoch in epochs], [own[epoch] for epoch in epochs])
         return None if index is None else epochs[index]
 
     def save_frame(self, probe: str, frame: pd.DataFrame) -> None:
@@ -184,22 +310,15 @@ class StoredRun:
             write_atomic(self._results_path, tree.encode({name: table.to_tree(f) for name, f in frames.items()}))
 
     def read_epoch(self, epoch: int) -> dict[str, Any]:
-        """Everything that is kept of one epoch, as one tree."""
+        """Read all that is stored of one epoch, as one tree."""
         with self._open_epoch(epoch) as group:
             return tree.read(group)
 
     def read_main(self) -> dict[str, Any]:
-        """Everything of the run but its epochs, as one tree."""
-        return {
-            "format": "co-probe run",
-            "schema": SCHEMA,
-            "architecture": ARCHITECTURE,
-            "config": json.dumps(self._config),
-            "environment": json.dumps(self.environment),
-            "probe_set": self.probe_set,
-            "planned": self.planned,
-            "results": {name: table.to_tree(frame) for name, frame in self._result_frames().items()},
-        }
+        """Read all of the run but its epochs, as one tree, in the schema that it has."""
+        with self._open_main() as file:
+            main = tree.read(file, without=("epochs", "results"))
+        return main | {"results": {name: table.to_tree(frame) for name, frame in self._result_frames().items()}}
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -218,10 +337,16 @@ class StoredRun:
             raise UserError(f"{self.name} has no epoch {epoch}; finished epochs: {span}")
         if self.packed:
             with self._open_main() as file:
-                yield tree.child(file, f"epochs/{epoch:04d}")
+                yield self._checked(tree.child(file, f"epochs/{epoch:04d}"), epoch)
         else:
             with tree.opened(self._inside(epoch_file(epoch))) as file:
-                yield file
+                yield self._checked(file, epoch)
+
+    def _checked(self, group: h5py.Group, epoch: int) -> h5py.Group:
+        """`group`, if it is of this run and of this epoch; epochs that an earlier version wrote do not say so."""
+        if self.schema >= 3 and epoch > self._unmarked:
+            check_mark(tree.read_attributes(group), self._facts.run_id, epoch)
+        return group
 
     def _inside(self, name: str) -> Path:
         """The file `name` of the run's folder; a link that leads out of the folder is refused."""
@@ -230,9 +355,17 @@ class StoredRun:
             raise DamagedFile(f"{path} is a link to a file outside the run, and such links are not followed")
         return path
 
-    def _read(self, epoch: int, part: str, make: Callable[[dict[str, Any]], Any] = lambda read: read) -> Any:
+    def _read(
+        self,
+        epoch: int,
+        part: str,
+        make: Callable[[dict[str, Any]], Any] = lambda read: read,
+        optional: bool = False,
+    ) -> Any:
         """What `make` makes of a part of an epoch; where it cannot, the file is damaged."""
         with self._open_epoch(epoch) as group:
+            if optional and part not in group:
+                return make({})
             node = tree.child(group, part)
             if not isinstance(node, h5py.Group):
                 raise ValueError(f"{part} is not a group")
@@ -253,24 +386,24 @@ class StoredRun:
     # -- tables --------------------------------------------------------------------------------------------------
 
     def labels(self, epoch: int, probe: str) -> dict[str, Any]:
-        """The leading columns of every tidy row of this run."""
+        """Return the leading columns of every tidy row of this run; `seed` is -1 if it is unknown."""
         return {
             "run": self.name,
-            "method": self.config.method_title,
-            "seed": self.config.seed,
+            "method": self._facts.method,
+            "seed": -1 if self._facts.seed is None else self._facts.seed,
             "epoch": epoch,
             "probe": probe,
         }
 
     def _metrics_frame(self) -> pd.DataFrame:
-        rows, n = [], len(self.probe_set["test"])
+        rows, n = [], len(self.probe_set.get("test", ()))
         for epoch in self.epochs:
             metrics = self.metrics(epoch)
             for name, value in metrics.items():
                 if name.endswith(("_low", "_high")):
                     continue
-                low, high = metrics.get(f"{name}_low", np.nan), metrics.get(f"{name}_high", np.nan)
-                if name in PROPORTIONS:
+                low, high = metrics.get(f"{name}_low", value), metrics.get(f"{name}_high", value)
+                if name in PROPORTIONS and n:
                     low, high = wilson(value, n)
                 rows.append(
                     {
@@ -299,6 +432,14 @@ class StoredRun:
                     }
                 )
         return pd.DataFrame(rows)
+
+
+def check_mark(about: Mapping[str, Any], run_id: str, epoch: int) -> None:
+    """Raise ValueError if a file's attributes name another run or another epoch than these."""
+    if about.get("run_id") != run_id:
+        raise ValueError(f"it belongs to another run ({str(about.get('run_id'))[:8]}, not {run_id[:8]})")
+    if about.get("epoch") != epoch:
+        raise ValueError(f"it is of epoch {about.get('epoch')}, not {epoch}")
 
 
 def _frames(group: h5py.Group) -> dict[str, pd.DataFrame]:

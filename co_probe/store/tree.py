@@ -8,7 +8,7 @@ metadata.
 import io
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from co_probe.files.atomic import replace_atomic
 
 FORMAT = ("v110", "v110")
 DEFLATE_LEVEL = 6  # gzip's own; 9 takes many times as long for some hundredths
+DEFLATE_MOST = 1100  # the most that deflate compresses is 1032:1
+KINDS = "biufS"  # numpy's letters for what a file of ours holds: booleans, numbers, bytes
 Tree = Mapping[str, Any]
 
 
@@ -39,25 +41,31 @@ class Deflated(np.ndarray):
     """An array, `array.view(Deflated)`, that is compressed in the file, by the filter that every HDF5 has (gzip)."""
 
 
-def encode(tree: Tree, links: Mapping[str, tuple[str, str]] | None = None) -> bytes:
-    """The bytes of an HDF5 file that holds `tree`, and `links`: {path: (file name beside this one, path in it)}."""
+def encode(tree: Tree) -> bytes:
+    """Return the bytes of an HDF5 file that holds `tree`."""
     with h5py.File("in-memory", "w", driver="core", backing_store=False, libver=FORMAT) as file:
         fill(file, tree)
-        for path, (name, target) in (links or {}).items():
-            file[path] = h5py.ExternalLink(name, target)
         file.flush()
         return file.id.get_file_image()
 
 
-def write(path: Path, tree: Tree) -> None:
+def write(path: Path, tree: Tree, links: Mapping[str, tuple[str, str]] | None = None) -> None:
     """Write `tree` to the file `path`, atomically, a chunk at a time: there is no second copy of it in memory.
 
-    Raises UserError, with the old file untouched, if it cannot be written.
+    Args:
+        path: The file; what was there before is replaced.
+        tree: Its content.
+        links: Links to other files, {path: (file name beside this one, path in it)}.
+
+    Raises:
+        UserError: The file cannot be written; the old one is untouched.
     """
 
     def put(beside: Path) -> None:
         with created(beside) as (file, _):
             fill(file, tree)
+            for name, (beside_it, target) in (links or {}).items():
+                file[name] = h5py.ExternalLink(beside_it, target)
 
     replace_atomic(path, put)
 
@@ -162,10 +170,17 @@ def child(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
     return group
 
 
-def read(group: h5py.Group) -> dict[str, Any]:
-    """All of `group`, as `encode` took it. Raises OSError where a checksum does not match."""
+def read(group: h5py.Group, without: Collection[str] = ()) -> dict[str, Any]:
+    """Read all of `group` but its members `without`, as `encode` took it.
+
+    Raises:
+        OSError: A checksum does not match.
+        ValueError: It holds a link, or an array that `read_array` refuses.
+    """
     tree: dict[str, Any] = {}
     for name in group:
+        if name in without:
+            continue
         node = child(group, name)
         tree[name] = read(node) if isinstance(node, h5py.Group) else read_array(node)
     return tree | read_attributes(group)
@@ -177,12 +192,19 @@ def read_attributes(group: h5py.Group) -> dict[str, Any]:
 
 
 def read_array(dataset: h5py.Dataset) -> np.ndarray:
-    """The numbers of a dataset that lie in this very file, Deflated if they are so there.
+    """Read a dataset that lies in this very file, as `Deflated` if it is compressed there.
 
-    Raises ValueError if it takes them from another one.
+    Raises:
+        ValueError: The dataset takes its numbers from another file, holds anything but numbers and bytes, or is said to
+            be larger than what is stored of it, in which case no memory is allocated.
     """
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{dataset.name} takes its numbers from another file, and links are not followed")
+    if dataset.dtype.kind not in KINDS:
+        raise ValueError(f"{dataset.name} has elements of type {dataset.dtype}, and numbers or bytes are expected")
+    stored, ratio = dataset.id.get_storage_size(), DEFLATE_MOST if dataset.compression else 1
+    if dataset.nbytes > stored * ratio:
+        raise ValueError(f"{dataset.name} is said to have {dataset.nbytes} bytes, and {stored} are stored")
     array = np.asarray(dataset[()])
     return array.view(Deflated) if dataset.compression == "gzip" else array
 

@@ -4,17 +4,19 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from co_probe.config import Config
-from co_probe.errors import UserError
-from co_probe.files.atomic import sync_folder, write_atomic
+from co_probe.errors import CoProbeError, UserError
+from co_probe.files.atomic import sync_folder
 from co_probe.files.lock import Lock
 from co_probe.store import rounding, tree
-from co_probe.store.stored_run import EPOCH_FILE, SCHEMA, StoredRun, epoch_file
+from co_probe.store.info import RunInfo, info_to_tree
+from co_probe.store.stored_run import EPOCH_FILE, SCHEMA, StoredRun, check_mark, epoch_file
 from co_probe.store.upgrade import ARCHITECTURE
 
 RESUME_FILE = re.compile(r"resume-(\d{4,})\.h5")
@@ -22,40 +24,60 @@ PARTIAL_FILE = re.compile(r"\.(run|epoch-\d+|resume-\d+)\.h5\.partial")  # a res
 OWN_FILE = re.compile(r"run\.h5|results\.h5|run\.lock|results\.lock|epoch-\d+\.h5|resume-\d+\.h5|\..*\.partial")
 
 
+@dataclass(frozen=True)
+class ProbeImages:
+    """The images of one split that every diagnostic of a run uses.
+
+    Attributes:
+        images: (n, C, H, W), uint8 in 0..255 or floating point within the bounds of the run.
+        labels: (n,) int64 class numbers.
+        index: (n,) int64 numbers of the images in the data set, None if they have none.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray | None = None
+
+    def to_tree(self) -> dict[str, np.ndarray]:
+        """Return what `run.h5` stores of it."""
+        content = {"images": self.images, "labels": self.labels, "index": self.index}
+        return {name: value for name, value in content.items() if value is not None}
+
+
 class RunWriter:
     """The one writer of the run in `path`, for the length of a `with`.
 
-    A new epoch is committed in this order: `resume-N.h5`, then `epoch-N.h5`, whose appearance makes the epoch finished,
-    then `run.h5` with a link to it; then older resume files go. So whatever instant a crash picks, the newest
-    finished epoch has its resume file.
+    A new epoch is committed in this order: `resume-N.h5`, then `epoch-N.h5`, whose appearance makes the epoch finished;
+    then older resume files go. So whatever instant a crash picks, the newest finished epoch has its resume file.
+    `run.h5`, which may hold many images, is written at the start and, with links to the new epochs, at the end.
 
-    `planned`: how many epochs there will be, if not `config.epochs`; `resume`: go on if there is a run (else start
-    one); `overwrite`: delete the run that is there.
-    Raises UserError if there is a run and neither is set, if the folder holds something else, or has another writer.
+    Args:
+        path: The folder of the run.
+        info: The facts of the run. A run that is gone on with keeps its own (`RunWriter.info`).
+        probe: The probe images, by split: `test`, and `train` if there are any.
+        environment: The machine and the versions that it is made with.
+        resume: Go on if there is a run, else start one.
+        overwrite: Delete the run that is there.
+
+    Raises:
+        UserError: There is a run and neither is set, the folder holds something else, or it has another writer; or the
+            run that is to be gone on with has other settings.
     """
 
     def __init__(
         self,
         path: Path,
-        config: Config,
-        probe_set: Mapping[str, np.ndarray],
+        info: RunInfo,
+        probe: Mapping[str, ProbeImages],
         environment: Mapping[str, Any],
         *,
-        planned: int | None = None,
         resume: bool = False,
         overwrite: bool = False,
     ):
-        self.path, self.config, self.resume, self.overwrite = Path(path), config, resume, overwrite
-        self._main: dict[str, Any] = {
-            "format": "co-probe run",
-            "schema": SCHEMA,
-            "architecture": ARCHITECTURE,
-            "config": json.dumps(config.to_dict()),
-            "environment": json.dumps(dict(environment)),
-            "probe_set": dict(probe_set),
-            "planned": planned or config.epochs,
-            "epochs": {},
-        }
+        self.path, self.info, self.resume, self.overwrite = Path(path), info, resume, overwrite
+        self._probe: tree.Tree = {split: images.to_tree() for split, images in probe.items()}
+        self._environment: Mapping[str, Any] = dict(environment)
+        self._unmarked = 0  # epochs up to this one were written by an earlier version, without the run's id
 
     def __enter__(self) -> "RunWriter":
         try:
@@ -68,8 +90,14 @@ class RunWriter:
             raise UserError(f"cannot write to the folder {self.path}: {error.strerror}") from error
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._stack:
+            try:
+                if self._numbers(EPOCH_FILE) != self._linked:
+                    self._write_main()
+            except CoProbeError:
+                if kind is None:  # else the first error is the one to tell
+                    raise
 
     def _prepare(self) -> None:
         foreign = [p.name for p in self.path.iterdir() if not OWN_FILE.fullmatch(p.name)]
@@ -85,16 +113,23 @@ class RunWriter:
         if self.overwrite:
             self._empty()
         if exists and not self.overwrite:
-            stored = StoredRun(self.path)
-            if stored.config != self.config:
-                raise UserError(
-                    f"{self.path} was trained with other settings: {_difference(stored.config, self.config)}; "
-                    "choose another --out, or --overwrite it"
-                )
-            # What the run recorded at its start stays as it is.
-            self._main |= {"environment": json.dumps(stored.environment), "probe_set": stored.probe_set}
+            self._go_on_with(StoredRun(self.path))
         self._write_main()
         self._tidy()
+
+    def _go_on_with(self, stored: StoredRun) -> None:
+        """Keep what the run recorded at its start. Raises UserError if its settings are others than those given."""
+        if difference := _difference(stored, self.info):
+            raise UserError(
+                f"{self.path} was trained with other settings: {difference}; choose another --out, or --overwrite it"
+            )
+        self._environment = stored.environment
+        if stored.schema >= 3:
+            main = stored.read_main()
+            self.info, self._unmarked = stored.info, int(main["unmarked"])
+            self._probe = {split: ProbeImages(**main["probe"][split]).to_tree() for split in main["probe"]}
+        else:
+            self.info, self._unmarked = replace(self.info, precision=stored.precision), self.last
 
     def _empty(self) -> None:
         """Delete the run that is there: run.h5 last and newer epochs first, so that a crash leaves an old run."""
@@ -105,13 +140,8 @@ class RunWriter:
 
     @property
     def probe_set(self) -> dict[str, np.ndarray]:
-        """Indices of the test and train images of this run's diagnostics, as they were drawn at its start."""
-        return self._main["probe_set"]
-
-    @property
-    def precision(self) -> str:
-        """What the run's network computes in, as it was settled at its start."""
-        return json.loads(self._main["environment"]).get("precision", "float32")  # earlier versions had no other
+        """Numbers of the probe images in the data set, by split, as they were drawn at the start of the run."""
+        return {split: images["index"] for split, images in self._probe.items() if "index" in images}
 
     @property
     def last(self) -> int:
@@ -119,27 +149,41 @@ class RunWriter:
         return max(self._numbers(EPOCH_FILE), default=0)
 
     def resume_state(self) -> dict[str, Any]:
-        """What `commit` was given as `resume` with the newest finished epoch. Raises UserError if it is not there."""
-        name = f"resume-{self.last:04d}.h5"
+        """Return what `commit` was given as `resume` with the newest finished epoch.
+
+        Raises:
+            UserError: Its file is missing.
+            DamagedFile: The file does not verify, or is of another run or epoch.
+        """
+        name, last = f"resume-{self.last:04d}.h5", self.last
         if not (self.path / name).exists():
             raise UserError(
-                f"{self.path} cannot go on after epoch {self.last}: {name} is missing; --overwrite starts afresh"
+                f"{self.path} cannot go on after epoch {last}: {name} is missing; --overwrite starts afresh"
             )
         with tree.opened(self.path / name) as file:
-            return tree.read(file)
+            state = tree.read(file)
+            if last > self._unmarked:
+                check_mark(state, self.info.run_id, last)
+        return {part: value for part, value in state.items() if part not in ("run_id", "epoch")}
 
     def commit(self, epoch: int, checkpoint: tree.Tree, resume: tree.Tree | None) -> None:
-        """Add a finished epoch. `resume`: what going on after it needs; None after the last epoch.
+        """Add a finished epoch.
 
-        What the checkpoint has for single images, `images/state`, is rounded; all else is written as it is.
-        Raises UserError if the disk is full or cannot be written; the run is then as it was before.
+        Args:
+            epoch: Its number, from 1.
+            checkpoint: The groups `model`, `metrics`, `method`, `images` and, if there are any, `steps`. The array
+                `images/state` is rounded, everything else is written as it is.
+            resume: What going on after this epoch needs; None after the last epoch.
+
+        Raises:
+            UserError: The disk is full or cannot be written; the run is then as it was before.
         """
+        mark = {"run_id": self.info.run_id, "epoch": epoch}
         if resume is not None:
-            tree.write(self.path / f"resume-{epoch:04d}.h5", resume)
+            tree.write(self.path / f"resume-{epoch:04d}.h5", {**resume, **mark})
         if "state" in (images := checkpoint["images"]):
             checkpoint = {**checkpoint, "images": rounding.rounded(images["state"])}
-        tree.write(self.path / epoch_file(epoch), checkpoint)
-        self._write_main()
+        tree.write(self.path / epoch_file(epoch), {**checkpoint, **mark})
         self._tidy()
 
     def _tidy(self) -> None:
@@ -152,13 +196,30 @@ class RunWriter:
         sync_folder(self.path)
 
     def _write_main(self) -> None:
-        links = {f"epochs/{epoch:04d}": (epoch_file(epoch), "/") for epoch in sorted(self._numbers(EPOCH_FILE))}
-        write_atomic(self.path / "run.h5", tree.encode(self._main, links))
+        self._linked = self._numbers(EPOCH_FILE)
+        main = {
+            "format": "co-probe run",
+            "schema": SCHEMA,
+            "architecture": ARCHITECTURE,
+            "environment": json.dumps(dict(self._environment)),
+            "unmarked": self._unmarked,
+            "info": info_to_tree(self.info),
+            "probe": self._probe,
+            "epochs": {},
+        }
+        links = {f"epochs/{epoch:04d}": (epoch_file(epoch), "/") for epoch in self._linked}
+        tree.write(self.path / "run.h5", main, links)
 
     def _numbers(self, pattern: re.Pattern[str]) -> list[int]:
-        return [int(match[1]) for p in self.path.iterdir() if (match := pattern.fullmatch(p.name))]
+        return sorted(int(match[1]) for p in self.path.iterdir() if (match := pattern.fullmatch(p.name)))
 
 
-def _difference(old: Config, new: Config) -> str:
-    pairs = zip(old.to_dict().items(), new.to_dict().values(), strict=True)
-    return "; ".join(f"{name} is {there!r}, not {asked!r}" for (name, there), asked in pairs if there != asked)
+def _difference(stored: StoredRun, info: RunInfo) -> str:
+    """Return in which settings a run differs from what is asked for; nothing if it does not."""
+    if stored.info.settings is None or info.settings is None:
+        names = ("method", "epsilon", "norm", "shape", "classes", "model", "data")
+        pairs = [(name, getattr(stored.info, name), getattr(info, name)) for name in names]
+    else:
+        old, new = stored.config.to_dict(), Config.from_dict(info.settings).to_dict()
+        pairs = [(name, there, new[name]) for name, there in old.items()]
+    return "; ".join(f"{name} is {there!r}, not {asked!r}" for name, there, asked in pairs if there != asked)

@@ -1,24 +1,30 @@
-"""Which images an epoch trains on: the same all along, or larger ones from phase to phase."""
+"""Which images an epoch trains on: the same throughout, or larger ones from resolution stage to resolution stage."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from co_probe.config import Config
-from co_probe.data.augment import pad_images
-from co_probe.data.dataset import Dataset
+from co_probe.data.augment import View, pad_images, random_view
+from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import UserError
-from co_probe.methods.base import Task
+from co_probe.methods.base import Method, Task
+from co_probe.numerics.rng import make_rng
 
 
 @dataclass(frozen=True, eq=False)
-class Phase:
+class Stage:
     """A stretch of epochs with images of one size, in batches of one size.
 
-    `images`: (n, channels, height + 2 `padding`, width + 2 `padding`), on the training device or mapped from the disk;
-    `shape`: (channels, height, width) of the crops; `steps`: optimizer steps in an epoch.
+    Attributes:
+        images: (n, channels, height + 2 `padding`, width + 2 `padding`), on the training device or on the disk.
+        shape: (channels, height, width) of the crops.
+        padding: Width of the border that crops may reach into, in pixels.
+        batch_size: Number of images per batch.
+        steps: Number of optimizer steps per epoch.
     """
 
     images: Tensor
@@ -28,18 +34,32 @@ class Phase:
     steps: int
 
 
-class Plan:
-    """The phase of each epoch. Without `config.phases` there is one: the data set's images, padded, on `device`.
+class ResolutionStages:
+    """The training images of each epoch, in batches.
 
-    Crops of stored images are those of padded ones, with pixels of the image where these have zeros: whatever is kept
-    per image, `View` and `Task.padding` hold for both. An epoch that goes through its batches `replays` times belongs
-    to the phase that its first pass lies in; a phase in which none begins is passed over.
-    Raises UserError if the data set does not come in sizes and `config` has phases, or the other way round.
+    Without `config.phases` there is one stage: the images of the data set, padded, on `device`. Crops of stored images
+    work like those of padded ones, with pixels of the image in place of zeros: `View` and `Task.padding` hold for both.
+    An epoch that goes through its batches `replays` times belongs to the stage that its first pass lies in; a stage in
+    which no epoch begins is left out.
+
+    Args:
+        config: The settings of the run.
+        data: Its data set.
+        epochs: Number of epochs that are trained.
+        replays: Number of optimizer steps on every batch.
+        device: Where training takes place.
+
+    Raises:
+        UserError: The data set has images of one size and `config` has stages, or the other way round.
     """
 
     def __init__(self, config: Config, data: Dataset, epochs: int, replays: int, device: torch.device):
-        def phase(images: Tensor, shape: tuple[int, int, int], padding: int, batch_size: int) -> Phase:
-            return Phase(images, shape, padding, batch_size, math.ceil(len(data.train_y) / batch_size) * replays)
+        self._seed, self._flip, self._device = config.seed, config.augmentation.flip, device
+        self._labels = data.train_y.to(device)
+        self._count = count = len(data.train_y)
+
+        def stage(images: Tensor, shape: tuple[int, int, int], padding: int, batch_size: int) -> Stage:
+            return Stage(images, shape, padding, batch_size, math.ceil(count / batch_size) * replays)
 
         if bool(config.phases) != (data.train_at is not None):
             raise UserError(
@@ -50,7 +70,7 @@ class Plan:
         if data.train_at is None:
             padding = config.augmentation.padding
             images = pad_images(data.train_x.to(device), padding)
-            self._phases = [phase(images, data.shape, padding, config.batch_size)] * epochs
+            self._stages = [stage(images, data.shape, padding, config.batch_size)] * epochs
             return
         ends = [sum(p.epochs for p in config.phases[: number + 1]) for number in range(len(config.phases))]
         numbers = [next(n for n, end in enumerate(ends) if epoch * replays < end) for epoch in range(epochs)]
@@ -58,15 +78,57 @@ class Plan:
         for number in sorted(set(numbers)):
             asked = config.phases[number]
             shape, padding = (data.shape[0], asked.crop, asked.crop), (asked.size - asked.crop) // 2
-            made[number] = phase(data.train_at(asked.size), shape, padding, asked.batch_size or config.batch_size)
-        self._phases = [made[number] for number in numbers]
+            made[number] = stage(data.train_at(asked.size), shape, padding, asked.batch_size or config.batch_size)
+        self._stages = [made[number] for number in numbers]
 
-    def phase(self, epoch: int) -> Phase:
-        """The phase of `epoch`, from 1."""
-        return self._phases[epoch - 1]
+    def stage(self, epoch: int) -> Stage:
+        """Return the stage of `epoch`, from 1."""
+        return self._stages[epoch - 1]
 
-    def task(self, epoch: int, rng: torch.Generator) -> Task:
-        """What the method is told before `epoch`."""
-        here = self.phase(epoch)
-        steps, largest = sum(p.steps for p in self._phases), max(p.images.numel() for p in self._phases)
+    @property
+    def constant(self) -> Stage | None:
+        """The stage of all epochs, or None if there are several."""
+        return self._stages[0] if len(set(map(id, self._stages))) == 1 else None
+
+    def setup(self, method: Method, model: torch.nn.Module) -> None:
+        """Let `method` allocate its state before the first step.
+
+        Raises:
+            UserError, ValueError: It cannot train on these images.
+        """
+        method.setup(model, self._task(1, make_rng(self._device, self._seed, "method")))
+
+    def go_on(self, method: Method, epoch: int) -> None:
+        """Let `method`, newly set up, make room for the state that it had after `epoch`."""
+        if self.stage(epoch) is not self.stage(1):
+            method.start_phase(self._task(epoch, make_rng(self._device, self._seed, "method")))
+
+    def enter(self, method: Method, epoch: int) -> None:
+        """Tell `method`, before `epoch`, if a new stage begins with it."""
+        if epoch > 1 and self.stage(epoch) is not self.stage(epoch - 1):
+            method.start_phase(self._task(epoch, make_rng(self._device, self._seed, "method", epoch)))
+
+    def batches(self, epoch: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor, View]]:
+        """Shuffle the images of `epoch` at once, and crop and flip them batch by batch.
+
+        Args:
+            epoch: Its number, from 1.
+            rng: For the order, the crops and the flips.
+
+        Returns:
+            Images (B, C, H, W), floating point; classes (B,); and where the images were cut out.
+        """
+        stage = self.stage(epoch)
+        order = torch.randperm(self._count, generator=rng, device=self._device)
+
+        def each() -> Iterator[tuple[Tensor, Tensor, View]]:
+            for index in order.split(stage.batch_size):
+                view = random_view(index, stage.shape[1:], stage.padding, self._flip, rng)
+                yield to_unit(view.take(stage.images)), self._labels[index], view
+
+        return each()
+
+    def _task(self, epoch: int, rng: torch.Generator) -> Task:
+        here = self.stage(epoch)
+        steps, largest = sum(s.steps for s in self._stages), max(s.images.numel() for s in self._stages)
         return Task(len(here.images), here.shape, here.padding, steps, rng.device, rng, largest)

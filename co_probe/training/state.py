@@ -3,17 +3,23 @@
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from co_probe.errors import DamagedFile
 from co_probe.methods.base import Method
 from co_probe.numerics.rng import derive_seed
 from co_probe.runs import load_weights
-from co_probe.store import RunWriter, StoredRun
+from co_probe.store import StoredRun
 from co_probe.store.tree import Rows
+
+if TYPE_CHECKING:
+    from co_probe.training.recorder import Recorder
+
+Tensors = Mapping[str, Any]  # tensors, and numbers, by name
 
 
 def draw_indices(available: int, wanted: int, seed: int, purpose: str) -> np.ndarray:
@@ -37,24 +43,39 @@ def environment(device: torch.device, precision: str) -> dict[str, str]:
 
 
 def momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's momentum of each parameter, by the parameter's name."""
+    """Return the optimizer's momentum of each parameter that has one, by the parameter's name."""
     buffers = {name: optimizer.state[p].get("momentum_buffer") for name, p in model.named_parameters()}
     return {name: buffer for name, buffer in buffers.items() if buffer is not None}
 
 
-def restore(writer: RunWriter, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> None:
+def restore(recorder: "Recorder", model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> None:
     """Bring everything that learns to where it was after the newest finished epoch.
 
-    Raises UserError if the resume file is missing, DamagedFile if a file does not verify.
+    Raises:
+        UserError: The resume file is missing.
+        DamagedFile: A file does not verify, or has other momenta than the optimizer would.
     """
-    source = f"{writer.path}, epoch {writer.last}"
-    load_weights(model, tensors(StoredRun(writer.path).weights(writer.last)), source)
-    state = writer.resume_state()
-    parameters = dict(model.named_parameters())
-    for name, buffer in tensors(state["momentum"]).items():
+    source = f"{recorder.path}, epoch {recorder.last}"
+    load_weights(model, tensors(StoredRun(recorder.path).weights(recorder.last)), source)
+    state = recorder.resume_state()
+    _restore_momenta(model, optimizer, tensors(state.get("momentum", {})), source)
+    method.load_state_dict(tensors(state.get("method", {})))
+
+
+def _restore_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, momentum: Tensors, source: str) -> None:
+    """Set the momentum of exactly those parameters that train with one."""
+    uses = {id(p): group["momentum"] != 0 for group in optimizer.param_groups for p in group["params"]}
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad and uses.get(id(p))}
+    for name, buffer in momentum.items():
+        if name not in parameters:
+            raise DamagedFile(f"{source}: the resume file has a momentum of {name}, which trains with none")
+        if not isinstance(buffer, Tensor) or buffer.shape != parameters[name].shape:
+            raise DamagedFile(f"{source}: the momentum of {name} is not of the shape {tuple(parameters[name].shape)}")
+    if missing := sorted(parameters.keys() - momentum.keys()):
+        raise DamagedFile(f"{source}: the resume file has no momentum of {missing[0]}")
+    for name, buffer in momentum.items():
         # Laid out like its parameter, as the optimizer itself would have it.
         optimizer.state[parameters[name]]["momentum_buffer"] = torch.empty_like(parameters[name]).copy_(buffer).detach()
-    method.load_state_dict(tensors(state["method"]))
 
 
 def copying_stream(device: torch.device) -> torch.cuda.Stream | None:

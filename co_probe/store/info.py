@@ -1,0 +1,228 @@
+"""What a run says about itself: everything that a reader needs besides weights and images."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from co_probe.config import Config
+from co_probe.config.labels import NORMS
+from co_probe.store.upgrade import upgrade_model
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which network the weights of a run belong to.
+
+    Attributes:
+        name: A registered name, `package.module:Name`, or, for a foreign model that cannot be imported by name, the
+            name of its class.
+        settings: Keyword arguments that it is built with.
+        foreign: Whether the network was written for another program. A foreign network is built as `Name(**settings)`
+            and its weights have its own names; if the run has `mean` and `std`, images are normalised by them before
+            they reach it. Any other network is built as `Name(channels, classes, mean, std, **settings)` and normalises
+            images itself.
+    """
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    foreign: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """The facts of a run, whoever trained it. Every reader of a run uses this and not its training settings.
+
+    Attributes:
+        run_id: Identifies the run in each of its files; hexadecimal, from `new_run_id`. Empty for a run of schema 1
+            or 2, whose `shape` (0, 0, 0), `classes` (none), `mean` and `std` are known once its data set is loaded.
+        method: What tables and figures call the training method.
+        seed: Seed of the training run, None if unknown.
+        epsilon: Bound of perturbations, in pixel units of a [0, 1] image.
+        norm: What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the perturbation.
+        bounds: Least and greatest value of a pixel; infinite without a limit.
+        shape: (channels, height, width) of the images that the run is measured on.
+        classes: Names of the classes, in the order of the logits.
+        mean: Mean that images are normalised by, one value per channel, or None if the model normalises by itself.
+        std: Standard deviation that images are normalised by, one value per channel, or None with `mean`.
+        data: What tables and figures call the data set.
+        model: Which network the weights belong to.
+        attack: Name of the method or attack that made the training perturbations (`fgsm-rs`), None if unknown.
+        precision: What the network computes in: `float32` or `bfloat16`.
+        planned: Number of epochs of the finished run, None if unknown.
+        batch_size: Number of images per optimizer step, None if unknown or not constant.
+        steps_per_epoch: Number of optimizer steps per epoch, None if unknown or not constant.
+        settings: The `Config` of a run that co-probe trained, as plain data; None for all others.
+        arrays: Named arrays that a study needs at every checkpoint.
+
+    Raises:
+        ValueError: A value is of a wrong type or out of range.
+    """
+
+    run_id: str
+    method: str
+    seed: int | None = None
+    epsilon: float
+    norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    data: str
+    model: ModelSpec
+    attack: str | None = None
+    precision: str = "float32"
+    planned: int | None = None
+    batch_size: int | None = None
+    steps_per_epoch: int | None = None
+    settings: dict[str, Any] | None = None
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        _require(set(self.run_id) <= set("0123456789abcdef"), "run_id", self.run_id)
+        _require(math.isfinite(self.epsilon) and self.epsilon > 0, "epsilon", self.epsilon)
+        _require(self.norm in NORMS, "norm", self.norm)
+        _require(len(self.bounds) == 2 and self.bounds[0] < self.bounds[1], "bounds", self.bounds)
+        if self.run_id:
+            _require(len(self.shape) == 3 and all(0 < side < 2**20 for side in self.shape), "shape", self.shape)
+            _require(len(self.classes) > 0, "classes", self.classes)
+        _require((self.mean is None) == (self.std is None), "mean and std", (self.mean, self.std))
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None:
+                fits = len(values) in (1, self.shape[0]) and all(map(math.isfinite, values))
+                _require(fits, name, values)
+        _require(self.std is None or min(self.std) > 0, "std", self.std)
+        _require(self.precision in PRECISIONS, "precision", self.precision)
+        _require(bool(self.model.name), "model", self.model.name)
+        for name in ("planned", "batch_size", "steps_per_epoch"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, value)
+
+    @property
+    def probe_seed(self) -> int:
+        """Seed of everything that diagnostics draw: the run's, or 0 if it is unknown."""
+        return self.seed or 0
+
+
+def new_run_id() -> str:
+    """A fresh run id: 32 hexadecimal digits."""
+    return uuid4().hex
+
+
+def info_of_older(config: Config, precision: str, planned: int) -> RunInfo:
+    """Return what a run of schema 1 or 2, whose settings are `config`, says about itself without its data set."""
+    return RunInfo(
+        run_id="",
+        method=config.method_title,
+        seed=config.seed,
+        epsilon=config.epsilon,
+        norm=config.norm,
+        shape=(0, 0, 0),
+        classes=(),
+        data=config.data_title,
+        model=ModelSpec(config.model.name, dict(config.model.settings)),
+        attack=config.method.name,
+        precision=precision,
+        planned=planned,
+        batch_size=None if config.phases else config.batch_size,
+        settings=config.to_dict(),
+    )
+
+
+def info_to_tree(info: RunInfo) -> dict[str, Any]:
+    """Return the group `/info` of `run.h5`, without what is None; `info_from_tree` is the inverse."""
+    content = {
+        "run_id": info.run_id,
+        "method": info.method,
+        "seed": info.seed,
+        "epsilon": float(info.epsilon),
+        "norm": info.norm,
+        "bounds": np.array(info.bounds, np.float64),
+        "shape": np.array(info.shape, np.int64),
+        "classes": np.char.encode(np.array(info.classes, dtype=str), "utf-8"),
+        "mean": None if info.mean is None else np.array(info.mean, np.float64),
+        "std": None if info.std is None else np.array(info.std, np.float64),
+        "data": info.data,
+        "model": json.dumps(asdict(info.model)),
+        "attack": info.attack,
+        "precision": info.precision,
+        "planned": info.planned,
+        "batch_size": info.batch_size,
+        "steps_per_epoch": info.steps_per_epoch,
+        "settings": None if info.settings is None else json.dumps(info.settings),
+    }
+    stored = {name: value for name, value in content.items() if value is not None}
+    return stored | ({"arrays": dict(info.arrays)} if info.arrays else {})
+
+
+def info_from_tree(tree: Mapping[str, Any], architecture: int) -> RunInfo:
+    """Build the `RunInfo` that `info_to_tree` wrote.
+
+    Args:
+        tree: The group `/info`, as `co_probe.store.tree.read` gives it.
+        architecture: The version of the built-in networks that the run was written with.
+
+    Raises:
+        KeyError, TypeError, ValueError: The tree is not such a group, or a value is out of range.
+    """
+    model = json.loads(tree["model"])
+    spec = upgrade_model({"name": model["name"]}, architecture)
+    settings = json.loads(tree["settings"]) if "settings" in tree else None
+    if settings is not None:
+        settings["model"] = upgrade_model(settings["model"], architecture)
+    bounds, shape = _numbers(tree, "bounds"), _numbers(tree, "shape")
+    _require(bounds is not None and len(bounds) == 2, "bounds", bounds)
+    _require(shape is not None and len(shape) == 3, "shape", shape)
+    assert bounds is not None and shape is not None
+    return RunInfo(
+        run_id=_text(tree, "run_id"),
+        method=_text(tree, "method"),
+        seed=_whole(tree, "seed"),
+        epsilon=float(tree["epsilon"]),
+        norm=_text(tree, "norm"),
+        bounds=(bounds[0], bounds[1]),
+        shape=(int(shape[0]), int(shape[1]), int(shape[2])),
+        classes=tuple(str(name) for name in np.char.decode(np.atleast_1d(tree["classes"]), "utf-8")),
+        mean=_numbers(tree, "mean"),
+        std=_numbers(tree, "std"),
+        data=_text(tree, "data"),
+        model=ModelSpec(str(spec["name"]), dict(model["settings"]), bool(model["foreign"])),
+        attack=_text(tree, "attack") if "attack" in tree else None,
+        precision=_text(tree, "precision"),
+        planned=_whole(tree, "planned"),
+        batch_size=_whole(tree, "batch_size"),
+        steps_per_epoch=_whole(tree, "steps_per_epoch"),
+        settings=settings,
+        arrays={name: np.asarray(array) for name, array in tree.get("arrays", {}).items()},
+    )
+
+
+def _text(tree: Mapping[str, Any], name: str) -> str:
+    _require(isinstance(tree[name], str), name, tree[name])
+    return tree[name]
+
+
+def _whole(tree: Mapping[str, Any], name: str) -> int | None:
+    value = tree.get(name)
+    _require(value is None or (isinstance(value, int) and not isinstance(value, bool)), name, value)
+    return value
+
+
+def _numbers(tree: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
+    if name not in tree:
+        return None
+    array = np.asarray(tree[name])
+    _require(array.ndim == 1 and array.dtype.kind in "if" and len(array) < 2**20, name, array.dtype)
+    return tuple(float(value) for value in array)
+
+
+def _require(fits: bool, name: str, value: Any) -> None:
+    if not fits:
+        raise ValueError(f"{name} cannot be {value!r}")
