@@ -68,9 +68,8 @@ def build_model(info: RunInfo) -> nn.Module:
     """
     channels, settings = info.shape[0], info.settings or {}
     mean, std = info.mean or (0.0,) * channels, info.std or (1.0,) * channels
-    signal = torch.from_numpy(info.arrays["signal"]) if "signal" in info.arrays else None
     about = channels, len(info.classes), mean, std, info.bounds
-    return new_model(info.model.name, info.model.settings, *about, low_pass=settings.get("low_pass", 0), signal=signal)
+    return new_model(info.model.name, info.model.settings, *about, low_pass=settings.get("low_pass", 0))
 
 
 def new_model(
@@ -119,7 +118,6 @@ def describe(config: Config, data: Dataset, precision: str) -> RunInfo:
         precision=precision,
         planned=kept_epochs(config),
         settings=config.to_dict(),
-        arrays={} if data.signal is None else {"signal": data.signal.numpy()},
     )
 
 

@@ -59,7 +59,6 @@ class RunInfo:
         batch_size: Number of images per optimizer step, None if unknown or not constant.
         steps_per_epoch: Number of optimizer steps per epoch, None if unknown or not constant.
         settings: The `Config` of a run that co-probe trained, as plain data; None for all others.
-        arrays: Named arrays that a study needs at every checkpoint.
 
     Raises:
         ValueError: A value is of a wrong type or out of range.
@@ -83,7 +82,6 @@ class RunInfo:
     batch_size: int | None = None
     steps_per_epoch: int | None = None
     settings: dict[str, Any] | None = None
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         _require(set(self.run_id) <= set("0123456789abcdef"), "run_id", self.run_id)
@@ -158,8 +156,7 @@ def info_to_tree(info: RunInfo) -> dict[str, Any]:
         "steps_per_epoch": info.steps_per_epoch,
         "settings": None if info.settings is None else json.dumps(info.settings),
     }
-    stored = {name: value for name, value in content.items() if value is not None}
-    return stored | ({"arrays": dict(info.arrays)} if info.arrays else {})
+    return {name: value for name, value in content.items() if value is not None}
 
 
 def info_from_tree(tree: Mapping[str, Any], architecture: int) -> RunInfo:
@@ -200,7 +197,6 @@ def info_from_tree(tree: Mapping[str, Any], architecture: int) -> RunInfo:
         batch_size=_whole(tree, "batch_size"),
         steps_per_epoch=_whole(tree, "steps_per_epoch"),
         settings=settings,
-        arrays={name: np.asarray(array) for name, array in tree.get("arrays", {}).items()},
     )
 
 
