@@ -15,6 +15,8 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 class PublishedBlock(nn.Module):
     """The block of the PreActResNet18 that the code of Wong et al. (2020) and its descendants train."""
 
+    activates_first = False  # the shortcut of Rice et al. (2020) and AWP sees what the first convolution sees
+
     def __init__(self, in_planes: int, planes: int, stride: int):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_planes)
@@ -26,7 +28,7 @@ class PublishedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(x))
-        shortcut = self.shortcut(x) if hasattr(self, "shortcut") else x
+        shortcut = self.shortcut(out if self.activates_first else x) if hasattr(self, "shortcut") else x
         out = self.conv1(out)
         out = self.conv2(F.relu(self.bn2(out)))
         return out + shortcut
@@ -97,11 +99,13 @@ def normalised(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_logits_equal_those_of_the_published_network_with_its_state_dict(mode):
+@pytest.mark.parametrize("activated", [False, True])
+def test_logits_equal_those_of_the_published_network_with_its_state_dict(mode, activated, monkeypatch):
     torch.manual_seed(0)
     theirs = PublishedNet(16)
     randomise(theirs)
-    ours = PreActResNet(3, 10, MEAN, STD, width=16)
+    monkeypatch.setattr(PublishedBlock, "activates_first", activated)
+    ours = PreActResNet(3, 10, MEAN, STD, width=16, activated_shortcut=activated)
     missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
     assert sorted(missing) == ["normalize.mean", "normalize.std"] and not unexpected
     x = torch.rand(8, 3, 32, 32)

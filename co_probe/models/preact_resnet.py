@@ -16,13 +16,15 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 class PreActBlock(nn.Module):
     """x + conv2(relu(bn2(conv1(relu(bn1(x)))))); where shapes change, the shortcut is a 1×1 convolution of x itself.
 
-    The shortcut reads the raw block input, not relu(bn1(x)): that is what the published networks do, although
-    He et al. (2016) activate first. The wide ResNets differ (`co_probe.models.wide_resnet`).
+    The shortcut reads the raw block input, not relu(bn1(x)): that is what the networks of fast adversarial training do,
+    although He et al. (2016) activate first. With `activated_shortcut` it reads relu(bn1(x)), as in the wide ResNets
+    (`co_probe.models.wide_resnet`).
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, outputs: int, stride: int, activated_shortcut: bool = False):
         super().__init__()
         self.stride = stride
+        self.activated_shortcut = activated_shortcut
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = conv3x3(inputs, outputs, stride)
         self.bn2 = nn.BatchNorm2d(outputs)
@@ -32,8 +34,10 @@ class PreActBlock(nn.Module):
         self.shortcut = None if same else nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        skip = x if self.shortcut is None else self.shortcut(every(x, self.stride))
-        return self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x)))))) + skip
+        branch = F.relu(self.bn1(x))
+        source = branch if self.activated_shortcut else x
+        skip = x if self.shortcut is None else self.shortcut(every(source, self.stride))
+        return self.conv2(F.relu(self.bn2(self.conv1(branch)))) + skip
 
 
 def every(x: Tensor, stride: int) -> Tensor:
@@ -53,6 +57,11 @@ class PreActResNet(nn.Module):
     (`conv1.weight`, `layer1.0.bn1.weight`, `layer2.0.shortcut.0.weight`, `bn.weight`, `linear.weight`); only
     `normalize.mean` and `normalize.std` are added, since normalisation is the first layer here.
 
+    Two published networks of the same name differ. In that of Rice et al. (2020), "Overfitting in adversarially robust
+    deep learning", and of AWP the shortcuts are activated; its state dict has the same names and shapes, so it loads
+    without complaint, and computes its own function only with `activated_shortcut=True`. That of Andriushchenko &
+    Flammarion (2020) has no BatchNorm and ReLU before its last layer, so `bn.weight` is missing from its state dict.
+
     Args:
         channels: Channels of the images.
         classes: Number of classes.
@@ -60,6 +69,7 @@ class PreActResNet(nn.Module):
         std: Standard deviation that images are normalised by, one value per channel.
         width: Channels of the stem and of the first stage.
         blocks: Number of blocks in each stage.
+        activated_shortcut: Whether shortcuts read relu(bn1(x)) instead of x where shapes change.
 
     Raises:
         ValueError: A size is not positive.
@@ -78,6 +88,7 @@ class PreActResNet(nn.Module):
         *,
         width: int = 64,
         blocks: Sequence[int] = (2, 2, 2, 2),
+        activated_shortcut: bool = False,
     ):
         super().__init__()
         if width < 1 or not blocks or min(blocks) < 1:
@@ -90,7 +101,8 @@ class PreActResNet(nn.Module):
             outputs = width * 2**stage
             layers = []
             for block in range(depth):
-                layers.append(PreActBlock(inputs, outputs, stride=2 if stage and not block else 1))
+                stride = 2 if stage and not block else 1
+                layers.append(PreActBlock(inputs, outputs, stride, activated_shortcut))
                 inputs = outputs
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.bn = nn.BatchNorm2d(inputs)
@@ -103,6 +115,8 @@ class PreActResNet(nn.Module):
         return self.linear(F.relu(self.bn(x)).mean((2, 3)))
 
 
-def preact_resnet18(channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> PreActResNet:
+def preact_resnet18(
+    channels: int, classes: int, mean: Sequence[float], std: Sequence[float], *, activated_shortcut: bool = False
+) -> PreActResNet:
     """PreActResNet18 for CIFAR-sized images: widths 64, 128, 256, 512, two blocks each; 11.2 million parameters."""
-    return PreActResNet(channels, classes, mean, std, width=64, blocks=(2, 2, 2, 2))
+    return PreActResNet(channels, classes, mean, std, activated_shortcut=activated_shortcut)
