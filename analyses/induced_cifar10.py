@@ -20,6 +20,7 @@ from co_probe.config.labels import epsilon_label
 from co_probe.drawing import TABLES, Request, draw
 from co_probe.plots.style import headless, save
 from co_probe.runs import Run
+from co_probe.studies.injection.settings import Inject
 from co_probe.sweeps.grid import Grid, is_complete, split
 
 BETAS, EPSILONS = (0, 4, 6, 8, 10), (2, 4, 6, 8)  # in grey levels
@@ -58,7 +59,7 @@ def main() -> None:
     table.to_csv(arguments.out / "cells.csv", index=False, float_format="%.6g")
     if len(runs) > 1:
         save(draw("induced", runs, request), arguments.out / "phases.png")
-    telling = [run for run in runs if (run.config.inject.beta, run.epsilon) == TELLING]
+    telling = [run for run in runs if (run.config.extension(Inject).beta, run.epsilon) == TELLING]
     for run in telling:
         for kind in ("induced", "spectrum"):
             title = f"{run.config.data_title}, {run.config.method_title}, ε = 6/255, β = 8/255"
@@ -87,13 +88,13 @@ def _cells(arguments: argparse.Namespace) -> dict[Path, Config]:
     grid = Grid(
         methods=split(arguments.methods, str),
         epsilons=tuple(level / 255 for level in EPSILONS),
-        injects=tuple(level / 255 for level in BETAS),
+        vary={"inject.beta": tuple(level / 255 for level in BETAS)},
         preset="cifar10-30",
         settings=settings,
     )
 
     def distance(config: Config) -> float:
-        beta = config.inject.beta or TELLING[0]  # what it is to be compared with is as telling
+        beta = config.extension(Inject).beta or TELLING[0]  # what it is to be compared with is as telling
         return abs(beta - TELLING[0]) + abs(config.epsilon - TELLING[1])
 
     return dict(sorted(grid.cells(arguments.runs).items(), key=lambda cell: distance(cell[1])))

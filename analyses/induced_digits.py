@@ -17,15 +17,16 @@ import co_probe
 from co_probe.drawing import TABLES, Request, draw
 from co_probe.plots.style import headless, save
 from co_probe.runs import Run
+from co_probe.studies.injection.settings import Inject
 from co_probe.sweeps.grid import Grid, is_complete
 
 BETAS = (0.0, 0.04, 0.08)
 SETTINGS = {"epochs": 15, "data": {"size": 24}, "probe": {"test": 150, "train": 20}}
 UNCLIPPED = SETTINGS | {"inject": {"clip": False}}
 GRIDS = {
-    "unclipped": Grid(methods=("fgsm",), epsilons=(0.08, 0.1, 0.12), injects=BETAS, settings=UNCLIPPED),
+    "unclipped": Grid(methods=("fgsm",), epsilons=(0.08, 0.1, 0.12), vary={"inject.beta": BETAS}, settings=UNCLIPPED),
     # Clipping to [0, 1] takes half of the carrier from perturbed digits, whose background is 0.
-    "clipped": Grid(methods=("fgsm",), epsilons=(0.1,), injects=BETAS, settings=SETTINGS),
+    "clipped": Grid(methods=("fgsm",), epsilons=(0.1,), vary={"inject.beta": BETAS}, settings=SETTINGS),
 }
 CLOSE = 0.1  # ε of the unclipped runs that are looked into
 PROBES = ("alignment", "curvature", "spectrum", "views")
@@ -52,12 +53,12 @@ def main() -> None:
             save(draw("induced", runs[name], title=f"digits 24×24, x + δ {what}"), arguments.out / f"phases-{name}.png")
     close = [run for run in runs["unclipped"] if run.epsilon == CLOSE]
     for run in close:
-        beta = f"{run.config.inject.beta:g}"
+        beta = f"{run.config.extension(Inject).beta:g}"
         for kind in ("induced", "spectrum"):
             title = f"digits 24×24, ε = {run.epsilon:g}, β = {beta}, x + δ not clipped"
             save(draw(kind, [run], title=title), arguments.out / f"{kind}-beta{beta}.png")
     for name in PROBES:
-        fit = [run for run in close if name != "views" or run.config.inject.beta]
+        fit = [run for run in close if name != "views" or run.config.extension(Inject).beta]
         frame = co_probe.probe(name, fit, device="cpu")
         _write(frame[frame["quantity"] != "energy"], arguments.out / f"{name}.csv")  # 576 numbers an epoch are too many
     frames = [TABLES["cells"](runs[name], Request()).assign(clipped=name == "clipped") for name in GRIDS if runs[name]]

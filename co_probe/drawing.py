@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from co_probe.config.labels import NORMS, bound_label, epsilon_label
+from co_probe.config.labels import NORMS, bound_label
 from co_probe.errors import UserError
 from co_probe.plots import PLOTS
 from co_probe.plots.kind import Kind
 from co_probe.plots.style import paper_style
 from co_probe.store import StoredRun
+from co_probe.studies.injection.settings import Inject
 
 Progress = Callable[[str, int, int], None]
 TRADE_OFF = ("clean", "pgd20")  # the attacks of Figure 4's axes
@@ -150,7 +151,7 @@ def _eval(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
 
     Raises UserError for runs on different images, whose accuracies are not to be compared.
     """
-    if len({(run.config.data.name, run.config.inject, run.norm) for run in runs}) > 1:
+    if len({(run.config.data.name, str(run.config.extensions), run.norm) for run in runs}) > 1:
         raise UserError(
             "trade-off compares runs on the same images and in balls of one norm: name them, or --runs FOLDER"
         )
@@ -197,7 +198,7 @@ def _cells(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
     rows = [
         {
             **run.labels(run.last_epoch, "cells"),
-            "beta": run.config.inject.beta,
+            "beta": run.config.extension(Inject).beta,
             "epsilon": run.epsilon,
             "attack": attack,
             "value": run.metrics(run.last_epoch)["pgd10"] if attack == "pgd10" else _last_under(run, attack, request),
@@ -249,7 +250,7 @@ def _inside(runs: Sequence[StoredRun], request: Request) -> pd.DataFrame:
     """Curvature, and accuracies on the views where there are carriers, of a single run; of several, nothing."""
     if len(runs) > 1:
         return pd.DataFrame()
-    tables = [_curvature, *([_views] if runs[0].config.inject.beta else [])]
+    tables = [_curvature, *([_views] if runs[0].config.extension(Inject).beta else [])]
     return pd.concat([table(runs, request) for table in tables], ignore_index=True)
 
 
@@ -268,14 +269,9 @@ TABLES: dict[str, Table] = {
 }
 
 
-def _carrier(run: StoredRun) -> str:
-    """What a title says of the feature that is added to the images, if one is."""
-    return f", β = {epsilon_label(run.config.inject.beta)}" if run.config.inject.beta else ""
-
-
 def _title(runs: Sequence[StoredRun]) -> str:
     """Data set and ε, or the data set alone, where all runs agree on them; of a single run, its name too."""
     names = {run.config.data_title for run in runs}
-    titles = {f"{run.config.data_title}, {bound_label(run.epsilon, run.norm)}{_carrier(run)}" for run in runs}
+    titles = {f"{run.config.data_title}, {bound_label(run.epsilon, run.norm)}{run.config.caption}" for run in runs}
     title = (titles if len(titles) == 1 else names).pop() if len(names) == 1 else ""
     return title if len(runs) > 1 else f"{title} (run {runs[0].name})"

@@ -22,6 +22,7 @@ from co_probe.probes import PROBES
 from co_probe.store import StoredRun
 from co_probe.studies.injection.carriers import make_carriers
 from co_probe.studies.injection.induced_figure import phase_diagram
+from co_probe.studies.injection.settings import Inject, LowPass
 from co_probe.sweeps.grid import Grid
 from co_probe.training.loop import epochs
 
@@ -197,16 +198,21 @@ def test_the_command_prints_a_table_for_people_and_for_programs(injected, runs):
 
 
 def test_a_grid_of_betas_names_them(tmp_path):
-    grid = Grid(methods=("fgsm",), epsilons=("8/255",), injects=(0, "4/255", 0.1), settings={"inject": {"clip": False}})
+    grid = Grid(
+        methods=("fgsm",),
+        epsilons=("8/255",),
+        vary={"inject.beta": (0, "4/255", 0.1)},
+        settings={"inject": {"clip": False}},
+    )
     cells = grid.cells(tmp_path)
     assert [path.name for path in cells] == [f"fgsm-eps8of255-beta{b}-seed0" for b in ("0", "4of255", "0.1")]
-    assert [config.inject.beta for config in cells.values()] == [0, 4 / 255, 0.1]
-    assert {config.inject.clip for config in cells.values()} == {False}
+    assert [config.extension(Inject).beta for config in cells.values()] == [0, 4 / 255, 0.1]
+    assert {config.extension(Inject).clip for config in cells.values()} == {False}
     assert {config.augmentation.padding for config in cells.values()} == {0}
-    with pytest.raises(UserError, match="one of its injects twice"):
-        Grid(methods=("fgsm",), injects=("4/255", "8/510"))
+    with pytest.raises(UserError, match=r"values of inject\.beta, each once"):
+        Grid(methods=("fgsm",), vary={"inject.beta": ("4/255", "8/510")})
     with pytest.raises(UserError, match="did you mean 8/255"):
-        Grid(methods=("fgsm",), injects=(8,)).cells(tmp_path)
+        Grid(methods=("fgsm",), vary={"inject.beta": (8,)}).cells(tmp_path)
 
 
 def test_the_command_line_takes_injections(tmp_path):
@@ -216,8 +222,8 @@ def test_the_command_line_takes_injections(tmp_path):
         catch_exceptions=False,
     )
     assert [line.partition(":")[0] for line in result.output.splitlines()] == [
-        "sweeps/sweep/fgsm-eps0.13-beta0-seed0",
-        "sweeps/sweep/fgsm-eps0.13-beta0.1-seed0",
+        "sweeps/sweep/fgsm-eps0.15-beta0-seed0",
+        "sweeps/sweep/fgsm-eps0.15-beta0.1-seed0",
     ]
     small = ["--epochs", "1", "--set", "data.size=8", "--set", "model.width=8", "--set", "probe.test=10"]
     options = ["--inject", "4/255", "--inject-orthogonal", "--inject-into", "test", "--inject-reversed"]
@@ -227,11 +233,11 @@ def test_the_command_line_takes_injections(tmp_path):
     )
     assert result.exit_code == 0, result.output
     config = StoredRun(tmp_path / "r").config
-    assert config.low_pass == 6 and config.inject == co_probe.config.Inject(
+    assert config.extension(LowPass).width == 6 and config.extension(Inject) == Inject(
         beta=4 / 255, orthogonal=True, into="test", reversed=True, clip=False
     )
     result = CliRunner().invoke(cli, ["run", "fgsm", "--out", str(tmp_path / "n"), *small, "--inject-into", "test"])
-    assert result.exit_code == 2 and "need --inject BETA" in result.output
+    assert result.exit_code == 2 and "needs --inject BETA" in result.output
 
 
 # -- figures ---------------------------------------------------------------------------------------------------------

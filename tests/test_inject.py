@@ -11,7 +11,7 @@ from scipy.fft import dctn, idctn
 
 import co_probe
 from co_probe.attacks import PGD
-from co_probe.config.settings import Config, Inject
+from co_probe.config.settings import Config
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import UserError
 from co_probe.methods.taps import find_taps
@@ -20,6 +20,8 @@ from co_probe.runs.build import make_data, make_model, new_model
 from co_probe.runs.checkpoints import export, load_reference
 from co_probe.studies.injection.carriers import inject, make_carriers, without_span
 from co_probe.studies.injection.low_pass import LowPass
+from co_probe.studies.injection.settings import Inject
+from co_probe.studies.injection.settings import LowPass as LowPassSettings
 from co_probe.training.loop import epochs
 
 PAIRS = [(0, 1), (1, 0), (1, 1), (2, 1), (1, 2)]
@@ -154,11 +156,22 @@ def test_crops_and_flips_are_left_out_unless_they_are_asked_for():
 
 def test_settings_of_a_run_that_knows_no_injection_still_load():
     stored = tiny_config("fgsm").to_dict()
-    del stored["inject"], stored["low_pass"]
+    assert "inject" not in stored and "low_pass" not in stored
     config = Config.from_dict(stored)
-    assert config.inject == Inject() and config.low_pass == 0
+    assert config.extension(Inject) == Inject() and config.wrappers == {} and config.caption == ""
     injected = tiny_config("fgsm", inject={"beta": 0.1, "into": "test"}, low_pass=3)
-    assert Config.from_dict(injected.to_dict()) == injected
+    assert Config.from_dict(injected.to_dict()) == injected and injected.caption == ", β = 0.1"
+    assert injected.to_dict()["low_pass"] == 3
+
+
+def test_settings_of_the_first_version_load():
+    """It stored both in every run, most of them without any effect."""
+    plain = tiny_config("fgsm")
+    off = {"beta": 0.0, "orthogonal": False, "into": "both", "reversed": False, "clip": True}
+    assert Config.from_dict(plain.to_dict() | {"inject": off, "low_pass": 0}) == plain
+    config = Config.from_dict(plain.to_dict() | {"inject": off | {"beta": 0.1}, "low_pass": 4})
+    assert config.extension(Inject).beta == 0.1 and config.extension(LowPassSettings).width == 4
+    assert Config.from_dict(plain.to_dict() | {"low_pass": {"width": 4}}).wrappers == config.wrappers
 
 
 @pytest.fixture(scope="module")
@@ -247,10 +260,10 @@ def test_a_second_low_pass_is_refused():
 
     name = f"{__name__}:Filtered"
     allow(name)
-    made = new_model(name, {}, 1, 10, [0.0], [1.0], (0.0, 1.0))
+    made = new_model(name, {}, (1, 8, 8), 10, [0.0], [1.0], (0.0, 1.0))
     assert made(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     with pytest.raises(UserError, match="has a low-pass already"):
-        new_model(name, {}, 1, 10, [0.0], [1.0], (0.0, 1.0), low_pass=4)
+        new_model(name, {}, (1, 8, 8), 10, [0.0], [1.0], (0.0, 1.0), wrappers=[LowPassSettings(width=4)])
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

@@ -171,13 +171,16 @@ def test_variations_are_read_from_the_command_line_and_from_files(tmp_path):
     file.write_text('methods = ["fgsm"]\n[vary]\n"model.width" = [8, 16]\n')
     result = CliRunner().invoke(cli, ["sweep", str(file), "--vary", "epochs=2,3", "--dry-run"])
     assert result.exit_code == 0, result.output
-    assert "fgsm-eps0.13-seed0-width16-epochs3: 3 epochs" in result.output and len(result.output.splitlines()) == 4
+    assert "fgsm-eps0.15-seed0-width16-epochs3: 3 epochs" in result.output and len(result.output.splitlines()) == 4
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--vary", "model.width"], "--vary takes key=value,value, for example model.width=8,16, not 'model.width'"),
+        (
+            ["--vary", "model.width"],
+            "what varies is given as key=value,value, for example model.width=8,16, not 'model.width'",
+        ),
         (["--vary", "model.width=8,8"], "the sweep needs values of model.width, each once"),
     ],
 )

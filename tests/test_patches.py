@@ -35,7 +35,7 @@ def data(**settings) -> Dataset:
 def network(width: int = 6, power: int = 3, **given) -> TwoLayerCNN:
     torch.manual_seed(0)
     settings = {"width": width, "power": power, "initial_std": 0.5, **given}
-    model = new_model("two_layer_cnn", settings, D, 2, (0.0,) * D, (1.0,) * D, (-math.inf, math.inf))
+    model = new_model("two_layer_cnn", settings, (D, P, 1), 2, (0.0,) * D, (1.0,) * D, (-math.inf, math.inf))
     assert isinstance(model, TwoLayerCNN)
     return model
 

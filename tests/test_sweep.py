@@ -33,7 +33,7 @@ def test_a_grid_names_its_cells(tmp_path):
     config = cells[tmp_path / "pgd-eps8of255-seed3"]
     assert (config.method.name, config.epsilon, config.seed) == ("pgd", 8 / 255, 3)
     assert config.model.settings["width"] == 8 and config.model.settings["blocks"] == [1, 1, 1]
-    assert [c.epsilon for c in Grid(methods=("fgsm",)).cells(tmp_path).values()] == [0.13]  # the preset's
+    assert [c.epsilon for c in Grid(methods=("fgsm",)).cells(tmp_path).values()] == [0.15]  # the preset's
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_agai
     monkeypatch.setattr(pool, "run_cell", fails_at_pgd)
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1
-    assert "pgd-eps0.13-seed0: FAILED: no such luck" in result.output and "fgsm-eps0.13-seed0: done" in result.output
+    assert "pgd-eps0.15-seed0: FAILED: no such luck" in result.output and "fgsm-eps0.15-seed0: done" in result.output
     assert len(trained) == 1
 
     monkeypatch.setattr(
@@ -106,8 +106,8 @@ def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_agai
     )
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0 and "2 of 2 runs are complete" in result.output
-    assert [path.rsplit("/")[-1] for path in trained] == ["fgsm-eps0.13-seed0", "pgd-eps0.13-seed0"]
-    assert [path.name for path in find_runs(tmp_path / "s")] == ["fgsm-eps0.13-seed0", "pgd-eps0.13-seed0"]
+    assert [path.rsplit("/")[-1] for path in trained] == ["fgsm-eps0.15-seed0", "pgd-eps0.15-seed0"]
+    assert [path.name for path in find_runs(tmp_path / "s")] == ["fgsm-eps0.15-seed0", "pgd-eps0.15-seed0"]
 
 
 def test_complete_means_these_settings_and_all_epochs(trained):

@@ -1,12 +1,14 @@
 """Arguments and options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from co_probe.config import parse_number
+from co_probe.config import Config, parse_number
+from co_probe.config.sections import Option, all_options
+from co_probe.config.settings import nested
 from co_probe.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,37 +79,50 @@ table_format = compose(
 )
 
 
-injection = compose(
-    click.option(
-        "--inject-into",
-        type=click.Choice(["train", "test", "both"]),
-        help="Which images get the carrier.  [default: both]",
-    ),
-    click.option("--inject-orthogonal", is_flag=True, help="First remove the images' projection on the carriers."),
-    click.option("--inject-reversed", is_flag=True, help="Test images get the carrier with the other sign."),
-    click.option(
-        "--clip-images/--no-clip-images",
-        default=None,
-        help="Whether perturbed images are clipped to [0, 1]; carriers lead out of it.  [default: clip]",
-    ),
-    click.option("--low-pass", type=int, metavar="W", help="The model sees the W×W lowest frequencies only."),
-)
+KINDS: dict[str, dict[str, Any]] = {
+    "number": {"type": Number()},
+    "integer": {"type": int},
+    "flag": {"is_flag": True, "default": None},
+    "switch": {"default": None},
+}
 
 
-def injection_settings(
-    inject_into: str | None,
-    inject_orthogonal: bool,
-    inject_reversed: bool,
-    clip_images: bool | None,
-    low_pass: int | None,
-    inject: float | None = None,
-) -> list[dict[str, Any]]:
-    """What the options `injection` (and `--inject`) say, as settings over a preset: those that were given alone."""
-    section = {"beta": inject, "into": inject_into, "clip": clip_images}
-    section |= {"orthogonal": inject_orthogonal or None, "reversed": inject_reversed or None}
-    given = {key: value for key, value in section.items() if value is not None}
-    settings = [{"inject": given}] if given else []
-    return settings if low_pass is None else [*settings, {"low_pass": low_pass}]
+def sections(*, sweep: bool = False) -> Decorator:
+    """The options that studies add to a command, which gets their values as keyword arguments.
+
+    Args:
+        sweep: Whether the command takes several values of an option that has an axis.
+    """
+    decorators = []
+    for option in all_options():
+        if option.axis and sweep:
+            decorators.append(click.option(f"--{option.axis.name}", option.axis.name, help=option.axis.help))
+            continue
+        kind = {"type": click.Choice(option.choices)} if option.kind == "choice" else KINDS[option.kind]
+        decorators.append(
+            click.option(option.flags, _argument(option), metavar=option.metavar, help=option.help, **kind)
+        )
+    return compose(*decorators)
+
+
+def section_settings(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The values of the options that `sections` added, as settings over a preset: only those that were typed."""
+    return [
+        nested(option.setting, value) for option in all_options() if (value := given.get(_argument(option))) is not None
+    ]
+
+
+def check_sections(given: Mapping[str, Any], config: Config) -> None:
+    """Raise UsageError for an option of `sections` that was typed without the one that it needs."""
+    for option in all_options():
+        if option.needs and given.get(_argument(option)) is not None:
+            section = config.extensions.get(option.setting.partition(".")[0])
+            if section is None or not section.in_effect:
+                raise click.UsageError(f"{option.flags} needs {option.needs}")
+
+
+def _argument(option: Option) -> str:
+    return option.flags.partition("/")[0].removeprefix("--").replace("-", "_")
 
 
 def generator(default: str) -> Decorator:

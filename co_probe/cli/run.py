@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from co_probe.cli.options import Number, compile, device, injection, injection_settings
+from co_probe.cli import options
+from co_probe.cli.options import Number
 from co_probe.cli.output import percent, progress_bar
 from co_probe.methods import METHODS
 
@@ -34,8 +35,7 @@ COLUMNS = (
     help="Bound of perturbations (L∞, or what the setting norm says), in units of a [0, 1] image: 8/255 or 0.031.",
 )
 @click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: the preset's, else 0]")
-@click.option("--inject", type=Number(), metavar="BETA", help="Add to each image β times its class's carrier: 8/255.")
-@injection
+@options.sections()
 @click.option(
     "--set",
     "assignments",
@@ -45,8 +45,8 @@ COLUMNS = (
 )
 @click.option("--resume", is_flag=True, help="Go on with a run that is there (start it, if there is none).")
 @click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
-@compile
-@device
+@options.compile
+@options.device
 def run(
     method: str,
     preset: str | None,
@@ -59,16 +59,13 @@ def run(
     overwrite: bool,
     compile: bool,
     device: str,
-    **injected: Any,
+    **sections: Any,
 ) -> None:
     """Train METHOD and keep every epoch.
 
     Prints, after each epoch: the learning rate; training loss and accuracy, on the images as they were perturbed for
     training; accuracy on the test images of the probe set, clean, under FGSM and under PGD-10; the gap (nats) from
     FGSM to PGD-10; seconds of training.
-
-    --inject adds an easy feature to the images, as in arXiv 2206.08242; the preset's crops and flips are then left out,
-    since they would move it.
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
@@ -80,11 +77,10 @@ def run(
     folder = out or Path("runs") / method.rpartition(":")[2]
     given = {"epochs": epochs, "epsilon": epsilon, "seed": seed}
     overrides = [{key: value} for key, value in given.items() if value is not None]
-    overrides += injection_settings(**injected)
+    overrides += options.section_settings(sections)
     overrides += [parse_assignment(text) for text in assignments]
     config = settle(folder, method, preset, overrides, resume)
-    if (injected["inject_into"] or injected["inject_reversed"]) and not config.inject.changes_images:
-        raise click.UsageError("--inject-into and --inject-reversed need --inject BETA")
+    options.check_sections(sections, config)
 
     finished, planned = 0, kept_epochs(config)
     with progress_bar(method) as show:

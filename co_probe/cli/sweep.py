@@ -1,6 +1,5 @@
 """co-probe sweep"""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ from co_probe.methods import METHODS
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--methods", help="Methods, separated by commas.")
 @click.option("--epsilons", help="Bounds of perturbations, as 4/255,8/255 or 0.1.  [default: the preset's]")
-@click.option("--injects", help="β of carriers added to the images, as 0,4/255,8/255.  [default: none]")
 @click.option("--seeds", help="Seeds, as 0,1,2.  [default: 0]")
 @click.option("--epochs", type=int, help="Budget of each run, in passes over the training images.")
 @click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
-@options.injection
+@options.sections(sweep=True)
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for every cell: epochs=10."
 )
@@ -43,7 +41,6 @@ def sweep(
     file: Path | None,
     methods: str | None,
     epsilons: str | None,
-    injects: str | None,
     seeds: str | None,
     epochs: int | None,
     preset: str | None,
@@ -54,31 +51,34 @@ def sweep(
     dry_run: bool,
     compile: bool,
     device: str,
-    **injected: Any,
+    **sections: Any,
 ) -> None:
-    """Train a grid of methods × ε × β × seeds (× other settings, with --vary), several at a time, into one folder.
+    """Train a grid of methods × ε × seeds (× other settings, with --vary), several at a time, into one folder.
 
-    The grid comes from options, from a TOML FILE with the keys methods, epsilons, injects, seeds, preset and sections
-    settings and vary, or from both: options win. A sweep that was interrupted goes on where it stopped when it is
+    The grid comes from options, from a TOML FILE with the keys methods, epsilons, seeds, preset and sections settings
+    and vary, or from both: options win. A sweep that was interrupted goes on where it stopped when it is
     called again; a cell that fails is reported and the others are done (exit code 1). All commands take the runs as
     --runs FOLDER.
     """
     from co_probe.config import merge, parse_assignment
-    from co_probe.sweeps.grid import Grid, is_complete, parse_variation, split
+    from co_probe.sweeps.grid import Grid, axes, is_complete, parse_variation, split
     from co_probe.sweeps.grid import sweep as train
 
     given: dict[str, Any] = {"methods": methods and split(methods, str), "preset": preset}
-    given |= {"injects": injects and split(injects, str)}
     given |= {"epsilons": epsilons and split(epsilons, str), "seeds": seeds and split(seeds, int)}
     changes = {name: value for name, value in given.items() if value is not None}
+    varied: dict[str, Any] = {
+        option.setting: split(sections[name], str) for name, option in axes().items() if sections[name]
+    }
+    for text in variations:
+        varied |= parse_variation(text)
+    changes["vary"] = varied
     if not (file or methods):
         raise click.UsageError("name methods with --methods, or a FILE")
     grid = Grid.from_toml(file, **changes) if file else Grid(**changes)
     budget = [] if epochs is None else [{"epochs": epochs}]
-    for extra in [*budget, *options.injection_settings(**injected), *map(parse_assignment, assignments)]:
+    for extra in [*budget, *options.section_settings(sections), *map(parse_assignment, assignments)]:
         grid.settings.update(merge(grid.settings, extra))
-    for text in variations:
-        grid = replace(grid, vary={**grid.vary, **parse_variation(text)})
     folder = out or Path("sweeps") / (file.stem if file else "sweep")
     cells = grid.cells(folder)
     if dry_run:

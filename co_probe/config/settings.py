@@ -5,10 +5,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from fractions import Fraction
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from co_probe.config.kinds import fits, in_words
 from co_probe.config.labels import NORMS
+from co_probe.config.sections import SECTIONS, ModelSection, Section
 from co_probe.errors import UserError, unknown
 
 
@@ -22,6 +23,7 @@ def parse_number(text: str | float) -> float:
         raise UserError(f"'{text}' is not a number: give it as 0.031 or 8/255") from None
 
 
+AnySection = TypeVar("AnySection", bound=Section)
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -48,46 +50,6 @@ class Augmentation:
 
     padding: int = 0
     flip: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inject:
-    """An easy feature in every image: x + β·v(y), with v(y) the carrier of class y.
-
-    `beta`: β, in pixel units of a [0, 1] image, 0 for none; `into`: the images of `train`, `test` or `both`;
-    `orthogonal`: first remove these images' projection on the carriers; `reversed`: test images get −β·v(y), which
-    misleads a network that goes by the carrier.
-    `clip`: x + δ is clipped to [0, 1], as the authors' code of the injection experiments does. x + β·v(y) itself is
-    not, so a pixel that the carrier took outside is moved back in by every perturbation, by more than ε if need be.
-    Without `clip`, x + δ may lie anywhere. Source: arXiv 2206.08242.
-    """
-
-    beta: float = 0.0
-    orthogonal: bool = False
-    into: str = "both"
-    reversed: bool = False
-    clip: bool = True
-
-    def __post_init__(self):
-        if not 0 <= self.beta <= 1:
-            raise UserError(
-                f"inject.beta is in pixel units of a [0, 1] image, from 0 to 1, not {self.beta:g}"
-                + (f": did you mean {self.beta:g}/255?" if self.beta > 1 else "")
-            )
-        if self.into not in ("train", "test", "both"):
-            raise UserError(f"inject.into must be train, test or both, not {self.into!r}")
-        if self.reversed and self.into == "train":
-            raise UserError("inject.reversed is about test images, and inject.into is train: set it to test or both")
-
-    @property
-    def changes_images(self) -> bool:
-        return self.beta > 0 or self.orthogonal
-
-    def scale(self, split: str) -> float:
-        """By how much the carriers are in the images of `split` (train or test): β, −β or 0."""
-        if self.into not in (split, "both"):
-            return 0.0
-        return -self.beta if self.reversed and split == "test" else self.beta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +92,8 @@ class Config:
     the run; their epochs add up to `epochs`. `precision`: what the network computes in (see
     `co_probe.inference.execution`); `auto` is bfloat16 on a GPU, else float32, and what it came to is stored with the
     run's environment.
-    `inject`: a feature added to the images; `low_pass`: W, if the model is to see the W×W lowest frequencies of its
-    images only, 0 if all of them.
+    `extensions`: the sections of studies (`co_probe.config.sections`) that change something, by name; in plain data
+    they stand beside the other settings.
     """
 
     method: Part
@@ -150,8 +112,7 @@ class Config:
     phases: tuple[Phase, ...] = ()
     precision: str = "auto"
     norm: str = "linf"
-    inject: Inject = Inject()
-    low_pass: int = 0
+    extensions: dict[str, Section] = field(default_factory=dict)
 
     def __post_init__(self):
         positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
@@ -166,7 +127,7 @@ class Config:
                 f"epsilon is in pixel units of a [0, 1] image, and {self.epsilon:g} is more than 1: "
                 f"did you mean {self.epsilon:g}/255?"
             )
-        at_least_0 = {"seed": self.seed, "augmentation.padding": self.augmentation.padding, "low_pass": self.low_pass}
+        at_least_0 = {"seed": self.seed, "augmentation.padding": self.augmentation.padding}
         at_least_0 |= {f"optimizer.{name}": value for name, value in asdict(self.optimizer).items()}
         for name, value in at_least_0.items():
             if not (math.isfinite(value) and value >= 0):
@@ -179,16 +140,32 @@ class Config:
             raise UserError("augmentation.padding must be 0 in a run with phases: their images are cropped as they are")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
-        if self.inject.beta and self.augmentation.flip:
-            raise UserError("augmentation.flip must be false with inject: flipped carriers are those of other classes")
-        if self.phases and self.low_pass > (least := min(phase.crop for phase in self.phases)):
-            raise UserError(f"low_pass must be at most the smallest crop of the phases, {least}, not {self.low_pass}")
         for kind, part in (("data", self.data), ("method", self.method)):
             if not isinstance(part.settings.get("title", ""), str):
                 raise UserError(f"{kind}.title must be text, not {part.settings['title']!r}")
         limit = self.data.settings.get("limit", 1)
         if not fits(limit, int) or limit < 1:
             raise UserError(f"data.limit must be a whole number of training images, at least 1, not {limit!r}")
+        for section in self.extensions.values():
+            section.check(self)
+
+    def extension(self, kind: type[AnySection]) -> AnySection:
+        """The section of this class, as it is if the settings do not have it.
+
+        Example:
+            >>> config.extension(Inject).beta
+        """
+        return next((section for section in self.extensions.values() if isinstance(section, kind)), kind())
+
+    @property
+    def wrappers(self) -> dict[str, ModelSection]:
+        """The sections that wrap the model, the innermost first."""
+        return {name: part for name, part in self.extensions.items() if isinstance(part, ModelSection)}
+
+    @property
+    def caption(self) -> str:
+        """What figures add to the data set and ε in their title: `, β = 8/255`, or nothing."""
+        return "".join(f", {section.caption}" for section in self.extensions.values() if section.caption)
 
     @property
     def data_title(self) -> str:
@@ -202,19 +179,49 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""
-        return {f.name: _flatten(getattr(self, f.name)) for f in fields(self)}
+        plain = {f.name: _flatten(getattr(self, f.name)) for f in fields(self) if f.name != "extensions"}
+        return plain | plain_sections(self.extensions)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Config":
         """Build from plain nested data. Raises UserError for an unknown or missing key or a wrong value."""
-        _check_keys("setting", data, cls)
+        own = [f for f in fields(cls) if f.name != "extensions"]
+        known = [*(f.name for f in own), *SECTIONS]
+        for key in data:
+            if key not in known:
+                raise unknown("setting", key, known)
         missing = [name for name in ("method", "data", "model", "epsilon", "epochs") if name not in data]
         if missing:
             raise UserError(f"settings are missing: {', '.join(missing)}")
-        return cls(**{f.name: _convert(f.name, f.type, data[f.name]) for f in fields(cls) if f.name in data})
+        given = {f.name: _convert(f.name, f.type, data[f.name]) for f in own if f.name in data}
+        return cls(**given, extensions=read_sections(data))
+
+
+def plain_sections(sections: Mapping[str, Section]) -> dict[str, Any]:
+    """Sections of studies as plain data; `read_sections` is the inverse."""
+    return {name: _flatten(section) for name, section in sections.items()}
+
+
+def read_sections(data: Mapping[str, Any]) -> dict[str, Section]:
+    """The sections of studies in plain `data` that change something; other keys are passed over.
+
+    Raises:
+        UserError: If a section has an unknown setting, or a wrong value.
+    """
+    sections = {}
+    for name in SECTIONS:
+        if name in data:
+            kind, value = SECTIONS.load(name), data[name]
+            if kind.shorthand and not isinstance(value, Mapping):
+                value = {kind.shorthand: _convert(name, get_type_hints(kind)[kind.shorthand], value)}
+            if (section := _convert(name, kind, value)) != kind():
+                sections[name] = section
+    return sections
 
 
 def _flatten(value: Any) -> Any:
+    if isinstance(value, Section) and value.shorthand:
+        return getattr(value, value.shorthand)
     if isinstance(value, Part):
         return {"name": value.name, **value.settings}
     if isinstance(value, tuple):
@@ -243,9 +250,8 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
         for f in fields(kind):
             if f.name not in value and f.default is MISSING:
                 raise UserError(f"{name}: {f.name} is missing")
-        return kind(
-            **{f.name: _convert(f"{name}.{f.name}", f.type, value[f.name]) for f in fields(kind) if f.name in value}
-        )
+        types = get_type_hints(kind)
+        return kind(**{key: _convert(f"{name}.{key}", types[key], part) for key, part in value.items()})
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{name} is a list of tables, not {value!r}")
@@ -277,7 +283,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     """`method.steps=5` as `{"method": {"steps": 5}}`: the value is TOML, a fraction, or else a string."""
     key, equals, raw = text.partition("=")
     if not (equals and key.strip()):
-        raise UserError(f"--set takes key=value, for example method.steps=5, not '{text}'")
+        raise UserError(f"a setting is given as key=value, for example method.steps=5, not '{text}'")
     value: Any
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
@@ -286,6 +292,11 @@ def parse_assignment(text: str) -> dict[str, Any]:
             value = parse_number(raw)
         except UserError:
             value = raw.strip()
-    for name in reversed(key.strip().split(".")):
+    return nested(key.strip(), value)
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """A setting by its dotted name as nested settings: `{"model": {"width": 8}}` for `model.width`."""
+    for name in reversed(key.split(".")):
         value = {name: value}
     return value

@@ -10,6 +10,8 @@ from torch import nn
 
 from co_probe.config import Config
 from co_probe.config.labels import NORMS
+from co_probe.config.sections import DataSection, ModelSection
+from co_probe.config.settings import read_sections
 from co_probe.data import DATA
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
@@ -18,8 +20,6 @@ from co_probe.methods.base import Method
 from co_probe.models import MODELS
 from co_probe.numerics.rng import make_rng
 from co_probe.store import ModelSpec, RunInfo, new_run_id
-from co_probe.studies.injection.carriers import inject
-from co_probe.studies.injection.low_pass import LowPass
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -38,7 +38,8 @@ def pick_device(name: str = "auto") -> torch.device:
 def make_data(config: Config) -> Dataset:
     """The data set of a run, on the CPU; with `data.limit`, so many of its training images, always the same ones.
 
-    With `inject`, its images have carriers. Raises UserError if the data set cannot be used, or not in this way.
+    The sections of studies in the settings may change its images. Raises UserError if the data set cannot be used, or
+    not in this way.
     """
     settings = {key: value for key, value in config.data.settings.items() if key not in ("title", "limit")}
     data = _expect(Dataset, "data set", config.data.name, DATA.make(config.data.name, **settings))
@@ -48,16 +49,17 @@ def make_data(config: Config) -> Dataset:
             raise UserError(f"data.limit is not for {config.data.name}, whose images are read from the disk")
         chosen = torch.randperm(len(data.train_y), generator=make_rng("cpu", 0, "limit"))[:limit]
         data = replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen])
-    return inject(data, config.inject)
+    for section in config.extensions.values():
+        if isinstance(section, DataSection):
+            data = section.transform(data)
+    return data
 
 
 def make_model(config: Config, data: Dataset) -> nn.Module:
     """The model of a run, freshly initialised from the global random state, for images in [0, 1]."""
     name, settings, classes = config.model.name, config.model.settings, len(data.classes)
-    if config.low_pass > (size := min(data.shape[1:])):
-        raise UserError(f"low_pass must be at most {size}, the size of images, not {config.low_pass}")
-    about = data.shape[0], classes, data.mean, data.std, data.bounds
-    return new_model(name, settings, *about, low_pass=config.low_pass)
+    about = data.shape, classes, data.mean, data.std, data.bounds
+    return new_model(name, settings, *about, wrappers=[*config.wrappers.values()])
 
 
 def build_model(info: RunInfo) -> nn.Module:
@@ -66,35 +68,35 @@ def build_model(info: RunInfo) -> nn.Module:
     Raises:
         UserError: It cannot be built here.
     """
-    channels, settings = info.shape[0], info.settings or {}
+    channels = info.shape[0]
     mean, std = info.mean or (0.0,) * channels, info.std or (1.0,) * channels
-    about = channels, len(info.classes), mean, std, info.bounds
-    return new_model(info.model.name, info.model.settings, *about, low_pass=settings.get("low_pass", 0))
+    about = info.shape, len(info.classes), mean, std, info.bounds
+    sections = read_sections(info.settings or {}).values()
+    wrappers = [section for section in sections if isinstance(section, ModelSection)]
+    return new_model(info.model.name, info.model.settings, *about, wrappers=wrappers)
 
 
 def new_model(
     name: str,
     settings: dict[str, Any],
-    channels: int,
+    shape: tuple[int, int, int],
     classes: int,
     mean: Sequence[float],
     std: Sequence[float],
     bounds: tuple[float, float],
     *,
-    low_pass: int = 0,
+    wrappers: Sequence[ModelSection] = (),
 ) -> nn.Module:
-    """A model by its name, laid out channels last, behind a `low_pass` if that is not 0.
+    """A model by its name for images of `shape` (C, H, W), laid out channels last, in the `wrappers` of studies.
 
     It carries what attacks read: the `bounds` of images.
 
     A user's own is called as `Name(channels, classes, mean, std, **settings)`, and returns a module that takes images
-    in [0, 1]. Raises UserError for what cannot be made, or a second low-pass.
+    in [0, 1]. Raises UserError for what cannot be made, or a wrapper that does not fit.
     """
-    model = _expect(nn.Module, "model", name, MODELS.make(name, channels, classes, mean, std, **settings))
-    if low_pass and any(isinstance(module, LowPass) for module in model.modules()):
-        raise UserError(f"low_pass must be 0 for model {name}, which has a low-pass already")
-    if low_pass:
-        model = LowPass(model, low_pass)
+    model = _expect(nn.Module, "model", name, MODELS.make(name, shape[0], classes, mean, std, **settings))
+    for wrapper in wrappers:
+        model = wrapper.wrap(model, shape)
     model.bounds = bounds  # type: ignore[assignment]
     return model.to(memory_format=torch.channels_last)
 

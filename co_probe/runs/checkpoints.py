@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from co_probe.config.sections import ModelSection
+from co_probe.config.settings import plain_sections, read_sections
 from co_probe.errors import DamagedFile, UserError
 from co_probe.files.atomic import write_atomic
 from co_probe.inference.execution import execute
 from co_probe.runs import Run, load_weights
 from co_probe.runs.build import new_model
-from co_probe.store.upgrade import ARCHITECTURE, upgrade_model
+from co_probe.store.upgrade import ARCHITECTURE, upgrade_model, upgrade_wrappers
 
 SCHEMA = 1
 
@@ -54,7 +56,7 @@ def export(run: Run, epoch: int, out: str | Path) -> None:
         "classes": list(run.data.classes),
         "bounds": list(run.data.bounds),
         "precision": run.precision,
-        "low_pass": run.config.low_pass,
+        "wrappers": plain_sections(run.config.wrappers),
         "weights": {name: value.contiguous() for name, value in run.load_model(epoch).state_dict().items()},
     }
     buffer = io.BytesIO()
@@ -95,14 +97,16 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
     settings = upgrade_model(content["model"], content.get("architecture", 1))
     channels, height, width = content["shape"]
     classes, weights = tuple(content["classes"]), content["weights"]
-    low, high = content.get("bounds", (0.0, 1.0))  # files of earlier versions do not say, nor of a low-pass
+    low, high = content.get("bounds", (0.0, 1.0))  # files of earlier versions do not say
     name, zeros, ones = settings.pop("name"), [0.0] * channels, [1.0] * channels
-    low_pass = content.get("low_pass", 0)
-    model = new_model(name, settings, channels, len(classes), zeros, ones, (low, high), low_pass=low_pass)
+    sections = read_sections(upgrade_wrappers(content)).values()
+    wrappers = [section for section in sections if isinstance(section, ModelSection)]
+    shape = channels, height, width
+    model = new_model(name, settings, shape, len(classes), zeros, ones, (low, high), wrappers=wrappers)
     load_weights(model, weights, str(path))
     execute(model, content.get("precision", "float32"))
     identity = _fingerprint(weights).hexdigest()[:12]
-    return Reference(model.to(device).eval(), path.name, identity, (channels, height, width), classes)
+    return Reference(model.to(device).eval(), path.name, identity, shape, classes)
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """Many runs at once: a grid of methods, ε, β and seeds, in one folder."""
 
-import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,8 @@ from typing import Any
 from co_probe.config import Config, parse_assignment, parse_number
 from co_probe.config.labels import epsilon_label
 from co_probe.config.presets import configure
+from co_probe.config.sections import Option, all_options
+from co_probe.config.settings import nested
 from co_probe.errors import CoProbeError, UserError, unknown
 from co_probe.methods import METHODS
 from co_probe.store import StoredRun
@@ -19,94 +20,127 @@ from co_probe.store import StoredRun
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What to sweep over: every method with every ε, β and seed, and with every value of the settings that vary.
+    """A grid of runs: every method with every ε and seed, and with every value of the settings that vary.
 
-    `epsilons`: pixel units (numbers, or texts like `8/255`), the preset's one if there are none; `injects`: β of the
-    carriers added to the images, likewise; `settings`: over the preset, nested like it; they hold for every cell.
-    `vary`: {setting, as `model.width`: its values}.
-    Raises UserError if there is nothing to sweep over, or for something twice.
+    Attributes:
+        methods: Names of methods.
+        epsilons: Bounds of perturbations in pixel units, numbers or texts like `8/255`; the preset's one if empty.
+        seeds: Seeds of the runs.
+        preset: The name of a preset, or a TOML file.
+        settings: Settings over the preset, nested like it, which hold for every cell.
+        vary: {setting, as `model.width` or `inject.beta`: its values}.
+
+    Raises:
+        UserError: If there is nothing to sweep over, or the same value twice.
     """
 
     methods: tuple[str, ...]
     epsilons: tuple[float, ...] = ()
-    injects: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
     preset: str = "digits"
     settings: dict[str, Any] = field(default_factory=dict)
     vary: dict[str, Sequence[Any]] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "epsilons", tuple(map(parse_number, self.epsilons)))
-        object.__setattr__(self, "injects", tuple(map(parse_number, self.injects)))
-        for name in ("methods", "epsilons", "injects", "seeds"):
-            values = tuple(getattr(self, name))
-            if len(set(values)) < len(values):
+        for name in ("methods", "epsilons", "seeds"):
+            given = tuple(getattr(self, name))
+            if len(set(given)) < len(given):
                 raise UserError(f"the sweep has one of its {name} twice")
-            object.__setattr__(self, name, values)
-        for key, options in self.vary.items():
-            if not options or len({str(option) for option in options}) < len(options):
+            object.__setattr__(self, name, given)
+        amounts = {option.setting for option in axes().values()}
+        vary = {key: [*map(parse_number, values)] if key in amounts else [*values] for key, values in self.vary.items()}
+        object.__setattr__(self, "vary", vary)
+        for key, values in vary.items():
+            if not values or len({str(value) for value in values}) < len(values):
                 raise UserError(f"the sweep needs values of {key}, each once")
         if not (self.methods and self.seeds):
             raise UserError("a sweep needs at least one method and one seed")
 
     @classmethod
     def from_toml(cls, path: Path, **changes: Any) -> "Grid":
-        """Read a file with the fields of this class as keys (`settings` as a section); `changes` go over it."""
+        """Read a grid from a file.
+
+        Args:
+            path: A TOML file with the attributes of this class as keys; `settings` and `vary` are sections. A study
+                may add keys for what it varies, as `injects`.
+            changes: Values that replace those of the file; of `vary`, value by value.
+
+        Raises:
+            UserError: If the file cannot be read, or is no such file.
+        """
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UserError(f"sweep file {path}: {error}") from error
-        known = [f.name for f in fields(cls)]
+        known = [*(f.name for f in fields(cls)), *axes()]
         for key in data:
             if key not in known:
                 raise unknown("key of a sweep file", key, known)
+        for name in ("methods", "epsilons", "seeds", *axes()):
+            if not isinstance(data.get(name, []), list):
+                raise UserError(f"sweep file {path}: {name} must be a list")
+        vary = data.get("vary", {})
+        if not (isinstance(vary, dict) and all(isinstance(values, list) for values in vary.values())):
+            raise UserError(f'sweep file {path}: vary is a table of lists, as: "model.width" = [8, 16]')
+        if not isinstance(data.get("settings", {}), dict):
+            raise UserError(f"sweep file {path}: settings is a section of settings, not one value")
+        varied = {option.setting: data.pop(name) for name, option in axes().items() if name in data}
+        data["vary"] = varied | vary | changes.pop("vary", {})
         data |= changes
         if "methods" not in data:
             raise UserError(f"sweep file {path}: methods are missing")
-        for name in ("methods", "epsilons", "injects", "seeds"):
-            if not isinstance(data.get(name, []), list | tuple):
-                raise UserError(f"sweep file {path}: {name} must be a list")
-        if not all(isinstance(values, list | tuple) for values in _table(data.get("vary", {})).values()):
-            raise UserError(f'sweep file {path}: vary is a table of lists, as: "model.width" = [8, 16]')
         return cls(**data)
 
     def cells(self, out: Path) -> dict[Path, Config]:
-        """{folder of a run: its settings}, method by method; folders are named like `fgsm-eps8of255-seed0`,
-        with `injects` like `fgsm-eps8of255-beta4of255-seed0`.
+        """The runs of the grid, method by method.
 
-        Raises UserError for an unknown method, preset or setting, or a value out of range.
+        Args:
+            out: The folder that they go into.
+
+        Returns:
+            {folder of a run: its settings}; the folders are named like `fgsm-eps8of255-seed0-width16`, where
+            model.width varies.
+
+        Raises:
+            UserError: For an unknown method, preset or setting, or a value out of range.
         """
         cells: dict[Path, Config] = {}
         for method in map(METHODS.check, self.methods):
-            grid = product(self.epsilons or (None,), self.injects or (None,), self.seeds, *self.vary.values())
-            for epsilon, beta, seed, *values in grid:
+            for epsilon, seed, *values in product(self.epsilons or (None,), self.seeds, *self.vary.values()):
                 given = {} if epsilon is None else {"epsilon": epsilon}
-                injected = {} if beta is None else {"inject": {"beta": beta}}
                 varied = dict(zip(self.vary, values, strict=True))
-                changes = [parse_assignment(f"{key}={json.dumps(value)}") for key, value in varied.items()]
-                config = configure(self.preset, method, self.settings, given, injected, {"seed": seed}, *changes)
-                path = out / cell_name(config, beta is not None, varied)
+                changes = [nested(key, value) for key, value in varied.items()]
+                config = configure(self.preset, method, self.settings, given, {"seed": seed}, *changes)
+                path = out / cell_name(config, varied)
                 if path in cells:
                     raise UserError(f"two cells of the sweep would be named {path.name}")
                 cells[path] = config
         return cells
 
 
-def _table(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {"": value}
+def axes() -> dict[str, Option]:
+    """The settings that studies let a sweep vary under a name of their own, by that name: `injects`."""
+    return {option.axis.name: option for option in all_options() if option.axis}
 
 
-def cell_name(config: Config, beta: bool = False, varied: Mapping[str, Any] | None = None) -> str:
-    """What tells a run of a sweep from the others, as a folder's name; `beta`: with its β.
+def cell_name(config: Config, varied: Mapping[str, Any]) -> str:
+    """What tells a run of a sweep from the others, as a folder's name.
 
-    For example `fgsm-eps8of255-seed0-width16`, where model.width was `varied`.
+    Args:
+        config: The settings of the run.
+        varied: {setting: its value here}, of those that vary.
+
+    Example:
+        >>> cell_name(config, {"model.width": 16})
+        'fgsm-eps8of255-seed0-width16'
     """
-    bounds = {"eps": config.epsilon} | ({"beta": config.inject.beta} if beta else {})
-    parts = [
-        config.method.name,
-        *(f"{name}{epsilon_label(value).replace('/', 'of')}" for name, value in bounds.items()),
-    ]
-    parts += [f"seed{config.seed}", *(f"{key.rpartition('.')[2]}{value}" for key, value in (varied or {}).items())]
+    labels = {option.setting: option.axis.label for option in axes().values() if option.axis}
+    amounts = {"eps": config.epsilon} | {labels[key]: value for key, value in varied.items() if key in labels}
+    parts = [config.method.name]
+    parts += [f"{name}{epsilon_label(value).replace('/', 'of')}" for name, value in amounts.items()]
+    parts.append(f"seed{config.seed}")
+    parts += [f"{key.rpartition('.')[2]}{value}" for key, value in varied.items() if key not in labels]
     return "-".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
 
 
@@ -117,7 +151,7 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
     """
     key, equals, raw = text.partition("=")
     if not (equals and key.strip() and raw.strip()):
-        raise UserError(f"--vary takes key=value,value, for example model.width=8,16, not '{text}'")
+        raise UserError(f"what varies is given as key=value,value, for example model.width=8,16, not '{text}'")
     return {key.strip(): [parse_assignment(f"value={part.strip()}")["value"] for part in raw.split(",")]}
 
 

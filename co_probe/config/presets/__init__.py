@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from co_probe.config import Config, merge
+from co_probe.config.sections import SECTIONS
 from co_probe.errors import UserError, unknown
 
 _PACKAGES: dict[str, str] = {}  # preset: the package that holds its TOML file, for those of studies
@@ -53,8 +54,7 @@ def text(preset: str) -> str:
 def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
     """The settings of a run: the preset, its section for this method, then `overrides` in turn.
 
-    Where `overrides` inject a feature (be it with β = 0, to compare with), the preset's augmentation is left out, as in
-    arXiv 2206.08242: crops and flips would move the carriers, and a flipped one is that of another class.
+    A section of a study that `overrides` have may change the preset that it goes over (`Section.adapt`).
     The warm-up of ε keeps its share of the run where `overrides` change the number of epochs alone.
     Code of its own that a preset's file names is loaded only if the user allows it (`co_probe.config.plugins`).
     Raises UserError for an unknown preset or setting, or a value out of range.
@@ -69,10 +69,20 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
         raise UserError(f"preset {preset}: methods.{method} is a section of settings, not one value")
     data = merge(data, {"method": {"name": method, **own}, "preset": preset})
     warmup = data.get("epsilon_warmup", 0) / data.get("epochs", 1)
-    if any({"beta", "orthogonal"} & set(extra.get("inject", ())) for extra in overrides):
-        data["augmentation"] = {}
+    for name in SECTIONS:
+        given = [extra[name] for extra in overrides if name in extra]
+        if given:
+            data = SECTIONS.load(name).adapt(data, _joined(given))
     for extra in overrides:
         data = merge(data, extra)
     if warmup and not any("epsilon_warmup" in extra for extra in overrides) and isinstance(data["epochs"], int):
         data["epsilon_warmup"] = warmup * data["epochs"]
     return Config.from_dict(data)
+
+
+def _joined(given: list[Any]) -> dict[str, Any]:
+    """What a user gave of one section, in several places; a bare value says nothing about any of its settings."""
+    settings: dict[str, Any] = {}
+    for part in given:
+        settings |= part if isinstance(part, dict) else {}
+    return settings

@@ -1,10 +1,13 @@
 """Catastrophic overfitting that injected features induce (arXiv 2206.08242)."""
 
+from co_probe.config.sections import SECTIONS
 from co_probe.plots import PLOTS
 from co_probe.probes import PROBES
 
 
 def register() -> None:
     """Enter what the study adds into the registries."""
+    SECTIONS.register("inject", "co_probe.studies.injection.settings:Inject")
+    SECTIONS.register("low_pass", "co_probe.studies.injection.settings:LowPass")
     PROBES.register("views", "co_probe.studies.injection.views:Views")
     PLOTS.register("induced", "co_probe.studies.injection.induced_figure:KIND")

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from co_probe.config.settings import Inject
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.numerics.dct import idct2, zigzag
+from co_probe.studies.injection.settings import Inject
 
 TEN = ((0, 1), (1, 0), (1, 1), (2, 1), (1, 2))  # frequencies (row, column) of up to ten classes: these, then negated
 ROUNDING = 1e-9  # what is less in a wave of amplitude 1 is 0

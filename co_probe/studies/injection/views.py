@@ -9,6 +9,7 @@ from co_probe.inference.evaluation import outcome
 from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
 from co_probe.runs import Run
 from co_probe.studies.injection.carriers import make_carriers
+from co_probe.studies.injection.settings import Inject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +29,12 @@ class Views(Probe):
         return asdict(self)
 
     def objection(self, run: Run) -> str | None:
-        return None if run.config.inject.beta else f"{run.name} has no carriers in its images (inject.beta is 0)"
+        if run.config.extension(Inject).beta:
+            return None
+        return f"{run.name} has no carriers in its images (inject.beta is 0)"
 
     def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
-        run, settings = checkpoint.run, checkpoint.run.config.inject
+        run, settings = checkpoint.run, checkpoint.run.config.extension(Inject)
         classes = len(run.data.classes)
         carriers = settings.beta * make_carriers(classes, run.data.shape).to(images.x)
         added = carriers[images.y]

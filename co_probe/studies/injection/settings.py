@@ -1,0 +1,177 @@
+"""Settings of the injection experiments: a feature in the images, and a low-pass before the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from co_probe.config.labels import epsilon_label
+from co_probe.config.sections import Axis, DataSection, ModelSection, Option
+from co_probe.config.settings import Config
+from co_probe.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from co_probe.data.dataset import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inject(DataSection):
+    """An easy feature in every image: x + β·v(y), with v(y) the carrier of class y.
+
+    The section `inject` of the settings of a run.
+
+    Attributes:
+        beta: β, in pixel units of a [0, 1] image, 0 for none.
+        orthogonal: First remove the projection of these images on the carriers.
+        into: The images of `train`, `test` or `both`.
+        reversed: Test images get −β·v(y), which misleads a network that goes by the carrier.
+        clip: Clip x + δ to [0, 1], as the authors' code of the injection experiments does. x + β·v(y) itself is not
+            clipped, so every perturbation moves a pixel that the carrier took outside back in, by more than ε if need
+            be. Without `clip`, x + δ may lie anywhere.
+
+    Raises:
+        UserError: If a value is out of range.
+
+    Reference:
+        arXiv 2206.08242.
+    """
+
+    beta: float = 0.0
+    orthogonal: bool = False
+    into: str = "both"
+    reversed: bool = False
+    clip: bool = True
+
+    options = (
+        Option(
+            flags="--inject",
+            setting="inject.beta",
+            metavar="BETA",
+            axis=Axis(
+                name="injects",
+                label="beta",
+                help="β of carriers added to the images, as 0,4/255,8/255.  [default: none]",
+            ),
+            help="Add to each image β times its class's carrier, and leave the preset's crops and flips out "
+            "(arXiv 2206.08242): 8/255.",
+        ),
+        Option(
+            flags="--inject-into",
+            setting="inject.into",
+            kind="choice",
+            choices=("train", "test", "both"),
+            needs="--inject BETA",
+            help="Which images get the carrier.  [default: both]",
+        ),
+        Option(
+            flags="--inject-orthogonal",
+            setting="inject.orthogonal",
+            kind="flag",
+            help="First remove the images' projection on the carriers.",
+        ),
+        Option(
+            flags="--inject-reversed",
+            setting="inject.reversed",
+            kind="flag",
+            needs="--inject BETA",
+            help="Test images get the carrier with the other sign.",
+        ),
+        Option(
+            flags="--clip-images/--no-clip-images",
+            setting="inject.clip",
+            kind="switch",
+            help="Whether perturbed images are clipped to [0, 1]; carriers lead out of it.  [default: clip]",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta <= 1:
+            raise UserError(
+                f"inject.beta is in pixel units of a [0, 1] image, from 0 to 1, not {self.beta:g}"
+                + (f": did you mean {self.beta:g}/255?" if self.beta > 1 else "")
+            )
+        if self.into not in ("train", "test", "both"):
+            raise UserError(f"inject.into must be train, test or both, not {self.into!r}")
+        if self.reversed and self.into == "train":
+            raise UserError("inject.reversed is about test images, and inject.into is train: set it to test or both")
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether any image differs from that of the data set."""
+        return self.beta > 0 or self.orthogonal
+
+    @property
+    def in_effect(self) -> bool:
+        return self.changes_images
+
+    @property
+    def caption(self) -> str:
+        return f"β = {epsilon_label(self.beta)}" if self.beta else ""
+
+    @classmethod
+    def adapt(cls, preset: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave the preset's augmentation out where a feature is injected, also with β = 0, to compare with.
+
+        Crops and flips would move the carriers, and a flipped carrier is that of another class.
+        """
+        return preset | {"augmentation": {}} if {"beta", "orthogonal"} & set(given) else preset
+
+    def check(self, config: Config) -> None:
+        if self.beta and config.augmentation.flip:
+            raise UserError("augmentation.flip must be false with inject: flipped carriers are those of other classes")
+
+    def scale(self, split: str) -> float:
+        """The factor of the carriers in the images of `split` (train or test): β, −β or 0."""
+        if self.into not in (split, "both"):
+            return 0.0
+        return -self.beta if self.reversed and split == "test" else self.beta
+
+    def transform(self, data: "Dataset") -> "Dataset":
+        from co_probe.studies.injection.carriers import inject
+
+        return inject(data, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowPass(ModelSection):
+    """A filter before the model, so that it sees the lowest frequencies of its images only.
+
+    The section `low_pass` of the settings of a run, for which a bare number stands.
+
+    Attributes:
+        width: W, for the W×W lowest frequencies; 0 for all of them.
+
+    Raises:
+        UserError: If the width is negative.
+    """
+
+    width: int = 0
+
+    shorthand = "width"
+    options = (
+        Option(
+            flags="--low-pass",
+            setting="low_pass",
+            kind="integer",
+            metavar="W",
+            help="The model sees the W×W lowest frequencies only.",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        if self.width < 0:
+            raise UserError(f"low_pass must not be negative, but it is {self.width}")
+
+    def check(self, config: Config) -> None:
+        if config.phases and self.width > (least := min(phase.crop for phase in config.phases)):
+            raise UserError(f"low_pass must be at most the smallest crop of the phases, {least}, not {self.width}")
+
+    def wrap(self, model: "nn.Module", shape: tuple[int, int, int]) -> "nn.Module":
+        from co_probe.studies.injection import low_pass
+
+        if self.width > (size := min(shape[1:])):
+            raise UserError(f"low_pass must be at most {size}, the size of images, not {self.width}")
+        if any(isinstance(module, low_pass.LowPass) for module in model.modules()):
+            raise UserError("low_pass must be 0 for a model that has a low-pass already")
+        return low_pass.LowPass(model, self.width)
