@@ -19,6 +19,7 @@ from co_probe.training.schedules import SCHEDULES, warmup
 # data, model, epochs, peak learning rate, schedule, epochs of ε warm-up
 PAPER = {
     "cifar10": ("cifar10", "preact_resnet18", 60, 0.2, "triangular", 0),
+    "cifar10-apart": ("cifar10", "preact_resnet18", 60, 0.2, "triangular", 0),
     "cifar10-30": ("cifar10", "preact_resnet18", 30, 0.2, "triangular", 0),
     "cifar10-200": ("cifar10", "preact_resnet18", 200, 0.1, "piecewise", 0),
     "cifar10-wrn": ("cifar10", "wide_resnet34_10", 60, 0.2, "triangular", 0),
@@ -40,7 +41,8 @@ def test_settings_are_the_papers(name):
     )
     assert got == PAPER[name]
     assert config.epsilon == 8 / 255 and config.batch_size == 128
-    assert (config.optimizer.momentum, config.optimizer.weight_decay) == (0.9, 5e-4)
+    assert config.optimizer.momentum == 0.9
+    assert config.optimizer.weight_decay == (2e-4 if name == "cifar10-apart" else 5e-4)
     assert config.augmentation.padding == 4 and config.augmentation.flip == (name != "svhn")
     assert config.method.settings == {"raw_penalty": 200, "raw_rate": 5e-8}
 
@@ -87,6 +89,43 @@ def test_unknown_preset(capsys, tmp_path):
     (tmp_path / "latin.toml").write_bytes("# \xe9".encode("latin-1"))
     with pytest.raises(UserError, match="not text in UTF-8"):
         presets.text(str(tmp_path / "latin.toml"))
+
+
+# -- extends -------------------------------------------------------------------------------------------------------
+
+
+def test_a_preset_has_what_the_one_that_it_extends_has(tmp_path):
+    (tmp_path / "base.toml").write_text('extends = "cifar10"\nepochs = 7\n[model]\nname = "preact_resnet"\nwidth = 8\n')
+    (tmp_path / "mine.toml").write_text(
+        'extends = "base.toml"\nseed = 3\n[model]\nwidth = 16\n[methods.pgd]\nsteps = 2\n'
+    )
+    config = configure(str(tmp_path / "mine.toml"), "pgd")
+    assert (config.epochs, config.seed, config.batch_size, config.optimizer.learning_rate) == (7, 3, 128, 0.2)
+    assert config.model.settings == {"width": 16} and config.method.settings == {"steps": 2}
+    assert configure(str(tmp_path / "mine.toml"), "apart").method.settings["raw_penalty"] == 200
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ('extends = "mine.toml"', "extends itself"),
+        ('extends = "cifar-10"', "unknown preset 'cifar-10': did you mean cifar10"),
+        ("extends = 3", "extends is the name of one preset, as text, not 3"),
+        ('extends = "nowhere.toml"', "nowhere.toml: No such file"),
+        ('extends = "digits"\nepsilon_warmup = "long"', "'long' is not a number"),
+        ('extends = "digits"\nepochs = 0', "epochs must be greater than 0"),
+        ('extends = "digits"\nepochs = "30"', "epochs must be a whole number, not '30'"),
+        ('extends = "digits"\nepochs = [1]', "epochs must be a whole number"),
+        ('extends = "digits"\nmodel = 3', "model must have a name"),
+        ('extends = "digits"\nmethods = 3', "is a section of settings, not one value"),
+        ('extends = "digits"\nprobe = "all"', "probe is a section of settings"),
+    ],
+)
+def test_a_preset_that_cannot_be_used_is_refused_in_one_line(toml, message, tmp_path):
+    (tmp_path / "mine.toml").write_text(toml)
+    with pytest.raises(UserError, match=message) as error:
+        configure(str(tmp_path / "mine.toml"), "fgsm")
+    assert "\n" not in str(error.value)
 
 
 # -- ε warm-up -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Known settings, one TOML file each; a user's own file serves as one too."""
+"""Known settings, one TOML file each; a user's own file serves as one too.
+
+A preset may build on another: `extends = "cifar10"` takes its settings, and the file has only what differs.
+"""
 
 import tomllib
 from importlib.resources import files
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from co_probe.config import Config, merge
+from co_probe.config.kinds import fits
 from co_probe.config.sections import SECTIONS
 from co_probe.errors import UserError, unknown
 
@@ -51,33 +55,75 @@ def text(preset: str) -> str:
     raise unknown("preset", preset, names())
 
 
-def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
-    """The settings of a run: the preset, its section for this method, then `overrides` in turn.
+def read(preset: str) -> dict[str, Any]:
+    """The settings of a preset, over those of the preset that its key `extends` names.
 
-    A section of a study that `overrides` have may change the preset that it goes over (`Section.adapt`).
-    The warm-up of ε keeps its share of the run where `overrides` change the number of epochs alone.
-    Code of its own that a preset's file names is loaded only if the user allows it (`co_probe.config.plugins`).
-    Raises UserError for an unknown preset or setting, or a value out of range.
+    Args:
+        preset: A name, or the path of a TOML file. A file names another file by its path from its own folder.
+
+    Raises:
+        UserError: If there is no such preset, it is no valid TOML, or it extends itself.
     """
-    try:
-        data = tomllib.loads(text(preset))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"preset {preset} is no valid TOML: {error}") from error
+    chain: list[dict[str, Any]] = []
+    seen: list[str] = []
+    current: str | None = preset
+    while current is not None:
+        if current in seen:
+            raise UserError(f"preset {preset} extends itself: {' extends '.join([*seen, current])}")
+        seen.append(current)
+        try:
+            chain.append(tomllib.loads(text(current)))
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"preset {current} is no valid TOML: {error}") from error
+        base = chain[-1].pop("extends", None)
+        if not isinstance(base, str | None):
+            raise UserError(f"preset {current}: extends is the name of one preset, as text, not {base!r}")
+        if base is not None and base not in names() and base.endswith(".toml"):
+            base = str(Path(current).parent / base)
+        current = base
+    settings: dict[str, Any] = {}
+    for part in reversed(chain):
+        settings = merge(settings, part)
+    return settings
+
+
+def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
+    """The settings of a run.
+
+    A section of a study that `overrides` have may change the preset that it goes over (`Section.adapt`). The warm-up of
+    ε keeps its share of the run where `overrides` change the number of epochs alone. Code of its own that a preset's
+    file names is loaded only if the user allows it (`co_probe.config.plugins`).
+
+    Args:
+        preset: A name, or the path of a TOML file.
+        method: The name of the training method, whose section of the preset is used.
+        overrides: Settings over the preset, in turn.
+
+    Raises:
+        UserError: For an unknown preset or setting, or a value out of range.
+    """
+    data = read(preset)
     methods = data.pop("methods", {})
     own = methods.get(method, {}) if isinstance(methods, dict) else methods
     if not isinstance(own, dict):
         raise UserError(f"preset {preset}: methods.{method} is a section of settings, not one value")
     data = merge(data, {"method": {"name": method, **own}, "preset": preset})
-    warmup = data.get("epsilon_warmup", 0) / data.get("epochs", 1)
+    share = _warmup_share(data)
     for name in SECTIONS:
         given = [extra[name] for extra in overrides if name in extra]
         if given:
             data = SECTIONS.load(name).adapt(data, _joined(given))
     for extra in overrides:
         data = merge(data, extra)
-    if warmup and not any("epsilon_warmup" in extra for extra in overrides) and isinstance(data["epochs"], int):
-        data["epsilon_warmup"] = warmup * data["epochs"]
+    if share and not any("epsilon_warmup" in extra for extra in overrides) and fits(data["epochs"], int):
+        data["epsilon_warmup"] = share * data["epochs"]
     return Config.from_dict(data)
+
+
+def _warmup_share(data: dict[str, Any]) -> float:
+    """The share of its epochs in which a preset warms ε up; 0 where they are not numbers, which `Config` refuses."""
+    warmup, epochs = data.get("epsilon_warmup", 0), data.get("epochs", 1)
+    return warmup / epochs if fits(warmup, float) and fits(epochs, int) and epochs > 0 else 0.0
 
 
 def _joined(given: list[Any]) -> dict[str, Any]:
