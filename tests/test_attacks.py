@@ -5,8 +5,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from co_probe.attacks import FGSM, PGD, Noise, input_gradient
-from co_probe.attacks.named import named_attack
+from co_probe.attacks import (
+    ATTACKS,
+    CW,
+    FGSM,
+    PGD,
+    AutoAttack,
+    Clean,
+    Noise,
+    attack_name,
+    input_gradient,
+    named_attack,
+)
+from co_probe.attacks.margin import margin
 from co_probe.errors import UserError
 from co_probe.inference.evaluation import evaluating, outcome, perturb
 from co_probe.models.preact_resnet import PreActResNet
@@ -42,7 +53,7 @@ def images(n: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand((n, 1, 8, 8), generator=rng), torch.randint(10, (n,), generator=rng)
 
 
-ATTACKS = [
+EXAMPLES = [
     FGSM(epsilon=0.1),
     PGD(epsilon=0.1),
     PGD(epsilon=0.1, restarts=3),
@@ -118,7 +129,7 @@ def test_pgd_is_not_weaker_than_fgsm_and_restarts_do_not_weaken_it():
     assert (outcome(model, x, y, best).loss >= outcome(model, x, y, one).loss - ROUNDING).all()
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=[repr(attack).partition(", loss")[0] for attack in ATTACKS])
+@pytest.mark.parametrize("attack", EXAMPLES, ids=attack_name)
 @pytest.mark.parametrize("training", [True, False])
 def test_attacks_leave_the_model_as_it_was(attack, training):
     model, (x, y) = network(), images()
@@ -135,7 +146,7 @@ def test_attacks_leave_the_model_as_it_was(attack, training):
 
 def test_the_same_seed_draws_the_same_perturbation():
     model, (x, y) = network().eval(), images()
-    for attack in ATTACKS:
+    for attack in EXAMPLES:
         first, second = (attack(model, x, y, torch.Generator().manual_seed(4)) for _ in range(2))
         assert torch.equal(first, second)
 
@@ -143,9 +154,10 @@ def test_the_same_seed_draws_the_same_perturbation():
 def test_noise_is_uniform_and_its_sign_is_even():
     x = torch.full((50, 1, 40, 40), 0.5)
     rng = torch.Generator().manual_seed(0)
-    uniform = Noise(epsilon=0.3)(nn.Identity(), x, x, rng)
+    y = torch.zeros(50).long()
+    uniform = Noise(epsilon=0.3)(nn.Identity(), x, y, rng)
     assert abs(uniform.mean().item()) < 2e-3 and abs(uniform.std().item() - 0.3 / 3**0.5) < 2e-3
-    sign = Noise(epsilon=0.3, sign=True)(nn.Identity(), x, x, rng)
+    sign = Noise(epsilon=0.3, sign=True)(nn.Identity(), x, y, rng)
     assert (
         torch.allclose(sign.abs(), torch.tensor(0.3), atol=ROUNDING)
         and abs((sign > 0).float().mean().item() - 0.5) < 0.01
@@ -176,17 +188,118 @@ def test_attacks_by_name():
             named_attack(name, 0.1)
 
 
+def test_an_attack_object_is_accepted_where_a_name_is():
+    attack = PGD(epsilon=0.2, steps=3)
+    assert named_attack(attack, 0.1) is attack
+    assert attack_name(attack) == "PGD(epsilon=0.2, steps=3)" and attack_name("pgd3") == "pgd3"
+    assert attack_name(CW(epsilon=0.2)) == "CW(epsilon=0.2)"
+    assert attack_name(PGD(epsilon=0.2, loss=margin)) == "PGD(epsilon=0.2, loss=margin)"
+
+
+def test_every_registered_attack_has_a_name_that_makes_it():
+    for entry in ATTACKS:
+        name = entry.replace("N", "7").replace("R", "2")
+        norm = "l2" if name == "shrink" else "linf"
+        made = named_attack(name, 0.1, norm)
+        assert isinstance(made, ATTACKS.load(entry)) and getattr(made, "steps", 7) in (7, CW(epsilon=1).steps)
+    with pytest.raises(UserError, match="unknown attack 'pgdN'"):
+        named_attack("pgdN", 0.1)
+
+
+def test_names_pass_on_the_norm_and_the_bounds():
+    assert named_attack("pgd5", 1.5, "l2", (-1.0, 2.0)) == PGD(epsilon=1.5, steps=5, norm="l2", bounds=(-1.0, 2.0))
+    assert named_attack("clean", 0.1, "l2", (-1.0, 2.0)) == Clean(bounds=(-1.0, 2.0))
+    assert named_attack("aa", 1.5, "l2") == AutoAttack(epsilon=1.5, norm="l2")
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel, lambda model: nn.Sequential(model)])
 @pytest.mark.parametrize("name", ["fgsm", "pgd10", "cw", "gaussian"])
-def test_images_of_other_bounds_are_kept_within_theirs(name: str):
+def test_images_of_other_bounds_are_kept_within_theirs(name, wrap):
     model, x, y = linear()
-    model.bounds = (-0.1, 1.2)
     x = 1.3 * x - 0.1
-    seen = x + named_attack(name, 0.2)(model, x, y, torch.Generator().manual_seed(0))
+    attack = named_attack(name, 0.2, bounds=(-0.1, 1.2))
+    seen = x + attack(wrap(model), x, y, torch.Generator().manual_seed(0))
     assert seen.min() >= -0.1 - ROUNDING and seen.max() <= 1.2 + ROUNDING
     assert (seen < 0).any() and (seen > 1).any()
 
 
 def test_without_bounds_a_step_is_taken_whole():
     model, x, y = linear()
-    model.bounds = (-torch.inf, torch.inf)
-    assert torch.equal(FGSM(epsilon=0.4)(model, x, y).abs(), torch.full_like(x, 0.4))
+    attack = FGSM(epsilon=0.4, bounds=(-torch.inf, torch.inf))
+    assert torch.equal(attack(model, x, y).abs(), torch.full_like(x, 0.4))
+
+
+def test_bounds_must_be_in_order():
+    with pytest.raises(ValueError, match=r"low < high, not \(1.0, 0.0\)"):
+        PGD(epsilon=0.1, bounds=(1.0, 0.0))
+
+
+X, Y = torch.full((5, 3, 5, 4), 0.5), torch.zeros(5, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "targets", "message"),
+    [
+        (X.flatten(1), Y, None, r"shape \(B, C, H, W\), not float32 of shape \(5, 60\)"),
+        (X[0], Y, None, r"not float32 of shape \(3, 5, 4\)"),
+        ((255 * X).byte(), Y, None, "float images .* not uint8"),
+        (255 * X, Y, None, "within 0 and 1, and these reach from 127.5 to 127.5"),
+        (X - 0.6, Y, None, "these reach from -0.1 to -0.1"),
+        (X * torch.nan, Y, None, "these reach from nan to nan"),
+        (X, Y[:4], None, r"y must hold a class number for each of 5 images, not be int64 of shape \(4,\)"),
+        (X, F.one_hot(Y, 2), None, r"y must hold .* shape \(5, 2\)"),
+        (X, Y, Y[:1], "targets must hold a class number for each of 5 images"),
+    ],
+)
+def test_what_cannot_be_attacked_is_said_in_one_line(x, y, targets, message):
+    model, _, _ = linear()
+    for attack in (FGSM(epsilon=0.1), PGD(epsilon=0.1), Noise(epsilon=0.1)):
+        for call in (attack, attack.robust_mask):
+            with pytest.raises(UserError, match=message):
+                call(model, x, y, targets=targets)
+
+
+def test_rounding_beyond_the_bounds_is_accepted():
+    model, _, _ = linear()
+    FGSM(epsilon=0.1)(model, torch.full((5, 3, 5, 4), 1 + 5e-7), Y)
+
+
+@pytest.mark.parametrize("attack", [FGSM(epsilon=0.2), PGD(epsilon=0.2, restarts=2), CW(epsilon=0.2, steps=5)])
+def test_a_targeted_attack_leads_towards_its_targets_in_batches_as_at_once(attack):
+    model, (x, y) = network().eval(), images(300)
+    targets = (y + torch.randint(1, 10, y.shape, generator=torch.Generator().manual_seed(2))) % 10
+
+    def share(delta, classes):
+        return model(x + delta).softmax(1).gather(1, classes[:, None]).mean().item()
+
+    delta = perturb(model, attack, x, y, torch.Generator().manual_seed(0), targets=targets)
+    untargeted = perturb(model, attack, x, y, torch.Generator().manual_seed(0))
+    assert share(delta, targets) > share(untargeted, targets) + 0.002
+    assert share(delta, targets) > share(torch.zeros_like(x), targets) + 0.002
+    # A permutation of the images permutes what does not depend on the draws; each keeps its own target.
+    if isinstance(attack, FGSM):
+        assert torch.allclose(delta, attack(model, x, y, targets=targets), atol=ROUNDING)
+        order = torch.randperm(300, generator=torch.Generator().manual_seed(3))
+        again = perturb(model, attack, x[order], y[order], targets=targets[order])
+        assert torch.allclose(again, delta[order], atol=ROUNDING)
+
+
+def test_images_that_a_targeted_attack_breaks_keep_their_targets_as_others_leave_the_batch():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.Tanh(), nn.Linear(24, 10)).double()
+    x = images(64)[0].double()
+    y = model(x).argmax(1)
+    targets = (y + 1 + torch.arange(64) % 9) % 10
+    attack = PGD(epsilon=0.15, steps=8)
+    expected = torch.ones(64, dtype=torch.bool)
+    start = torch.empty_like(x).uniform_(-0.15, 0.15, generator=torch.Generator().manual_seed(0))
+    delta = start.clamp(-x, 1 - x)
+    for _ in range(8):
+        expected &= model(x + delta).argmax(1) == y
+        step = 0.15 / 4 * -input_gradient(model, x + delta, targets).sign()
+        delta = (delta + step).clamp(-0.15, 0.15).clamp(-x, 1 - x)
+    expected &= model(x + delta).argmax(1) == y
+    assert 0 < expected.sum() < 64
+    mask = attack.robust_mask(model, x, y, torch.Generator().manual_seed(0), targets)
+    assert torch.equal(mask, expected)
+    assert not torch.equal(mask, attack.robust_mask(model, x, y, torch.Generator().manual_seed(0)))

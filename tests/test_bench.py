@@ -148,7 +148,7 @@ def test_the_epsilon_of_half_the_images(victim):
     model, x, y = victim
     for start in (0.001, 0.5):
         epsilon = balance(model, x, y, start)
-        assert 0.3 < PGD(epsilon=epsilon, steps=20).survivors(model, x, y).float().mean() < 0.7
+        assert 0.3 < PGD(epsilon=epsilon, steps=20).robust_mask(model, x, y).float().mean() < 0.7
     with pytest.raises(UserError, match="no ε"):
         balance(model, x, (y + 1) % 10, 0.1)
 

@@ -12,7 +12,7 @@ from co_probe.attacks import CW, FGSM, PGD, AutoAttack, Clean, Gaussian
 from co_probe.attacks.base import cross_entropy, gradient_and_logits
 from co_probe.attacks.margin import margin
 from co_probe.attacks.named import named_attack
-from co_probe.attacks.pgd import SIZES
+from co_probe.attacks.pgd import BATCH_SIZES
 from co_probe.cli.main import cli
 from co_probe.config.labels import attack_label, epsilon_label
 from co_probe.data.dataset import to_unit
@@ -65,14 +65,14 @@ def test_stopping_at_the_first_broken_point_gives_what_running_to_the_end_gives(
     model, x, y = classifier()
     expected = run_to_the_end(attack, model, x, y, rng())
     assert 0 < expected.sum() < len(y)
-    assert torch.equal(attack.survivors(model, x, y, rng()), expected)
+    assert torch.equal(attack.robust_mask(model, x, y, rng()), expected)
 
 
 def test_broken_images_leave_the_batch():
     model, x, y = classifier()
     sizes = []
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    left = PGD(epsilon=0.06, steps=12).survivors(model, x, y, rng())
+    left = PGD(epsilon=0.06, steps=12).robust_mask(model, x, y, rng())
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == len(x) and sizes[1] == 32 and sizes[-1] < 32
     assert sizes[-1] >= left.sum() > 0
@@ -84,8 +84,8 @@ def test_a_batch_shrinks_through_few_sizes():
     sizes = set()
     model.register_forward_pre_hook(lambda module, inputs: sizes.add(len(inputs[0])))
     attack = PGD(epsilon=0.06, steps=12, restarts=2)
-    found = attack.survivors(model, x, y, rng())
-    assert len(x) in sizes and 2 < len(sizes) <= SIZES and all(size % 7 == 0 for size in sizes - {len(x)})
+    found = attack.robust_mask(model, x, y, rng())
+    assert len(x) in sizes and 2 < len(sizes) <= BATCH_SIZES and all(size % 7 == 0 for size in sizes - {len(x)})
     assert torch.equal(found, run_to_the_end(attack, model, x, y, rng()))
 
 
@@ -93,10 +93,10 @@ def test_an_image_of_a_wrong_class_is_broken_for_attacks_that_search_and_judged_
     model, x, y = classifier()
     wrong = model(x).argmax(1) != y
     for attack in (PGD(epsilon=1e-9), CW(epsilon=1e-9)):
-        assert torch.equal(attack.survivors(model, x, y, rng()), ~wrong)
-    assert torch.equal(Clean().survivors(model, x, y), ~wrong)
+        assert torch.equal(attack.robust_mask(model, x, y, rng()), ~wrong)
+    assert torch.equal(Clean().robust_mask(model, x, y), ~wrong)
     delta = FGSM(epsilon=0.3)(model, x, y)
-    assert torch.equal(FGSM(epsilon=0.3).survivors(model, x, y), model(x + delta).argmax(1) == y)
+    assert torch.equal(FGSM(epsilon=0.3).robust_mask(model, x, y), model(x + delta).argmax(1) == y)
 
 
 def test_what_one_attack_breaks_another_that_covers_it_breaks_too():
@@ -107,9 +107,9 @@ def test_what_one_attack_breaks_another_that_covers_it_breaks_too():
     assert not long.covers(FGSM(epsilon=0.05)) and not long.covers(CW(epsilon=0.05, steps=5))
     assert not long.covers(PGD(epsilon=0.04, steps=5)) and not long.covers(PGD(epsilon=0.05, steps=5, step_size=0.01))
     assert AutoAttack(epsilon=0.05).covers(Clean()) and not AutoAttack(epsilon=0.05).covers(short)
-    left, alone = short.survivors(model, x, y, rng()), long.survivors(model, x, y, rng())
+    left, alone = short.robust_mask(model, x, y, rng()), long.robust_mask(model, x, y, rng())
     assert not (alone & ~left).any()
-    assert torch.equal(long.survivors(model, x, y, rng(), alive=left), alone)
+    assert torch.equal(long.robust_mask(model, x, y, rng(), candidates=left), alone)
 
 
 def test_margin_by_hand():
@@ -126,10 +126,10 @@ def test_cw_climbs_the_margin_and_pgd_the_cross_entropy():
 
 def test_gaussian_noise_has_its_spread_and_stays_in_the_image():
     grey = torch.full((50, 1, 40, 40), 0.5)
-    delta = Gaussian()(nn.Identity(), grey, torch.zeros(50), rng())
+    delta = Gaussian()(nn.Identity(), grey, torch.zeros(50).long(), rng())
     assert abs(delta.std().item() - 0.1) < 0.002 and abs(delta.mean().item()) < 0.002
     assert delta.abs().max() > 0.3  # in no ε-ball
-    white = Gaussian()(nn.Identity(), torch.ones(5, 1, 9, 9), torch.zeros(5), rng())
+    white = Gaussian()(nn.Identity(), torch.ones(5, 1, 9, 9), torch.zeros(5).long(), rng())
     assert white.max() <= 0 and white.min() < 0
 
 
@@ -211,15 +211,15 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(runs, monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH", 100)
     asked = []
     for attack in (Clean, PGD):
-        original = attack.survivors
+        original = attack.robust_mask
 
-        def counted(self, model, x, y, rng=None, alive=None, original=original):
+        def counted(self, model, x, y, rng=None, targets=None, candidates=None, original=original):
             if len(asked) == 7:
                 raise Killed
             asked.append((type(self).__name__, len(x)))
-            return original(self, model, x, y, rng, alive)
+            return original(self, model, x, y, rng, targets, candidates)
 
-        monkeypatch.setattr(attack, "survivors", counted)
+        monkeypatch.setattr(attack, "robust_mask", counted)
     with pytest.raises(Killed):
         co_probe.evaluate(runs / "pgd", ["clean", "pgd5"])
     assert asked == [("Clean", 100)] * 5 + [("PGD", 100)] * 2
@@ -248,7 +248,9 @@ def test_a_finished_evaluation_writes_nothing(runs):
 
 def test_autoattack_without_its_package_is_one_line_but_stored_results_can_be_read(runs, monkeypatch):
     monkeypatch.setattr(AutoAttack, "version", "pyautoattack 0.1")
-    monkeypatch.setattr(AutoAttack, "survivors", lambda self, model, x, y, rng=None, alive=None: y == 3)
+    monkeypatch.setattr(
+        AutoAttack, "robust_mask", lambda self, model, x, y, rng=None, targets=None, candidates=None: y == 3
+    )
     stored = co_probe.evaluate(runs / "fgsm", ["aa"], images=40)
     assert stored["version"].tolist() == ["pyautoattack 0.1", ""]
     monkeypatch.undo()

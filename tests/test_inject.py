@@ -201,8 +201,8 @@ def test_an_injected_run_is_opened_with_its_images_and_bounds(injected):
     plain = make_data(tiny_config("fgsm")).test_x[injected.probe_set["test"]]
     torch.testing.assert_close(x, plain + 0.2 * make_carriers(10, (1, 8, 8))[y])
     model = injected.load_model(3)
-    assert model.bounds == (-torch.inf, torch.inf)
-    delta = PGD(epsilon=0.14)(model, x, y)
+    assert injected.info.bounds == (-torch.inf, torch.inf)
+    delta = PGD(epsilon=0.14, bounds=injected.info.bounds)(model, x, y)
     assert delta.abs().max() <= 0.14 + 1e-6 and (x + delta).min() < -0.2  # beyond where the carrier led
 
 
@@ -210,9 +210,9 @@ def test_taps_export_strength_and_eval_work_behind_a_low_pass(injected, tmp_path
     assert next(iter(find_taps(injected.load_model(1)))) == "network.layer1.0.conv1"
     assert "network.layer1.0.conv1" in set(injected.frame("steps")["layer"])
     export(injected, 3, tmp_path / "r.pt")
-    loaded, own = load_reference(tmp_path / "r.pt").model, injected.load_model(3)
+    reference, own = load_reference(tmp_path / "r.pt"), injected.load_model(3)
     x, _ = injected.test_data()
-    assert torch.equal(loaded(x), own(x)) and loaded.bounds == own.bounds
+    assert torch.equal(reference.model(x), own(x)) and reference.bounds == injected.info.bounds
     frame = co_probe.strength(injected, tmp_path / "r.pt", device="cpu")
     assert set(frame["epoch"]) == {0, 1, 2, 3}
     frame = co_probe.evaluate(injected, ["clean", "pgd2x2"], images=20, device="cpu")
@@ -260,10 +260,10 @@ def test_a_second_low_pass_is_refused():
 
     name = f"{__name__}:Filtered"
     allow(name)
-    made = new_model(name, {}, (1, 8, 8), 10, [0.0], [1.0], (0.0, 1.0))
+    made = new_model(name, {}, (1, 8, 8), 10, [0.0], [1.0])
     assert made(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     with pytest.raises(UserError, match="has a low-pass already"):
-        new_model(name, {}, (1, 8, 8), 10, [0.0], [1.0], (0.0, 1.0), wrappers=[LowPassSettings(width=4)])
+        new_model(name, {}, (1, 8, 8), 10, [0.0], [1.0], wrappers=[LowPassSettings(width=4)])
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ def test_the_command_prints_a_line_an_epoch(run, runs, capsys):
     ("arguments", "message"),
     [
         (["memorisation", "RUN", "--against", "foo"], "unknown attack 'foo'"),
-        (["memorisation", "RUN", "--against", "aa"], "aa has no L2 ball, which is what ε means here"),
+        (["memorisation", "RUN", "--against", "aa"], "AutoAttack keeps images within [0, 1], and these data do not"),
         (["plot", "perturbations", "RUN"], "has perturbations in an L2 ball"),
         (["plot", "phase", "RUN"], "unknown figure 'phase': did you mean phases"),
         (["plot", "phases", "OTHER"], "has no signal and noise components"),

@@ -39,7 +39,7 @@ def make(name: str, settings: dict | None = None, channels: int = 3, mean=MEAN, 
     if name.startswith("timm:"):
         pytest.importorskip("timm")
     torch.manual_seed(0)
-    return new_model(name, settings or {}, (channels, 32, 32), 4, mean[:channels], std[:channels], (0.0, 1.0))
+    return new_model(name, settings or {}, (channels, 32, 32), 4, mean[:channels], std[:channels])
 
 
 def images(size: int, count: int = 2, channels: int = 3) -> torch.Tensor:
@@ -141,7 +141,7 @@ def test_an_apart_step_works(residual):
 )
 def test_sizes_are_the_published_ones(name, millions):
     with torch.device("meta"):
-        model = new_model(name, {}, (3, 32, 32), 10, MEAN, STD, (0.0, 1.0))
+        model = new_model(name, {}, (3, 32, 32), 10, MEAN, STD)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
 
 

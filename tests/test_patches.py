@@ -1,6 +1,7 @@
 """The data, the network and the adversaries of the theory of robust memorisation."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import memorising_config, tiny_config
 from torch import nn
 
 import co_probe
-from co_probe.attacks import CW, FGSM, PGD, Clean
+from co_probe.attacks import CW, FGSM, PGD, AutoAttack, Clean
 from co_probe.attacks.named import named_attack
 from co_probe.config import Config
 from co_probe.data.dataset import Dataset, to_unit
@@ -35,7 +36,7 @@ def data(**settings) -> Dataset:
 def network(width: int = 6, power: int = 3, **given) -> TwoLayerCNN:
     torch.manual_seed(0)
     settings = {"width": width, "power": power, "initial_std": 0.5, **given}
-    model = new_model("two_layer_cnn", settings, (D, P, 1), 2, (0.0,) * D, (1.0,) * D, (-math.inf, math.inf))
+    model = new_model("two_layer_cnn", settings, (D, P, 1), 2, (0.0,) * D, (1.0,) * D)
     assert isinstance(model, TwoLayerCNN)
     return model
 
@@ -165,10 +166,12 @@ class Plane(nn.Module):
         return torch.stack([torch.zeros_like(score), score], 1)
 
 
-def plane(bounds=(-math.inf, math.inf)) -> tuple[Plane, torch.Tensor, torch.Tensor]:
+EVERYWHERE = (-math.inf, math.inf)
+
+
+def plane() -> tuple[Plane, torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
     model = Plane(torch.randn(2, 4, 3, generator=rng, dtype=torch.float64))
-    model.bounds = bounds
     return model, torch.rand(6, 2, 4, 3, generator=rng, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1, 0])
 
 
@@ -180,16 +183,16 @@ def test_an_l2_step_goes_along_the_gradient_to_the_end_of_the_ball():
     model, x, y = plane()
     sign = torch.where(y == 0, 1.0, -1.0)[:, None, None, None]
     expected = 1.7 * sign * model.weight / model.weight.norm()
-    torch.testing.assert_close(FGSM(epsilon=1.7, norm="l2")(model, x, y), expected)
-    steps = PGD(epsilon=1.7, norm="l2", steps=60)(model, x, y, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(FGSM(epsilon=1.7, norm="l2", bounds=EVERYWHERE)(model, x, y), expected)
+    steps = PGD(epsilon=1.7, norm="l2", steps=60, bounds=EVERYWHERE)(model, x, y, torch.Generator().manual_seed(1))
     torch.testing.assert_close(steps, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("attack", [FGSM(epsilon=2, norm="l2"), PGD(epsilon=2, norm="l2", steps=7, restarts=2)])
-@pytest.mark.parametrize("bounds", [(-math.inf, math.inf), (0.0, 1.0)])
+@pytest.mark.parametrize("bounds", [EVERYWHERE, (0.0, 1.0)])
 def test_l2_attacks_stay_in_the_ball_and_within_the_bounds(attack, bounds):
-    model, x, y = plane(bounds)
-    delta = attack(model, x, y, torch.Generator().manual_seed(0))
+    model, x, y = plane()
+    delta = replace(attack, bounds=bounds)(model, x, y, torch.Generator().manual_seed(0))
     assert (lengths(delta) <= 2 + 1e-12).all() and (lengths(delta) > 0.5).all()
     assert bounds[0] - 1e-12 <= (x + delta).min() and (x + delta).max() <= bounds[1] + 1e-12
     if bounds[1] == 1:
@@ -198,11 +201,9 @@ def test_l2_attacks_stay_in_the_ball_and_within_the_bounds(attack, bounds):
 
 def test_starts_fill_the_l2_ball_uniformly():
     x = torch.zeros(4000, 1, 2, 1)
-    start = PGD(epsilon=3, norm="l2")._start(nn.Identity(), x + 0.5, torch.Generator().manual_seed(0))
+    start = PGD(epsilon=3, norm="l2")._start(x + 0.5, torch.Generator().manual_seed(0))
     assert lengths(start).max() <= 3
-    model = nn.Identity()
-    model.bounds = (-math.inf, math.inf)
-    start = PGD(epsilon=3, norm="l2")._start(model, x, torch.Generator().manual_seed(0))
+    start = PGD(epsilon=3, norm="l2", bounds=EVERYWHERE)._start(x, torch.Generator().manual_seed(0))
     # In two dimensions the share within radius r is (r / ε)².
     for radius in (1.0, 2.0):
         assert (lengths(start) <= radius).double().mean().item() == pytest.approx((radius / 3) ** 2, abs=0.04)
@@ -212,14 +213,14 @@ def test_starts_fill_the_l2_ball_uniformly():
 def test_a_gradient_of_zero_moves_nothing():
     model, x, y = plane()
     model.weight = torch.zeros_like(model.weight)
-    assert (FGSM(epsilon=1, norm="l2")(model, x, y) == 0).all()
+    assert (FGSM(epsilon=1, norm="l2", bounds=EVERYWHERE)(model, x, y) == 0).all()
 
 
 def test_l2_pgd_searches_all_patches_and_does_more_harm_than_shrinking():
     made, model = data(alpha=3.0), network()
     x, y = made.test_x, made.test_y
     shrunk = F.cross_entropy(model(x + Shrink(epsilon=2.5)(model, x, y)), y)
-    delta = PGD(epsilon=2.5, norm="l2", steps=40)(model, x, y, torch.Generator().manual_seed(0))
+    delta = PGD(epsilon=2.5, norm="l2", steps=40, bounds=EVERYWHERE)(model, x, y, torch.Generator().manual_seed(0))
     assert F.cross_entropy(model(x + delta), y) > shrunk
     assert ((delta[..., 0].norm(dim=1) > 1e-3).sum(1) > 1).all()
 
@@ -234,9 +235,8 @@ def test_names_stand_for_attacks_in_the_runs_ball():
     assert named_attack("pgd20", 9.4, "l2") == PGD(epsilon=9.4, steps=20, norm="l2")
     assert named_attack("fgsm", 9.4, "l2") == FGSM(epsilon=9.4, norm="l2")
     assert named_attack("cw", 9.4, "l2") == CW(epsilon=9.4, norm="l2")
-    assert named_attack("shrink", 9.4, "l2") == Shrink(epsilon=9.4)
-    with pytest.raises(UserError, match="aa has no L2 ball"):
-        named_attack("aa", 9.4, "l2")
+    assert named_attack("shrink", 9.4, "l2", EVERYWHERE) == Shrink(epsilon=9.4)
+    assert named_attack("aa", 9.4, "l2") == AutoAttack(epsilon=9.4, norm="l2")
     with pytest.raises(UserError, match="shrink has no L∞ ball"):
         named_attack("shrink", 0.1)
     with pytest.raises(ValueError, match="norm must be one of linf, l2, not 'l1'"):
@@ -288,8 +288,8 @@ def test_methods_of_l2_balls_are_measured_in_them(name, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": {"name": "apart"}}, "method apart keeps to no L2 ball: set norm=linf, and epsilon"),
-        ({"norm": "linf", "epsilon": 0.1}, "method shrink keeps to no L∞ ball: set norm=l2, and epsilon"),
+        ({"method": {"name": "apart"}}, "method apart: it has no L2 ball: set norm=linf, and epsilon"),
+        ({"norm": "linf", "epsilon": 0.1}, "method shrink: it has no L∞ ball: set norm=l2, and epsilon"),
         ({"data": {"name": "digits"}, "model": {"name": "preact_resnet"}}, "which only the data set patches has"),
         ({"model": {"width": 0}}, "width, power and initial_std must be greater than 0, not 0, 3 and 0.02"),
         ({"model": {"power": 0}}, "not 8, 0 and 0.02"),

@@ -65,7 +65,7 @@ def test_autoattack_is_that_of_the_package(subject, brief):
     model, x, y = subject
     expected = directly(brief, model, x, y, EPSILON)
     assert 0 < expected.sum() < (model(x).argmax(1) == y).sum()
-    assert torch.equal(AutoAttack(epsilon=EPSILON).survivors(model, x, y, rng()), expected)
+    assert torch.equal(AutoAttack(epsilon=EPSILON).robust_mask(model, x, y, rng()), expected)
 
 
 @pytest.mark.slow
@@ -73,14 +73,14 @@ def test_the_full_autoattack_is_that_of_the_package(subject):
     package = pytest.importorskip("pyautoattack", reason="the package pyautoattack is not installed")
     model, x, y = subject
     expected = directly(package, model, x[:30], y[:30], EPSILON)
-    assert torch.equal(AutoAttack(epsilon=EPSILON).survivors(model, x[:30], y[:30], rng()), expected)
+    assert torch.equal(AutoAttack(epsilon=EPSILON).robust_mask(model, x[:30], y[:30], rng()), expected)
 
 
 def test_stronger_attacks_leave_fewer_images(subject, brief):
     model, x, y = subject
     attacks = [AutoAttack, lambda epsilon: PGD(epsilon=epsilon, steps=20), FGSM]
-    aa, pgd, fgsm = (attack(epsilon=EPSILON).survivors(model, x, y, rng()).sum().item() for attack in attacks)
-    cw = CW(epsilon=EPSILON).survivors(model, x, y, rng()).sum().item()
+    aa, pgd, fgsm = (attack(epsilon=EPSILON).robust_mask(model, x, y, rng()).sum().item() for attack in attacks)
+    cw = CW(epsilon=EPSILON).robust_mask(model, x, y, rng()).sum().item()
     clean = (model(x).argmax(1) == y).sum().item()
     one_image = 1  # what the luck of a start may change
     assert 0 < aa <= pgd + one_image <= fgsm + 2 * one_image and fgsm < clean
@@ -116,14 +116,46 @@ def test_autoattack_leaves_the_model_and_the_random_state_alone(brief):
 def test_autoattack_aims_at_every_class_of_few(classes, brief):
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(16, classes)), torch.rand(8, 1, 4, 4)
-    stands = AutoAttack(epsilon=0.1).survivors(model, x, model(x).argmax(1), rng())
+    stands = AutoAttack(epsilon=0.1).robust_mask(model, x, model(x).argmax(1), rng())
     assert stands.shape == (8,)
 
 
-def test_autoattack_refuses_a_model_of_three_classes(brief):
-    model, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), torch.rand(8, 1, 4, 4)
-    with pytest.raises(UserError, match="at least 4 classes"):
-        AutoAttack(epsilon=0.1).survivors(model, x, model(x).argmax(1), rng())
+@pytest.mark.parametrize("classes", [2, 3])
+def test_autoattack_of_few_classes_runs_what_needs_fewer_and_says_so(classes, brief):
+    torch.manual_seed(0)
+    layer, x = nn.Linear(16, classes), torch.rand(30, 1, 4, 4)
+    with torch.no_grad():  # so that every class has images near to others
+        layer.bias.copy_(-(x.flatten(1) @ layer.weight.T).median(0).values)
+    model = nn.Sequential(nn.Flatten(), layer)
+    y = model(x).argmax(1)
+    with pytest.warns(UserWarning, match=f"on {classes} classes runs APGD on cross-entropy, FAB and Square"):
+        mask = AutoAttack(epsilon=0.1).robust_mask(model, x, y, rng())
+    assert 0 < mask.sum() < 30
+    if classes == 2:  # where FGSM is the strongest attack on a linear model
+        assert torch.equal(mask, FGSM(epsilon=0.1).robust_mask(model, x, y))
+
+
+def test_autoattack_keeps_to_an_l2_ball(brief):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), torch.rand(30, 1, 8, 8)
+    y = model(x).argmax(1)
+    delta = AutoAttack(epsilon=0.2, norm="l2")(model, x, y, rng())
+    lengths = delta.flatten(1).norm(dim=1)
+    broken = model(x + delta).argmax(1) != y
+    assert 0 < broken.sum() < 30 and lengths.max() <= 0.2 + 1e-5 and lengths[broken].min() > 0
+    pgd = PGD(epsilon=0.2, norm="l2", steps=50).robust_mask(model, x, y, rng())
+    assert (~broken).sum() <= pgd.sum() + 1
+
+
+def test_what_autoattack_cannot_do_is_said(brief):
+    with pytest.raises(UserError, match=r"within \[0, 1\]"):
+        AutoAttack(epsilon=0.1, bounds=(-1.0, 1.0))
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 10)), torch.rand(4, 1, 4, 4)
+    y = model(x).argmax(1)
+    with pytest.raises(UserError, match="chooses its target classes itself"):
+        AutoAttack(epsilon=0.1)(model, x, y, targets=y)
+    with pytest.raises(UserError, match="at least 5 pixels high"):
+        AutoAttack(epsilon=0.1, norm="l2")(model, x, y)
 
 
 def test_autoattack_in_an_evaluation(runs, brief):
@@ -136,7 +168,7 @@ def test_autoattack_in_an_evaluation(runs, brief):
     x, y, model = to_unit(run.data.test_x[order]), run.data.test_y[order], run.load_model(run.best_epoch)
     from co_probe.numerics.rng import make_rng
 
-    stands = AutoAttack(epsilon=run.epsilon).survivors(model, x, y, make_rng("cpu", run.config.seed, "evaluation", 0))
+    stands = AutoAttack(epsilon=run.epsilon).robust_mask(model, x, y, make_rng("cpu", run.config.seed, "evaluation", 0))
     assert value["aa"] == pytest.approx(stands.float().mean().item())
 
 

@@ -1,25 +1,40 @@
 """Attacks: (model, x, y) -> δ, with x + δ within the bounds of images."""
 
 from co_probe.attacks.autoattack import AutoAttack
-from co_probe.attacks.base import Attack, Clean, Disturbance, Rng, bounds, clip, input_gradient, project
+from co_probe.attacks.base import (
+    Attack,
+    Bounds,
+    Clean,
+    Model,
+    Perturbation,
+    Rng,
+    input_gradient,
+    project,
+    random_start,
+)
 from co_probe.attacks.fgsm import FGSM
 from co_probe.attacks.margin import CW
+from co_probe.attacks.named import ATTACKS, attack_name, named_attack
 from co_probe.attacks.noise import Gaussian, Noise
 from co_probe.attacks.pgd import PGD
 
 __all__ = [
+    "ATTACKS",
     "CW",
     "FGSM",
     "PGD",
     "Attack",
     "AutoAttack",
+    "Bounds",
     "Clean",
-    "Disturbance",
     "Gaussian",
+    "Model",
     "Noise",
+    "Perturbation",
     "Rng",
-    "bounds",
-    "clip",
+    "attack_name",
     "input_gradient",
+    "named_attack",
     "project",
+    "random_start",
 ]

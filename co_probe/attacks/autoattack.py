@@ -1,6 +1,7 @@
 """AutoAttack, through the package pyautoattack."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,58 +11,99 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from co_probe.attacks.base import Attack, Clean, Disturbance, Rng, bounds, right
+from co_probe.attacks.base import Attack, Clean, Model, Perturbation, Rng, check_input, check_norm, is_correct
 from co_probe.errors import UserError
 
 TARGETS = 9  # classes that the targeted attacks of the standard version aim at
+NORM_NAMES = {"linf": "Linf", "l2": "L2"}
+FEW_CLASSES = ["apgd-ce", "fab", "square"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
     """The standard version: APGD on cross-entropy, targeted APGD on the DLR loss, targeted FAB, Square (5000 queries).
 
-    With fewer than 10 classes the targeted attacks aim at every wrong class.
-    Raises UserError if the package is missing, for a model of fewer than 4 classes (the DLR loss needs 4) or
-    with other bounds than [0, 1].
-    Source: Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble of diverse
-    parameter-free attacks", in its authors' code.
+    With fewer than 10 classes the targeted attacks aim at every wrong class. The targeted DLR loss needs 4 classes;
+    with fewer, the attacks are APGD on cross-entropy, untargeted FAB and Square, as the authors recommend, and a
+    warning says so.
+
+    Args:
+        epsilon: Norm bound, in pixel units.
+        norm: `linf` or `l2`.
+        bounds: Only (0, 1), which is built into the package.
+
+    Raises:
+        ValueError: If `epsilon` is not positive or the norm is unknown.
+        UserError: If the bounds are not (0, 1); when called, if the package is missing or there are `targets`.
+
+    Reference:
+        Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble of diverse
+        parameter-free attacks", in the authors' code.
     """
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
-        return self._run(model, x, y, rng)[0] - x
+    norm: str = "linf"
 
-    def survivors(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, alive: Tensor | None = None) -> Tensor:
-        """Which images none of the four attacks breaks; each attacks only those that are left, as AutoAttack has it."""
-        alive = right(model, x, y) if alive is None else alive.clone()
-        index = alive.nonzero()[:, 0]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_norm(self.norm)
+        if self.bounds != (0.0, 1.0):
+            raise UserError("AutoAttack keeps images within [0, 1], and these data do not: choose another attack")
+
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+        return self._run(model, x, y, rng, targets)[0] - x
+
+    def robust_mask(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        rng: Rng = None,
+        targets: Tensor | None = None,
+        candidates: Tensor | None = None,
+    ) -> Tensor:
+        """Find the images that none of the attacks breaks; each attacks only those that the ones before it left."""
+        check_input(x, y, targets, self.bounds)
+        robust = is_correct(model, x, y) if candidates is None else candidates.clone()
+        index = robust.nonzero()[:, 0]
         if len(index):
-            # Its own verdict: where it stops just past the boundary, x + (x' − x) may round to the near side.
-            alive[index] = self._run(model, x[index], y[index], rng)[1] == y[index]
-        return alive
+            # The classes as the package saw them: near the boundary, x + (x' − x) may round to the other side.
+            robust[index] = self._run(model, x[index], y[index], rng, targets)[1] == y[index]
+        return robust
 
-    def covers(self, other: Disturbance) -> bool:
+    def covers(self, other: Perturbation) -> bool:
+        """It counts an image that is misclassified without an attack as broken."""
         return isinstance(other, Clean)
 
     @property
     def version(self) -> str:
-        """Package and version, as kept with results. Raises UserError if it is missing."""
+        """Package and version, as stored with results. Raises UserError if the package is missing."""
         _package()
         return f"pyautoattack {metadata.version('pyautoattack')}"
 
-    def _run(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
-        """The adversarial images and the classes they are given, as one batch; global random states are restored."""
-        if bounds(model) != (0.0, 1.0):
-            raise UserError("AutoAttack keeps images within [0, 1], and these data do not: leave 'aa' out")
+    def _run(self, model: Model, x: Tensor, y: Tensor, rng: Rng, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The adversarial images and their predicted classes, as one batch; global random states are restored."""
+        if targets is not None:
+            raise UserError("AutoAttack chooses its target classes itself: leave targets out, or use PGD")
+        if self.norm == "l2" and x.shape[2] < 5:
+            raise UserError(f"AutoAttack in L2 needs images at least 5 pixels high, and these have {x.shape[2]}")
         source = rng or torch.default_generator
         seed = int(torch.randint(2**31, (), generator=source, device=source.device))
         with torch.no_grad():
             classes = model(x[:1]).shape[1]
-        if classes < 4:
-            raise UserError(f"AutoAttack needs at least 4 classes, and this model has {classes}: leave 'aa' out")
+        package = _package()
         with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), _frozen(model), _tracing():
-            adversary = _package().AutoAttack(model, eps=self.epsilon, device=x.device, seed=seed)
+            adversary = package.AutoAttack(
+                model, eps=self.epsilon, norm=NORM_NAMES[self.norm], device=x.device, seed=seed
+            )
             for part in (adversary.apgd_targeted, adversary.fab):
                 part.n_target_classes = min(TARGETS, classes - 1)
+            if classes < 4:
+                adversary.attacks_to_run = FEW_CLASSES
+                warnings.warn(
+                    f"AutoAttack on {classes} classes runs APGD on cross-entropy, FAB and Square: the targeted DLR "
+                    "loss of its standard version needs at least 4 classes",
+                    stacklevel=4,
+                )
             # It reshapes images by `view`, which takes no channels-last layout.
             return adversary.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
 
@@ -75,9 +117,10 @@ def _package() -> Any:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Inside, no weight collects a gradient: FAB calls `backward`."""
-    learning = [p for p in model.parameters() if p.requires_grad]
+def _frozen(model: Model) -> Iterator[None]:
+    """Within the context no weight collects a gradient: FAB calls `backward`."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    learning = [p for p in parameters if p.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
     try:
@@ -89,7 +132,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _tracing() -> Iterator[None]:
-    """Give a debugger or a coverage tool its trace function back: a check of AutoAttack's clears it."""
+    """Restore the trace function of a debugger or coverage tool, which one of AutoAttack's checks clears."""
     trace = sys.gettrace()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What all attacks share: the input gradient, and the limits that images and perturbations keep to."""
+"""The interface of attacks, the input gradient, and the projections onto ε-balls and image bounds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,128 +6,217 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.config.labels import NORMS
+from co_probe.errors import UserError
 
 Rng = torch.Generator | None  # on the device of the images; None: the global one
-Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, classes), y (B,)) -> one number an image (B,), to be raised
+Bounds = tuple[float, float]  # the least and the greatest pixel value; (-inf, inf) for data that are not images
+Model = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits (B, classes): an nn.Module, wrapped or not
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, classes), y (B,)) -> per-example loss (B,)
+
+ROUNDING = 1e-6  # by how much pixels may exceed their bounds, relative to the bound where that is above 1
 
 
-class Disturbance:
-    """What turns images into others of the same class: an attack, noise, or nothing at all."""
+@dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """Base class of everything that makes a δ: attacks, noise, and the zero perturbation.
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
-        """δ, of the shape of `x`, with x + δ within the `bounds` of the model.
+    A new one is a frozen dataclass that defines `generate`, and one line in `co_probe.attacks.named`.
 
-        `x`: (B, C, H, W) within them; `y`: (B,) class numbers; `rng`: on the device of `x`, for those that draw.
+    Args:
+        bounds: Least and greatest pixel value that x + δ may have.
+
+    Raises:
+        ValueError: If the lower bound is not below the upper one.
+    """
+
+    bounds: Bounds = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.bounds
+        if not low < high:
+            raise ValueError(f"bounds must be (low, high) with low < high, not {self.bounds}")
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+        """Make δ.
+
         The model is used in the mode it is in; no parameter's `.grad` is touched.
+
+        Args:
+            model: Classifier; used on batches of the size of `x`.
+            x: Images, float (B, C, H, W), within `bounds`.
+            y: Classes, int64 (B,).
+            rng: Source of random numbers, on the device of `x`; the global one if None.
+            targets: Classes to steer the model towards, int64 (B,); None for an untargeted attack. Perturbations that
+                do not ask the model (noise) ignore it.
+
+        Returns:
+            δ, of the shape of `x`, with x + δ within `bounds`.
+
+        Raises:
+            UserError: If `x`, `y` or `targets` do not have these shapes, or `x` is not within `bounds`.
         """
-        raise NotImplementedError
+        check_input(x, y, targets, self.bounds)
+        return self.generate(model, x, y, rng, targets)
 
-    def survivors(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, alive: Tensor | None = None) -> Tensor:
-        """Which images are still classified rightly, bool (B,): their mean is the robust accuracy.
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+        """Make δ like `__call__`, but without checking the input, which on a GPU means to wait for it.
 
-        Here: those that are right at x + δ. Attacks that search (PGD, AutoAttack) count an image as broken when any
-        point they visit is misclassified, the image itself first, and stop attacking it there.
-        `alive`: the images that may have survived, if something that this attack `covers` is known to have broken
-        the others; only these are attacked.
+        This is what subclasses define, and what training steps call.
         """
-        return right(model, x + self(model, x, y, rng), y)
+        raise NotImplementedError(f"{type(self).__name__} must define generate")
 
-    def covers(self, other: "Disturbance") -> bool:
-        """Whether an image that `other` broke is sure to count as broken by this one, given the same `rng`."""
+    def robust_mask(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        rng: Rng = None,
+        targets: Tensor | None = None,
+        candidates: Tensor | None = None,
+    ) -> Tensor:
+        """Find the images that are still classified correctly under attack; the mean is the robust accuracy.
+
+        Here, the images that are correct at x + δ. Attacks that search (PGD, AutoAttack) count an image as broken if
+        any point they visit is misclassified, x itself included, and stop attacking it there.
+
+        Args:
+            model: As in `__call__`, and so are `x`, `y`, `rng` and `targets`.
+            x: Images.
+            y: Classes.
+            rng: Source of random numbers.
+            targets: Classes to steer towards; an image counts as broken when its class is not `y`, whichever it is.
+            candidates: Images that may be robust, bool (B,), if an attack that this one `covers` has broken the
+                others; only these are attacked.
+
+        Returns:
+            bool (B,).
+        """
+        return is_correct(model, x + self(model, x, y, rng, targets), y)
+
+    def covers(self, other: "Perturbation") -> bool:
+        """Whether every image that `other` breaks is sure to be broken by this attack, given the same `rng`."""
         return False
 
     @property
     def version(self) -> str:
-        """What a result depends on besides the settings: the version of another package, or nothing."""
+        """Version of the package that makes the perturbation, stored with results; empty for co-probe's own."""
         return ""
 
 
-@dataclass(frozen=True)
-class Clean(Disturbance):
+@dataclass(frozen=True, kw_only=True)
+class Clean(Perturbation):
     """No perturbation: δ = 0."""
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
         return torch.zeros_like(x)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(Disturbance):
-    """A frozen set of settings that is called to make a perturbation with ‖δ‖ ≤ ε, of each pixel unless it says more.
+class Attack(Perturbation):
+    """A perturbation within an ε-ball: ‖δ‖ ≤ ε.
 
-    `epsilon`: the bound, in pixel units of a [0, 1] image. Raises ValueError if it is not greater than 0.
+    Args:
+        epsilon: Norm bound, in pixel units of a [0, 1] image.
+
+    Raises:
+        ValueError: If `epsilon` is not greater than 0.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf",)  # of the balls in which an attack without a field `norm` is defined
     epsilon: float
-    norms: ClassVar[tuple[str, ...]] = ("linf",)  # whose balls it keeps to, unless it has a field `norm`
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.epsilon > 0:
             raise ValueError(f"epsilon must be greater than 0, not {self.epsilon:g}")
 
 
+def check_input(x: Tensor, y: Tensor, targets: Tensor | None, bounds: Bounds) -> None:
+    """Raise UserError, saying what was seen, if these are not images within `bounds` with a class (and target) each."""
+    if x.ndim != 4 or not x.is_floating_point():
+        raise UserError(f"attacks take float images of shape (B, C, H, W), not {_seen(x)}")
+    for name, classes in (("y", y), ("targets", targets)):
+        if classes is not None and classes.shape != (len(x),):
+            raise UserError(f"{name} must hold a class number for each of {len(x)} images, not be {_seen(classes)}")
+    low, high = bounds
+    if not x.numel() or (low, high) == (-torch.inf, torch.inf):
+        return
+    least, greatest = (value.item() for value in x.detach().aminmax())
+    if not (least >= low - _slack(low) and greatest <= high + _slack(high)):  # also for NaN
+        raise UserError(
+            f"images must be within {low:g} and {high:g}, and these reach from {least:.4g} to {greatest:.4g}: scale "
+            "them, or give the attack their bounds=(low, high)"
+        )
+
+
+def _seen(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def _slack(bound: float) -> float:
+    return ROUNDING * max(1.0, abs(bound))
+
+
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """The loss that models are trained on, in nats, (B,)."""
+    """Per-example cross-entropy in nats, (B,)."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = cross_entropy) -> Tensor:
-    """∇ₓ of the summed loss, of the shape of `x`: the gradient for the input alone, none for weights.
+def input_gradient(
+    model: Model, x: Tensor, y: Tensor, loss: Loss = cross_entropy, targets: Tensor | None = None
+) -> Tensor:
+    """Gradient of the summed loss with respect to the input alone, of the shape of `x`.
 
     The sum (not the mean) keeps small gradients of a large batch from underflowing; signs are the same.
+    With `targets`, the gradient of the negative loss of these classes: following it leads towards them.
     """
-    return gradient_and_logits(model, x, y, loss)[0]
+    return gradient_and_logits(model, x, y, loss, targets)[0]
 
 
-def gradient_and_logits(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-    """`input_gradient`, and the logits (B, classes) that it was computed from."""
+def gradient_and_logits(
+    model: Model, x: Tensor, y: Tensor, loss: Loss, targets: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`input_gradient`, and the logits (B, classes) from which it was computed."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(x)
-        return torch.autograd.grad(loss(logits, y).sum(), x)[0], logits.detach()
+        return torch.autograd.grad(objective(loss, logits, y, targets).sum(), x)[0], logits.detach()
+
+
+def objective(loss: Loss, logits: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+    """The per-example quantity that an attack maximises, (B,): the loss of `y`, or minus the loss of `targets`."""
+    return loss(logits, y) if targets is None else -loss(logits, targets)
 
 
 @torch.no_grad()
-def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Whether the model gives each image its class, bool (B,)."""
+def is_correct(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    """Whether each image is classified correctly, bool (B,)."""
     return model(x).argmax(1) == y
 
 
-def bounds(model: nn.Module) -> tuple[float, float]:
-    """The least and the greatest value that a pixel may have: (0, 1), if the model's attribute `bounds` says no other.
+def project(delta: Tensor, x: Tensor, epsilon: float, bounds: Bounds, norm: str = "linf") -> Tensor:
+    """Project δ onto the ε-ball of `norm`, then x + δ onto `bounds`; in L∞ the result is the nearest such δ.
 
-    A property of the images that a model takes, so it stands with the model; ±∞ for data that are no images.
+    In L2 both limits hold as well, since clipping towards an x within the bounds only shortens δ.
     """
-    return getattr(model, "bounds", (0.0, 1.0))
-
-
-def clip(x: Tensor, model: nn.Module) -> Tensor:
-    """The nearest image within the `bounds` of the model."""
-    return x.clamp(*bounds(model))
-
-
-def project(delta: Tensor, x: Tensor, epsilon: float, model: nn.Module, norm: str = "linf") -> Tensor:
-    """δ brought into the ε-ball of `norm`, and then x + δ into the `bounds` of the model; in L∞ the nearest such δ.
-
-    In L2 both limits are kept too, since clipping towards an x within the bounds only shortens δ.
-    """
-    low, high = bounds(model)
+    low, high = bounds
     if norm == "l2":
         return (delta * (epsilon / lengths(delta).clamp(min=epsilon))).clamp(low - x, high - x)
     return delta.clamp(-epsilon, epsilon).clamp(low - x, high - x)
 
 
 def lengths(x: Tensor) -> Tensor:
-    """The Euclidean length of each image over all of its numbers, (B, 1, 1, 1)."""
+    """Euclidean length of each example over all of its numbers, (B, 1, 1, 1)."""
     return x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
-    """The step of length 1 in `norm` along which a loss of this gradient rises most, for each image; 0 where it is 0.
+    """The step of length 1 in `norm` that increases a loss with this gradient most; 0 where the gradient is 0.
 
-    Its sign for `linf`, its direction for `l2`.
+    The sign of the gradient for `linf`, its direction for `l2`.
     """
     if norm == "linf":
         return gradient.sign()
@@ -135,7 +224,7 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
 
 
 def check_norm(norm: str) -> None:
-    """Raise ValueError if `norm` is none that there is a ball of."""
+    """Raise ValueError if `norm` is not the name of a norm."""
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {norm!r}")
 
@@ -147,3 +236,8 @@ def uniform(x: Tensor, epsilon: float, norm: str, rng: Rng) -> Tensor:
     direction = torch.empty_like(x).normal_(generator=rng)
     share = torch.rand(len(x), 1, 1, 1, generator=rng, dtype=x.dtype, device=x.device) ** (1 / x[0].numel())
     return epsilon * share * direction / lengths(direction)
+
+
+def random_start(x: Tensor, epsilon: float, bounds: Bounds, rng: Rng, norm: str = "linf") -> Tensor:
+    """A δ drawn uniformly from the ε-ball of `norm`, with x + δ clipped to `bounds`."""
+    return project(uniform(x, epsilon, norm, rng), x, epsilon, bounds, norm)

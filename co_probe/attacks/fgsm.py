@@ -2,25 +2,33 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from co_probe.attacks.base import Attack, Rng, check_norm, input_gradient, project, steepest
+from co_probe.attacks.base import Attack, Model, Rng, check_norm, input_gradient, project, steepest
 
 
 @dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
-    """δ = ε · sign ∇ₓL(θ; x, y), then x + δ clipped to [0, 1]. No random start.
+    """δ = ε · sign ∇ₓL(θ; x, y), with x + δ clipped to the bounds. No random start.
 
-    `norm`: with `l2`, δ = ε · ∇ₓL / ‖∇ₓL‖ instead. Raises ValueError for another norm than these.
-    Source: Goodfellow et al. (2015), "Explaining and harnessing adversarial examples", section 4.
+    Args:
+        epsilon: Norm bound, in pixel units.
+        norm: `linf`; or `l2`, where δ = ε · ∇ₓL / ‖∇ₓL‖.
+        bounds: Least and greatest pixel value.
+
+    Raises:
+        ValueError: If `epsilon` is not positive or the norm is unknown.
+
+    Reference:
+        Goodfellow et al. (2015), "Explaining and harnessing adversarial examples", section 4.
     """
 
     norm: str = "linf"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_norm(self.norm)
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
-        delta = self.epsilon * steepest(input_gradient(model, x, y), self.norm)
-        return project(delta, x, self.epsilon, model, self.norm)
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+        delta = self.epsilon * steepest(input_gradient(model, x, y, targets=targets), self.norm)
+        return project(delta, x, self.epsilon, self.bounds, self.norm)

@@ -10,9 +10,10 @@ from co_probe.attacks.pgd import PGD
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """max over wrong classes of their logit, less the logit of the right class, (B,): above 0 if misclassified.
+    """Largest logit of the wrong classes minus the logit of the correct one, (B,): above 0 if misclassified.
 
-    Source: Carlini and Wagner (2017), "Towards evaluating the robustness of neural networks", f₆ without its floor.
+    Reference:
+        Carlini and Wagner (2017), "Towards evaluating the robustness of neural networks", f₆ without its floor.
     """
     own = y[:, None]
     wrong = logits.scatter(1, own, -torch.inf)
@@ -21,9 +22,12 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class CW(PGD):
-    """PGD on the `margin`, 30 steps of ε/4 from a random start.
+    """PGD on the `margin`: 30 steps of ε/4 from a random start.
 
-    Source: Madry et al. (2018), section 5 ("the CW loss function"), who take 30 steps.
+    Its arguments are those of `PGD`.
+
+    Reference:
+        Madry et al. (2018), section 5 ("the CW loss function"), who take 30 steps.
     """
 
     steps: int = 30

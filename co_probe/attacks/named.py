@@ -1,38 +1,70 @@
-"""Attacks as the command line and tables name them."""
+"""Attacks by the names that the command line and tables use for them."""
 
 import re
 from dataclasses import fields
+from inspect import signature
+from typing import Any
 
-from co_probe.attacks.base import Disturbance
-from co_probe.attacks.margin import CW
-from co_probe.attacks.pgd import PGD
+from co_probe.attacks.base import Bounds, Perturbation
 from co_probe.config.attacks import ATTACKS
 from co_probe.config.labels import NORMS
-from co_probe.errors import UserError
+from co_probe.errors import UserError, unknown
+
+NUMBERED = re.compile(r"([a-z][a-z-]*)([1-9]\d*)(?:x([1-9]\d*))?")
 
 
-def named_attack(name: str, epsilon: float, norm: str = "linf") -> Disturbance:
-    """The attack that `name` stands for.
+def named_attack(
+    name: str | Perturbation, epsilon: float, norm: str = "linf", bounds: Bounds = (0.0, 1.0)
+) -> Perturbation:
+    """Make the attack that `name` stands for.
 
     Args:
-        name: An entry of `co_probe.config.attacks.ATTACKS`: `clean`, `gaussian` (σ = 0.1), `fgsm`, `cw` (PGD on the
-            margin, 30 steps of ε/4), `aa` (AutoAttack, only in L∞), or one that a study registers; or `pgdN`: N steps
-            of ε/4, `pgdNxR` with R restarts, `cwN` and `cwNxR` likewise.
-        epsilon: The bound, in pixel units.
-        norm: The norm that it bounds, `linf` or `l2`.
+        name: `clean` (no perturbation), `gaussian` (noise of σ = 0.1), `fgsm`, `pgdN` (N steps of ε/4), `pgdNxR` (with
+            R restarts), `cw` (PGD on the margin, 30 steps of ε/4), `cwN`, `cwNxR`, `aa` (AutoAttack), any other entry
+            of `co_probe.config.attacks.ATTACKS`, or `package.module:Name`. An attack object is returned as it is, with
+            its own ε.
+        epsilon: Norm bound, in pixel units.
+        norm: `linf` or `l2`.
+        bounds: Least and greatest pixel value.
 
     Raises:
-        UserError: For any other name, or an attack that has no ball of this norm.
+        UserError: If there is no such attack, or it is not defined in the ball of `norm`.
+
+    Example:
+        >>> named_attack("pgd50x10", 8 / 255)
     """
-    if name in ATTACKS and not name.endswith(("N", "R")):
-        kind = ATTACKS.load(name)
-        known = {field.name for field in fields(kind)}
-        if "epsilon" in known and "norm" not in known and norm not in kind.norms:
-            raise UserError(f"{name} has no {NORMS[norm]} ball, which is what ε means here: choose another attack")
-        given = {"epsilon": epsilon, "norm": norm}
-        return kind(**{key: value for key, value in given.items() if key in known})
-    parts = re.fullmatch(r"(pgd|cw)([1-9]\d*)(?:x([1-9]\d*))?", name)
-    if not parts:
-        raise UserError(f"unknown attack '{name}': there are {', '.join(ATTACKS)} (N steps, R restarts: pgd50x10)")
-    family = PGD if parts[1] == "pgd" else CW
-    return family(epsilon=epsilon, steps=int(parts[2]), restarts=int(parts[3] or 1), norm=norm)
+    if not isinstance(name, str):
+        return name
+    entry, settings = _entry(name)
+    make = ATTACKS.load(entry)
+    known = set(signature(make).parameters)
+    if "norm" not in known and norm not in getattr(make, "norms", NORMS):
+        raise UserError(f"{name} has no {NORMS[norm]} ball, which is what ε means here: choose another attack")
+    given: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "bounds": bounds}
+    return make(**{key: value for key, value in given.items() if key in known}, **settings)
+
+
+def attack_name(attack: str | Perturbation) -> str:
+    """The name of an attack in tables: of an object, its class with the settings that are not the default ones.
+
+    Example:
+        >>> attack_name(PGD(epsilon=0.1, steps=20))
+        'PGD(epsilon=0.1, steps=20)'
+    """
+    if isinstance(attack, str):
+        return attack
+    values = {field.name: (getattr(attack, field.name), field.default) for field in fields(attack) if field.repr}
+    changed = {name: value for name, (value, default) in values.items() if value != default}
+    words = (f"{name}={getattr(value, '__name__', repr(value))}" for name, value in sorted(changed.items()))
+    return f"{type(attack).__name__}({', '.join(words)})"
+
+
+def _entry(name: str) -> tuple[str, dict[str, int]]:
+    """The registry entry for `name`, and the numbers of steps and restarts in it."""
+    if parts := NUMBERED.fullmatch(name):
+        entry = f"{parts[1]}N" if parts[3] is None else f"{parts[1]}NxR"
+        if entry in ATTACKS:
+            return entry, {"steps": int(parts[2])} | ({} if parts[3] is None else {"restarts": int(parts[3])})
+    if name.endswith(("N", "NxR")) and name in ATTACKS:
+        raise unknown("attack", name, ATTACKS)
+    return ATTACKS.check(name), {}

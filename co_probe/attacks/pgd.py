@@ -1,39 +1,56 @@
-"""Projected gradient descent (ascent, in truth)."""
+"""Projected gradient descent: gradient ascent on the loss within the ε-ball."""
 
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.attacks.base import (
     Attack,
     Clean,
-    Disturbance,
     Loss,
+    Model,
+    Perturbation,
     Rng,
+    check_input,
     check_norm,
     cross_entropy,
     gradient_and_logits,
     input_gradient,
+    is_correct,
+    objective,
     project,
-    right,
+    random_start,
     steepest,
-    uniform,
 )
 
-SIZES = 32  # that a batch may shrink through: to set a convolution up for a size that it has not met takes time
+BATCH_SIZES = 32  # at most, as images leave a batch: a convolution takes time to set up for a size it has not met
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(Attack):
-    """`steps` steps of δ ← Π(δ + step_size · sign ∇ₓL) from a start that is uniform in the ε-ball.
+    """`steps` steps of δ ← Π(δ + step_size · sign ∇ₓL) from a random start that is uniform in the ε-ball.
 
-    `step_size`: pixel units, ε/4 if it is not given; `restarts`: of several random starts, each image keeps the
-    δ of the largest loss; `loss`: L, one number an image. Π projects to the ε-ball and the bounds of images.
-    `norm`: with `l2`, the ball is that of the Euclidean length of the whole δ, and a step has that length.
-    Raises ValueError if a setting is not positive, or for another norm than these.
-    Source: Madry et al. (2018), section 2.1.
+    Π projects onto the ε-ball and x + δ onto the bounds.
+
+    Args:
+        epsilon: Norm bound, in pixel units.
+        step_size: In pixel units; ε/4 if None.
+        steps: Number of steps of each restart.
+        restarts: Number of random starts, of which each image uses the δ with the largest loss.
+        loss: L, per example; raised, or lowered for the targets of a targeted attack.
+        norm: `linf`; or `l2`, where ε and the step size are Euclidean lengths of the whole δ.
+        bounds: Least and greatest pixel value.
+
+    Raises:
+        ValueError: If a setting is not positive or the norm is unknown.
+
+    Example:
+        >>> delta = PGD(epsilon=8 / 255, steps=20)(model, x, y)
+
+    Reference:
+        Madry et al. (2018), section 2.1.
     """
 
     step_size: float | None = None
@@ -42,96 +59,110 @@ class PGD(Attack):
     loss: Loss = cross_entropy
     norm: str = "linf"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_norm(self.norm)
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and not self.step_size > 0):
             raise ValueError("step_size, steps and restarts must be greater than 0")
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
-        best = self._ascend(model, x, y, rng)
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+        best = self._ascend(model, x, y, rng, targets)
         if self.restarts == 1:
             return best
-        best_loss = self._loss(model, x + best, y)
+        best_value = self._value(model, x + best, y, targets)
         for _ in range(self.restarts - 1):
-            delta = self._ascend(model, x, y, rng)
-            loss = self._loss(model, x + delta, y)
-            better = loss > best_loss
+            delta = self._ascend(model, x, y, rng, targets)
+            value = self._value(model, x + delta, y, targets)
+            better = value > best_value
             best = torch.where(better[:, None, None, None], delta, best)
-            best_loss = torch.where(better, loss, best_loss)
+            best_value = torch.where(better, value, best_value)
         return best
 
-    def survivors(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, alive: Tensor | None = None) -> Tensor:
-        """Which images are classified rightly at every point that PGD visits: the image, each start and each step.
+    def robust_mask(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        rng: Rng = None,
+        targets: Tensor | None = None,
+        candidates: Tensor | None = None,
+    ) -> Tensor:
+        """Find the images that are classified correctly at every point that PGD visits: x, each start and each step.
 
-        An image that a point breaks leaves the batch. Running all to the end and looking at every point gives the same.
-        Source of this way to count: the evaluation code of Wong et al. (2020), "Fast is better than free"; looking only
-        at the last step of each image can but give a higher accuracy.
+        A misclassified image leaves the batch; the result is the same as if all images went through all steps.
+        Looking only at the last step of each image can only give a higher accuracy.
+
+        Reference:
+            The evaluation code of Wong et al. (2020), "Fast is better than free", counts in this way.
         """
-        alive = right(model, x, y) if alive is None else alive.clone()
-        grain = math.ceil(len(x) / SIZES)
+        check_input(x, y, targets, self.bounds)
+        robust = is_correct(model, x, y) if candidates is None else candidates.clone()
+        grain = math.ceil(len(x) / BATCH_SIZES)
         for _ in range(self.restarts):
-            start = self._start(model, x, rng)  # of every image: what one meets does not depend on who else is left
-            index = _ahead(alive, grain)
-            stands, delta, images, classes = alive[index], start[index], x[index], y[index]
-            limits = self._limits(model, images)
+            # Drawn for every image, so that the start of one does not depend on which others are left.
+            start = self._start(x, rng)
+            index = _padded_index(robust, grain)
+            correct, delta, images, labels = robust[index], start[index], x[index], y[index]
+            aims = None if targets is None else targets[index]
+            limits = self._limits(images)
             for _ in range(self.steps):
                 if not len(index):
                     break
-                gradient, logits = gradient_and_logits(model, images + delta, classes, self.loss)
-                stands = stands & (logits.argmax(1) == classes)
-                kept = _ahead(stands, grain)
-                if len(kept) < len(index):
-                    index, stands, gradient, delta = index[kept], stands[kept], gradient[kept], delta[kept]
-                    images, classes, limits = images[kept], classes[kept], [limit[kept] for limit in limits]
-                delta = self._move(model, delta, gradient, images, limits)
+                gradient, logits = gradient_and_logits(model, images + delta, labels, self.loss, aims)
+                correct = correct & (logits.argmax(1) == labels)
+                left = _padded_index(correct, grain)
+                if len(left) < len(index):
+                    index, correct, gradient, delta = index[left], correct[left], gradient[left], delta[left]
+                    images, labels, limits = images[left], labels[left], [limit[left] for limit in limits]
+                    aims = None if aims is None else aims[left]
+                delta = self._move(delta, gradient, images, limits)
             if len(index):
-                stands = stands & right(model, images + delta, classes)
-            alive = torch.zeros_like(alive).index_fill_(0, index[stands], True)
-        return alive
+                correct = correct & is_correct(model, images + delta, labels)
+            robust = torch.zeros_like(robust).index_fill_(0, index[correct], True)
+        return robust
 
-    def covers(self, other: Disturbance) -> bool:
-        """The image itself is the first point; and a longer PGD passes through the points of a shorter one."""
+    def covers(self, other: Perturbation) -> bool:
+        """x itself is the first point; and a longer PGD passes through the points of a shorter one."""
         if isinstance(other, Clean):
             return True
-        if not isinstance(other, PGD) or (self.epsilon, self.loss, self.norm) != (
-            other.epsilon,
-            other.loss,
-            other.norm,
-        ):
+        if not isinstance(other, PGD) or self._ball != other._ball or self.loss != other.loss:
             return False
         return self._step == other._step and self.steps >= other.steps and self.restarts >= other.restarts
+
+    @property
+    def _ball(self) -> tuple:
+        return self.epsilon, self.norm, self.bounds
 
     @property
     def _step(self) -> float:
         return self.epsilon / 4 if self.step_size is None else self.step_size
 
-    def _start(self, model: nn.Module, x: Tensor, rng: Rng) -> Tensor:
-        return project(uniform(x, self.epsilon, self.norm, rng), x, self.epsilon, model, self.norm)
+    def _start(self, x: Tensor, rng: Rng) -> Tensor:
+        return random_start(x, self.epsilon, self.bounds, rng, self.norm)
 
-    def _limits(self, model: nn.Module, x: Tensor) -> list[Tensor]:
+    def _limits(self, x: Tensor) -> list[Tensor]:
         """In L∞ the least and the greatest δ of each pixel, of the shape of `x`: the same at every step."""
         if self.norm != "linf":
             return []
-        return [project(torch.full_like(x, end), x, self.epsilon, model) for end in (-self.epsilon, self.epsilon)]
+        return [project(torch.full_like(x, end), x, self.epsilon, self.bounds) for end in (-self.epsilon, self.epsilon)]
 
-    def _move(self, model: nn.Module, delta: Tensor, gradient: Tensor, x: Tensor, limits: list[Tensor]) -> Tensor:
+    def _move(self, delta: Tensor, gradient: Tensor, x: Tensor, limits: list[Tensor]) -> Tensor:
         if limits:  # the same as below, in fewer operations
             return delta.add(gradient.sign(), alpha=self._step).clamp_(*limits)
-        return project(delta + self._step * steepest(gradient, self.norm), x, self.epsilon, model, self.norm)
+        return project(delta + self._step * steepest(gradient, self.norm), x, self.epsilon, self.bounds, self.norm)
 
-    def _ascend(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng) -> Tensor:
-        delta, limits = self._start(model, x, rng), self._limits(model, x)
+    def _ascend(self, model: Model, x: Tensor, y: Tensor, rng: Rng, targets: Tensor | None) -> Tensor:
+        delta, limits = self._start(x, rng), self._limits(x)
         for _ in range(self.steps):
-            delta = self._move(model, delta, input_gradient(model, x + delta, y, self.loss), x, limits)
+            delta = self._move(delta, input_gradient(model, x + delta, y, self.loss, targets), x, limits)
         return delta
 
     @torch.no_grad()
-    def _loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return self.loss(model(x), y)
+    def _value(self, model: Model, x: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+        return objective(self.loss, model(x), y, targets)
 
 
-def _ahead(stands: Tensor, grain: int) -> Tensor:
-    """Positions of the images that stand and, to make their number a multiple of `grain`, of some that do not."""
-    size = math.ceil(int(stands.sum()) / grain) * grain
-    return stands.int().argsort(descending=True, stable=True)[:size]
+def _padded_index(correct: Tensor, grain: int) -> Tensor:
+    """Indices of images still classified correctly, padded with others to a multiple of `grain`."""
+    size = math.ceil(int(correct.sum()) / grain) * grain
+    return correct.int().argsort(descending=True, stable=True)[:size]

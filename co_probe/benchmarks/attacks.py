@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.attacks import PGD, clip
-from co_probe.attacks.base import project, right
+from co_probe.attacks import PGD
+from co_probe.attacks.base import is_correct, project
 from co_probe.benchmarks.subject import Subject, Trainee
 from co_probe.benchmarks.turns import Row, exact, spread, take_turns
 from co_probe.data.dataset import to_unit
@@ -73,15 +73,15 @@ def accuracy(subject: Subject) -> list[Row]:
     makers = {WHOLE: lambda x, y: x + attack(model, x, y)} | {
         name: make for name, make in adversaries(model, epsilon, SEARCH, subject.device).items() if name != OURS
     }
-    actions: dict[str, Any] = {OURS: lambda: attack.survivors(model, x, y)}
+    actions: dict[str, Any] = {OURS: lambda: attack.robust_mask(model, x, y)}
     for name, make in makers.items():
-        actions[name] = lambda make=make: right(model, make(x, y), y)
-    rows = exact(OURS, epsilon=epsilon, clean=_mean(right(model, x, y)))
+        actions[name] = lambda make=make: is_correct(model, make(x, y), y)
+    rows = exact(OURS, epsilon=epsilon, clean=_mean(is_correct(model, x, y)))
     for name, act in actions.items():
         torch.manual_seed(0)
         with Witness(model, y) as witness:
             last = act()
-        on_the_way = last if name == OURS else witness.stands & last & right(model, x, y)
+        on_the_way = last if name == OURS else witness.stands & last & is_correct(model, x, y)
         rows += exact(name, accuracy=_mean(last), accuracy_on_the_way=_mean(on_the_way))
     times = take_turns(actions, subject.repeats, subject.device, subject.report("accuracy"))
     for name in actions:
@@ -96,10 +96,10 @@ def adversaries(model: nn.Module, epsilon: float, steps: int, device: torch.devi
     def plain(x: Tensor, y: Tensor) -> Tensor:
         delta = torch.empty_like(x).uniform_(-epsilon, epsilon)
         for _ in range(steps):
-            point = clip(x + delta, model).requires_grad_()
+            point = (x + delta).clamp(0, 1).requires_grad_()
             F.cross_entropy(model(point), y).backward()
             assert point.grad is not None
-            delta = project(point.detach() - x + step * point.grad.sign(), x, epsilon, model)
+            delta = project(point.detach() - x + step * point.grad.sign(), x, epsilon, (0.0, 1.0))
         model.zero_grad()
         return x + delta
 
@@ -161,7 +161,7 @@ def _half_robust(subject: Subject) -> tuple[nn.Module, Tensor, Tensor]:
         trainee.show(data, order[start : start + size])
         trainee.step()
         with evaluating(trainee.model) as model:
-            if _mean(right(model, x, y)) >= LEARNED:
+            if _mean(is_correct(model, x, y)) >= LEARNED:
                 break
     return trainee.model.eval(), x, y
 
@@ -174,7 +174,7 @@ def balance(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> float:
     low, high = 0.0, 0.0
     for _ in range(20):
         torch.manual_seed(0)
-        left = _mean(PGD(epsilon=epsilon, steps=SEARCH).survivors(model, x, y))
+        left = _mean(PGD(epsilon=epsilon, steps=SEARCH).robust_mask(model, x, y))
         if abs(left - 0.5) <= max(NEAR, 1 / len(x)):
             return epsilon
         low, high = (epsilon, high) if left > 0.5 else (low, epsilon)

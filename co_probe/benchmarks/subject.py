@@ -144,7 +144,7 @@ class Trainee:
         data, device, padding = subject.data, subject.device, self.config.augmentation.padding
         self.rng = make_rng(device, self.config.seed, "bench")
         self.model = subject.model(compiled).train()
-        self.method = make_method(self.config)
+        self.method = make_method(self.config, data.bounds)
         count = len(data.train_y)
         try:
             self.method.setup(self.model, Task(count, data.shape, padding, 1000, device, self.rng))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.attacks.base import Rng, clip
+from co_probe.attacks.base import Bounds, Rng
 from co_probe.data.dataset import at_least_float32
 
 Generator = Callable[..., Tensor]  # (model, x, y, rng=None[, state=None]) -> δ; an Attack, or a method's `perturb`
@@ -52,25 +52,39 @@ def perturb(
     y: Tensor,
     rng: Rng = None,
     state: Tensor | None = None,
+    targets: Tensor | None = None,
 ) -> Tensor:
-    """δ of `generator` on any number of images, made in eval mode, batch by batch.
+    """Make δ for any number of images, in eval mode, batch by batch.
 
-    `x`: (n, C, H, W) in [0, 1]; `y`: (n,); `state`: what a method keeps for each of these images, or None.
+    Args:
+        model: Classifier; its modes are restored.
+        generator: An attack, the `perturb` of a method at some ε, or another function with their arguments.
+        x: Images (n, C, H, W).
+        y: Classes (n,).
+        rng: Source of random numbers, on the device of `x`.
+        state: What a method stores for each of these images, (n, ...), or None.
+        targets: Classes that an attack steers towards, (n,), or None.
+
+    Returns:
+        δ, of the shape of `x`.
     """
-    deltas, start = [], 0
+    per_image = {name: value for name, value in (("state", state), ("targets", targets)) if value is not None}
+    deltas, size = [], batch_size(x)
     with evaluating(model):
-        for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True):
-            kept = {} if state is None else {"state": state[start : start + len(xs)]}
-            deltas.append(generator(model, xs, ys, rng=rng, **kept))
-            start += len(xs)
+        for start in range(0, len(x), size):
+            part = slice(start, start + size)
+            more = {name: value[part] for name, value in per_image.items()}
+            deltas.append(generator(model, x[part], y[part], rng=rng, **more))
     return torch.cat(deltas)
 
 
 @torch.no_grad()
-def outcome(model: nn.Module, x: Tensor, y: Tensor, delta: Tensor | None = None) -> Outcome:
-    """Loss and correctness of `model`, in eval mode, at x + δ, clipped to its bounds (at x if no δ is given)."""
+def outcome(
+    model: nn.Module, x: Tensor, y: Tensor, delta: Tensor | None = None, bounds: Bounds = (0.0, 1.0)
+) -> Outcome:
+    """Loss and correctness of `model`, in eval mode, at x + δ clipped to `bounds` (at x if no δ is given)."""
     if delta is not None:
-        x = clip(x + delta, model)
+        x = (x + delta).clamp(*bounds)
     losses, correct = [], []
     with evaluating(model):
         for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True):

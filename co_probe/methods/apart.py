@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.attacks import Rng, clip, project
+from co_probe.attacks import Rng, project
 from co_probe.data.augment import centre
 from co_probe.methods.base import Batch, Method, StepResult, Task, descend
 from co_probe.methods.taps import Taps, find_taps
@@ -110,8 +110,8 @@ class APARTSimple(Method):
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
         with torch.no_grad():
             delta = self.start(torch.zeros_like(x) if state is None else state)
-            sign, _ = self.signs(model, clip(x + delta, model), y, NO_TAPS)
-            return project(self.advance(delta, sign), x, self.epsilon, model)
+            sign, _ = self.signs(model, (x + delta).clamp(*self.bounds), y, NO_TAPS)
+            return project(self.advance(delta, sign), x, self.epsilon, self.bounds)
 
     def signs(self, model: nn.Module, x: Tensor, y: Tensor, taps: Taps) -> tuple[Tensor, dict[str, Tensor]]:
         """Signs of the loss gradient at `x`, and at each tap's input: the first pass, without weight gradients."""
@@ -127,7 +127,7 @@ class APARTSimple(Method):
         self.alpha.grad = None
         delta = self.start(omega)
         with self.perturbation_pass(model):
-            sign, signs = self.signs(model, clip(batch.x + delta, model), batch.y, self.taps)
+            sign, signs = self.signs(model, (batch.x + delta).clamp(*self.bounds), batch.y, self.taps)
 
         # Computed in float32 whatever the layer computes in, so that α has its gradient in float32.
         alphas = dict(zip(self.names, self.alpha, strict=True))
@@ -135,7 +135,7 @@ class APARTSimple(Method):
             name: (self.epsilon * alphas[name] * s.to(torch.promote_types(s.dtype, torch.float32))).to(s.dtype)
             for name, s in signs.items()
         }
-        x = clip(batch.x + self.advance(delta, sign), model)
+        x = (batch.x + self.advance(delta, sign)).clamp(*self.bounds)
         x.retain_grad()
         with self.taps.adding(steps):
             result = descend(model, x, batch.y)

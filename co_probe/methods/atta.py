@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from co_probe.attacks import Rng, clip, input_gradient, project
+from co_probe.attacks import Rng, input_gradient, project
 from co_probe.data.augment import centre
 from co_probe.methods.base import Batch, Method, StepResult, Task, descend
 
@@ -62,16 +62,18 @@ class ATTA(Method):
         self.delta.normal_(0, self.initial_noise, generator=rng)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
-        delta = project(torch.zeros_like(x) if state is None else state, x, self.epsilon, model)
+        delta = project(torch.zeros_like(x) if state is None else state, x, self.epsilon, self.bounds)
         for _ in range(self.steps):
-            delta = project(delta + self.alpha * input_gradient(model, x + delta, y).sign(), x, self.epsilon, model)
+            delta = project(
+                delta + self.alpha * input_gradient(model, x + delta, y).sign(), x, self.epsilon, self.bounds
+            )
         return delta
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
         with self.perturbation_pass(model):
             delta = self.perturb(model, batch.x, batch.y, batch.rng, batch.view.take(self.delta))
         batch.view.put(self.delta, delta)
-        return descend(model, clip(batch.x + delta, model), batch.y)
+        return descend(model, (batch.x + delta).clamp(*self.bounds), batch.y)
 
     def image_state(self, index: Tensor) -> Tensor:
         return centre(self.delta[index], self.padding)

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.attacks import Attack, Rng, clip
+from co_probe.attacks import Attack, Bounds, Rng
+from co_probe.config.labels import NORMS
 from co_probe.data.augment import View
 from co_probe.inference.evaluation import evaluating
 from co_probe.inference.execution import input_gradients_only
@@ -93,9 +94,14 @@ class Method:
     batchnorm: str = field(default="both", kw_only=True)
     replays: int = field(default=1, kw_only=True)
     norms: ClassVar[tuple[str, ...]] = ("linf",)  # the balls that it can keep to
-    norm = "linf"  # which it keeps to: a setting of the run, since all that measures the run reads it too
+    norm: str = field(default="linf", kw_only=True)
+    bounds: Bounds = field(default=(0.0, 1.0), kw_only=True)
 
     def __post_init__(self):
+        if self.norm not in self.norms:
+            raise ValueError(
+                f"it has no {NORMS.get(self.norm, self.norm)} ball: set norm={' or '.join(self.norms)}, and epsilon"
+            )
         if self.batchnorm not in ("both", "update", "eval"):
             raise ValueError(f"batchnorm must be 'both', 'update' or 'eval', not {self.batchnorm!r}")
         if self.replays < 1:
@@ -122,13 +128,13 @@ class Method:
         """
         if self.attack is None:
             raise NotImplementedError(f"{type(self).__name__} must define perturb, or have an attack")
-        return self.attack(model, x, y, rng)
+        return self.attack.generate(model, x, y, rng)
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
         """Leave the gradients of one training step in the parameters' `.grad`, and update the method's own state."""
         with self.perturbation_pass(model):
             delta = self.perturb(model, batch.x, batch.y, batch.rng)
-        return descend(model, clip(batch.x + delta, model), batch.y)
+        return descend(model, (batch.x + delta).clamp(*self.bounds), batch.y)
 
     @contextmanager
     def perturbation_pass(self, model: nn.Module) -> Iterator[None]:

@@ -18,4 +18,4 @@ class FGSM(Method):
 
     @property
     def attack(self) -> attacks.FGSM:
-        return attacks.FGSM(epsilon=self.epsilon, norm=self.norm)
+        return attacks.FGSM(epsilon=self.epsilon, norm=self.norm, bounds=self.bounds)

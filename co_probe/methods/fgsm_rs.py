@@ -27,6 +27,6 @@ class FGSMRS(Method):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, rng: attacks.Rng = None, state: Tensor | None = None
     ) -> Tensor:
-        start = attacks.Noise(epsilon=self.epsilon)(model, x, y, rng)
+        start = attacks.random_start(x, self.epsilon, self.bounds, rng)
         sign = attacks.input_gradient(model, x + start, y).sign()
-        return attacks.project(start + self.relative_step * self.epsilon * sign, x, self.epsilon, model)
+        return attacks.project(start + self.relative_step * self.epsilon * sign, x, self.epsilon, self.bounds)

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from co_probe import attacks
-from co_probe.attacks import clip
 from co_probe.methods.base import Batch, Method, StepResult, Task, descend
 
 
@@ -30,7 +29,7 @@ class Free(Method):
 
     @property
     def attack(self) -> attacks.FGSM:
-        return attacks.FGSM(epsilon=self.epsilon)
+        return attacks.FGSM(epsilon=self.epsilon, bounds=self.bounds)
 
     def setup(self, model: nn.Module, task: Task) -> None:
         self.start_phase(task)
@@ -43,7 +42,7 @@ class Free(Method):
         if missing := max(0, size - len(self.delta)):  # the first batch shows how large they are
             self.delta = torch.cat([self.delta, self.delta.new_zeros(missing, *self.delta.shape[1:])])
         delta = self.delta[:size]
-        x = clip(batch.x + delta, model).requires_grad_()
+        x = (batch.x + delta).clamp(*self.bounds).requires_grad_()
         result = descend(model, x, batch.y)
         assert x.grad is not None
         delta.add_(self.epsilon * x.grad.sign()).clamp_(-self.epsilon, self.epsilon)

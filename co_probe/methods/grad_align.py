@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from co_probe import attacks
-from co_probe.attacks import Rng, clip
+from co_probe.attacks import Rng
 from co_probe.inference.execution import as_one
 from co_probe.methods.base import Batch, Method, StepResult, descend
 from co_probe.methods.fgsm import FGSM
@@ -43,7 +43,7 @@ class GradAlign(Method):
     @property
     def generator(self) -> Method:
         """The method whose perturbation is trained on."""
-        return BASES[self.base](self.epsilon)
+        return BASES[self.base](self.epsilon, bounds=self.bounds)
 
     @property
     def attack(self) -> attacks.Attack | None:
@@ -60,11 +60,11 @@ class GradAlign(Method):
         regulariser = self.penalty * (1 - mean_cosine(here.detach() if self.detach else here, there))
         regulariser.backward()  # before another pass moves the running statistics, if it is a function of them
         if self.base == "fgsm":
-            delta = attacks.project(self.epsilon * here.detach().sign(), x, self.epsilon, model)
+            delta = attacks.project(self.epsilon * here.detach().sign(), x, self.epsilon, self.bounds)
         else:
             with self.perturbation_pass(model):
                 delta = self.perturb(model, x, y, batch.rng)
-        result = descend(model, clip(x + delta, model), y)
+        result = descend(model, (x + delta).clamp(*self.bounds), y)
         return StepResult(result.loss + regulariser.detach(), result.correct)
 
 

@@ -29,6 +29,6 @@ class NFGSM(Method):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, rng: attacks.Rng = None, state: Tensor | None = None
     ) -> Tensor:
-        noise = attacks.Noise(epsilon=self.noise * self.epsilon)(model, x, y, rng)
+        noise = attacks.random_start(x, self.noise * self.epsilon, self.bounds, rng)
         sign = attacks.input_gradient(model, x + noise, y).sign()
-        return attacks.project(noise + self.relative_step * self.epsilon * sign, x, math.inf, model)
+        return attacks.project(noise + self.relative_step * self.epsilon * sign, x, math.inf, self.bounds)

@@ -24,4 +24,6 @@ class PGD(Method):
 
     @property
     def attack(self) -> attacks.PGD:
-        return attacks.PGD(epsilon=self.epsilon, steps=self.steps, step_size=self.step_size, norm=self.norm)
+        return attacks.PGD(
+            epsilon=self.epsilon, steps=self.steps, step_size=self.step_size, norm=self.norm, bounds=self.bounds
+        )

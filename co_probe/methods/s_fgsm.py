@@ -37,12 +37,14 @@ class SFGSM(Method):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, rng: attacks.Rng = None, state: Tensor | None = None
     ) -> Tensor:
-        start = attacks.Noise(epsilon=self.epsilon)(model, x, y, rng)
+        start = attacks.random_start(x, self.epsilon, self.bounds, rng)
         noisy = (x + start).requires_grad_()
         with torch.enable_grad():
             logits = model(noisy)
             gradient = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), noisy)[0]
-        full = attacks.project(start + self.relative_step * self.epsilon * gradient.sign(), x, self.epsilon, model)
+        full = attacks.project(
+            start + self.relative_step * self.epsilon * gradient.sign(), x, self.epsilon, self.bounds
+        )
         share = torch.where(logits.argmax(1) == y, self._first_wrong(model, x, full, y), 0)
         return share[:, None, None, None] * full
 

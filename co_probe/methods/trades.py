@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.attacks import Rng, clip, project
+from co_probe.attacks import Rng, project
 from co_probe.methods.base import Batch, Method, StepResult
 
 
@@ -40,18 +40,18 @@ class TRADES(Method):
         step = self.epsilon / 4 if self.step_size is None else self.step_size
         with torch.no_grad():
             clean = model(x)
-        delta = project(torch.empty_like(x).normal_(0, self.initial_noise, generator=rng), x, self.epsilon, model)
+        delta = project(torch.empty_like(x).normal_(0, self.initial_noise, generator=rng), x, self.epsilon, self.bounds)
         for _ in range(self.steps):
             adversarial = (x + delta).requires_grad_()
             with torch.enable_grad():
                 gradient = torch.autograd.grad(divergence(clean, model(adversarial)), adversarial)[0]
-            delta = project(delta + step * gradient.sign(), x, self.epsilon, model)
+            delta = project(delta + step * gradient.sign(), x, self.epsilon, self.bounds)
         return delta
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
         with self.perturbation_pass(model):
             delta = self.perturb(model, batch.x, batch.y, batch.rng)
-        clean, adversarial = model(batch.x), model(clip(batch.x + delta, model))
+        clean, adversarial = model(batch.x), model((batch.x + delta).clamp(*self.bounds))
         loss = F.cross_entropy(clean, batch.y) + self.beta * divergence(clean, adversarial) / len(batch.y)
         loss.backward()
         return StepResult(loss.detach(), (adversarial.detach().argmax(1) == batch.y).sum())

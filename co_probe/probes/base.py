@@ -43,7 +43,8 @@ class Checkpoint:
 class ProbeSet:
     """The images that every diagnostic of a run uses, (n, C, H, W) in [0, 1], and their classes.
 
-    `epsilon`, `seed`, `norm`: the run's; `state`: what the method keeps for each image at this checkpoint, if anything.
+    `epsilon`, `seed`, `norm`, `bounds`: the run's; `state`: what the method keeps for each image at this checkpoint,
+    if anything.
     """
 
     x: Tensor
@@ -52,6 +53,7 @@ class ProbeSet:
     seed: int
     state: Tensor | None = None
     norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
 
     def rng(self) -> torch.Generator:
         """The draws of a probe: the same for every checkpoint, so that differences are the model's."""
@@ -63,12 +65,14 @@ class ProbeSet:
         with compiling(model), input_gradients_only(model):
             if generator == "method":
                 return perturb(model, checkpoint.method.perturb, self.x, self.y, self.rng(), self.state)
-            return perturb(model, named_attack(generator, self.epsilon, self.norm), self.x, self.y, self.rng())
+            return perturb(
+                model, named_attack(generator, self.epsilon, self.norm, self.bounds), self.x, self.y, self.rng()
+            )
 
     def outcome(self, model: nn.Module, delta: Tensor | None = None) -> Outcome:
         """What `model` makes of these images with δ added."""
         with compiling(model):
-            return outcome(model, self.x, self.y, delta)
+            return outcome(model, self.x, self.y, delta, self.bounds)
 
 
 class Probe(ABC):

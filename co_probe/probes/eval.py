@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from co_probe.attacks.base import Disturbance
+from co_probe.attacks.base import Perturbation
 from co_probe.attacks.named import named_attack
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
@@ -97,7 +97,7 @@ class _Evaluation:
 
     def __init__(self, run: Run, names: list[str], epoch: int, images: int | None):
         self.run, self.names, self.epoch = run, names, epoch
-        self.attacks = {name: named_attack(name, run.epsilon, run.norm) for name in names}
+        self.attacks = {name: named_attack(name, run.epsilon, run.norm, run.info.bounds) for name in names}
         self.order = image_order(len(run.data.test_y))[:images]
         starts = range(0, len(self.order), BATCH)
         self.batches = [(start, min(BATCH, len(self.order) - start)) for start in starts]
@@ -123,7 +123,9 @@ class _Evaluation:
                 known = self._known(self.attacks[name], start, size)
                 rng = make_rng(device, run.config.seed, "evaluation", start)
                 with evaluating(model):
-                    stands = self.attacks[name].survivors(model, x, y, rng, None if known is None else known.to(device))
+                    stands = self.attacks[name].robust_mask(
+                        model, x, y, rng, candidates=None if known is None else known.to(device)
+                    )
                 self.kept[(*self._key(name), start, size)] = stands.cpu()
                 new.append((name, start, size))
                 if time.monotonic() - saved > SAVE_EVERY:
@@ -160,11 +162,13 @@ class _Evaluation:
     def _key(self, name: str) -> tuple[str, str]:
         return name, self.versions[name]
 
-    def _known(self, attack: Disturbance, start: int, size: int) -> Tensor | None:
+    def _known(self, attack: Perturbation, start: int, size: int) -> Tensor | None:
         """The images of a batch that attacks covered by this one have left, or None if there was none such."""
         left = None
         for (name, _, *batch), stands in self.kept.items():
-            if batch == [start, size] and attack.covers(named_attack(name, self.run.epsilon, self.run.norm)):
+            if batch == [start, size] and attack.covers(
+                named_attack(name, self.run.epsilon, self.run.norm, self.run.info.bounds)
+            ):
                 left = stands if left is None else left & stands
         return left
 

@@ -18,7 +18,9 @@ def perturbations(run: Run, epochs: list[int] | None = None, images: int = 4, ge
     rows = []
     for epoch in epochs or telling_epochs(run):
         attack = (
-            run.generator(epoch).perturb if generator == "method" else named_attack(generator, run.epsilon, run.norm)
+            run.generator(epoch).perturb
+            if generator == "method"
+            else named_attack(generator, run.epsilon, run.norm, run.info.bounds)
         )
         delta = perturb(run.load_model(epoch), attack, x, y).cpu().numpy()
         accuracy = run.metrics(epoch)["pgd10"]

@@ -43,7 +43,7 @@ def measure_runs(
     for run in opened:
         for attack in ("against", "generator"):
             if (name := probe.parameters().get(attack, "method")) != "method":
-                named_attack(name, run.epsilon, run.norm)
+                named_attack(name, run.epsilon, run.norm, run.info.bounds)
         if objection := probe.objection(run):
             raise UserError(objection)
     target = pick_device(device)
@@ -78,7 +78,9 @@ class _Table:
         """Measure the missing epochs, yielding after each, and store them every few seconds and at the end."""
         run, new, saved = self.run, [], time.monotonic()
         x, y = run.test_data() if self.probe.split == "test" else run.train_data()
-        images = ProbeSet(x.to(device), y.to(device), run.epsilon, run.config.seed, norm=run.norm)
+        images = ProbeSet(
+            x.to(device), y.to(device), run.epsilon, run.config.seed, norm=run.norm, bounds=run.info.bounds
+        )
         if self.wants_yardsticks:
             new += self._labelled(0, self.probe.yardsticks(images))
         try:

@@ -59,8 +59,8 @@ class Strength(Probe):
     def yardsticks(self, images: ProbeSet) -> list[Row]:
         rows = [accuracy_row("clean", images.outcome(self.reference.model).correct)]
         for quantity, noise in (
-            ("noise", Noise(epsilon=images.epsilon)),
-            ("sign-noise", Noise(epsilon=images.epsilon, sign=True)),
+            ("noise", Noise(epsilon=images.epsilon, bounds=images.bounds)),
+            ("sign-noise", Noise(epsilon=images.epsilon, sign=True, bounds=images.bounds)),
         ):
             rng = images.rng()
             draws = [

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from co_probe.config import Config
-from co_probe.config.labels import NORMS
 from co_probe.config.sections import DataSection, ModelSection
 from co_probe.config.settings import read_sections
 from co_probe.data import DATA
@@ -58,7 +57,7 @@ def make_data(config: Config) -> Dataset:
 def make_model(config: Config, data: Dataset) -> nn.Module:
     """The model of a run, freshly initialised from the global random state, for images in [0, 1]."""
     name, settings, classes = config.model.name, config.model.settings, len(data.classes)
-    about = data.shape, classes, data.mean, data.std, data.bounds
+    about = data.shape, classes, data.mean, data.std
     return new_model(name, settings, *about, wrappers=[*config.wrappers.values()])
 
 
@@ -70,7 +69,7 @@ def build_model(info: RunInfo) -> nn.Module:
     """
     channels = info.shape[0]
     mean, std = info.mean or (0.0,) * channels, info.std or (1.0,) * channels
-    about = info.shape, len(info.classes), mean, std, info.bounds
+    about = info.shape, len(info.classes), mean, std
     sections = read_sections(info.settings or {}).values()
     wrappers = [section for section in sections if isinstance(section, ModelSection)]
     return new_model(info.model.name, info.model.settings, *about, wrappers=wrappers)
@@ -83,13 +82,11 @@ def new_model(
     classes: int,
     mean: Sequence[float],
     std: Sequence[float],
-    bounds: tuple[float, float],
     *,
     wrappers: Sequence[ModelSection] = (),
 ) -> nn.Module:
     """A model by its name for images of `shape` (C, H, W), laid out channels last, in the `wrappers` of studies.
 
-    It carries what attacks read: the `bounds` of images.
 
     A user's own is called as `Name(channels, classes, mean, std, **settings)`, and returns a module that takes images
     in [0, 1]. Raises UserError for what cannot be made, or a wrapper that does not fit.
@@ -97,7 +94,6 @@ def new_model(
     model = _expect(nn.Module, "model", name, MODELS.make(name, shape[0], classes, mean, std, **settings))
     for wrapper in wrappers:
         model = wrapper.wrap(model, shape)
-    model.bounds = bounds  # type: ignore[assignment]
     return model.to(memory_format=torch.channels_last)
 
 
@@ -123,18 +119,23 @@ def describe(config: Config, data: Dataset, precision: str) -> RunInfo:
     )
 
 
-def make_method(config: Config) -> Method:
-    """The method of a run, without any state yet. Raises UserError if it cannot keep to the run's ball."""
+def make_method(config: Config, bounds: tuple[float, float] = (0.0, 1.0)) -> Method:
+    """The method of a run, without any state yet.
+
+    Args:
+        config: Settings of the run.
+        bounds: Least and greatest pixel value of its data set.
+
+    Raises:
+        UserError: If there is no such method or setting, or the method is not defined in the run's ball.
+    """
+    name = config.method.name
     settings = {key: value for key, value in config.method.settings.items() if key != "title"}
-    method = METHODS.make(config.method.name, config.epsilon, **settings)
-    method = _expect(Method, "method", config.method.name, method)
-    if config.norm not in method.norms:
-        known = " or ".join(method.norms)
-        raise UserError(
-            f"method {config.method.name} keeps to no {NORMS[config.norm]} ball: set norm={known}, and epsilon"
-        )
-    method.norm = config.norm
-    return method
+    for key in ("norm", "bounds"):
+        if key in settings:
+            raise UserError(f"{key} is not a setting of method {name}: it belongs to the run or its data set")
+    made = METHODS.make(name, config.epsilon, norm=config.norm, bounds=bounds, **settings)
+    return _expect(Method, "method", name, made)
 
 
 def kept_epochs(config: Config) -> int:

@@ -35,6 +35,7 @@ class Reference:
     identity: str
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
+    bounds: tuple[float, float] = (0.0, 1.0)
 
 
 def export(run: Run, epoch: int, out: str | Path) -> None:
@@ -102,11 +103,11 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
     sections = read_sections(upgrade_wrappers(content)).values()
     wrappers = [section for section in sections if isinstance(section, ModelSection)]
     shape = channels, height, width
-    model = new_model(name, settings, shape, len(classes), zeros, ones, (low, high), wrappers=wrappers)
+    model = new_model(name, settings, shape, len(classes), zeros, ones, wrappers=wrappers)
     load_weights(model, weights, str(path))
     execute(model, content.get("precision", "float32"))
     identity = _fingerprint(weights).hexdigest()[:12]
-    return Reference(model.to(device).eval(), path.name, identity, shape, classes)
+    return Reference(model.to(device).eval(), path.name, identity, shape, classes, (low, high))
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -96,7 +96,7 @@ class Run(StoredRun):
 
     def generator(self, epoch: int) -> Method:
         """The method with what it had learned by `epoch`; its `perturb(model, x, y)` is f_A."""
-        method = make_method(self.config)
+        method = make_method(self.config, self.info.bounds)
         method.load_parameters(self.method_parameters(epoch))
         return method
 

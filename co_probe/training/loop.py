@@ -67,7 +67,7 @@ def epochs(
         keep_freed_memory()
     data = make_data(config)
     seed, count = config.seed, len(data.train_y)
-    method, last_epoch = make_method(config), kept_epochs(config)
+    method, last_epoch = make_method(config, data.bounds), kept_epochs(config)
     stages = ResolutionStages(config, data, last_epoch, method.replays, target)
     index = {
         "test": draw_indices(len(data.test_y), config.probe.test, seed, "probe test"),

@@ -24,12 +24,14 @@ def measure(model: nn.Module, method: Method, x: Tensor, y: Tensor, seed: int) -
     def under(generator: Generator) -> Outcome:
         # The same draws every epoch: what changes from epoch to epoch is then the model, not the luck.
         with compiling(model), input_gradients_only(model):
-            return outcome(model, x, y, perturb(model, generator, x, y, make_rng(x.device, seed, "probe")))
+            delta = perturb(model, generator, x, y, make_rng(x.device, seed, "probe"))
+            return outcome(model, x, y, delta, method.bounds)
 
     with compiling(model):
         clean = outcome(model, x, y)
-    epsilon, norm = method.epsilon, method.norm
-    fgsm, pgd10 = under(attacks.FGSM(epsilon=epsilon, norm=norm)), under(attacks.PGD(epsilon=epsilon, norm=norm))
+    fgsm, pgd10 = (
+        under(attacks.named_attack(name, method.epsilon, method.norm, method.bounds)) for name in ("fgsm", "pgd10")
+    )
     gap, low, high = mean_interval((pgd10.loss - fgsm.loss).cpu().numpy())
     return {
         "clean": clean.accuracy,

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from co_probe.attacks.base import Attack, Rng
+from co_probe.attacks.base import Attack, Bounds, Model, Rng
 from co_probe.errors import UserError
 from co_probe.studies.memorisation.signal import find_signal
 
@@ -26,8 +26,9 @@ class Shrink(Attack):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)
+    bounds: Bounds = (-torch.inf, torch.inf)
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None) -> Tensor:
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
         found = find_signal(x, y)
         if found is None:
             raise UserError(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -40,7 +40,7 @@ class Memorisation(Probe):
         run, model = checkpoint.run, checkpoint.model
         x, y = (part.to(checkpoint.device) for part in run.test_data())
         rows: list[Row] = []
-        for name, part in (("train", images), ("test", ProbeSet(x, y, images.epsilon, images.seed, norm=images.norm))):
+        for name, part in (("train", images), ("test", replace(images, x=x, y=y, state=None))):
             robust = part.outcome(model, part.perturb(checkpoint, self.against))
             for view, outcome in (("clean", part.outcome(model)), ("robust", robust)):
                 rows += [{"images": name, "view": view, **row} for row in _outcome_rows(outcome)]
