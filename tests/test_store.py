@@ -162,27 +162,39 @@ def images_of(kind: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["few", "few and noise", "many", "one and many", "zeros", "negative"])
-@pytest.mark.parametrize("shape", [(30, 3, 20, 20), (7, 1, 31, 33), (500, 10), (3001,)])
-def test_rounding_keeps_within_its_bound_and_its_size(kind, shape, tmp_path):
+@pytest.mark.parametrize("shape", [(30, 3, 20, 20), (500, 10), (3001,)])
+def test_rounding_keeps_within_its_bound(kind, shape, tmp_path):
     state = images_of(kind, shape)
     write_atomic(tmp_path / "x.h5", tree.encode(rounding.rounded(state)))
     with tree.opened(tmp_path / "x.h5") as file:
         stored = tree.read(file)
-        assert 8 * file["packed"].id.get_storage_size() <= rounding.MAX_BITS * state.size + 32  # the checksum's
-    back, largest, levels = rounding.restored(stored), np.abs(state).max(), len(stored["values"])
+        assert file["integers"].id.get_storage_size() <= 1.01 * state.size + 64
+    back, largest = rounding.restored(stored), np.abs(state).max()
     assert back.dtype == np.float32 and back.shape == shape
-    assert np.abs(back.astype(float) - state).max() <= 2.001 * largest / levels and levels >= 3
+    assert np.abs(back.astype(float) - state).max() <= 1.001 * largest / 254
     if kind in ("few", "zeros", "negative"):
         np.testing.assert_allclose(back, state, rtol=1e-6)  # there is nothing to round
 
 
-@pytest.mark.parametrize("levels", rounding.LEVELS)
-def test_every_place_comes_back_from_its_byte(levels):
-    places = np.random.default_rng(0).integers(levels, size=(3, 2, 5, 7)).astype(np.uint8)
-    packed = rounding._pack(places, levels)
-    values = np.arange(levels, dtype=np.float32)
-    back = rounding.restored({"packed": packed, "values": values, "shape": np.array(places.shape)})
-    np.testing.assert_array_equal(back, places)
+def test_what_is_kept_for_images_is_a_few_percent_of_an_epochs_file(tmp_path):
+    """APART's ω of 1,000 images of CIFAR-10 is nearly always -1, 0 or 1; ATTA's δ is within a few levels, and noisy."""
+    weights = 4 * 11.2e6
+    for kind, share in (("few", 0.02), ("few and noise", 0.06)):
+        write_atomic(tmp_path / "x.h5", tree.encode(rounding.rounded(images_of(kind, (1000, 3, 32, 32)))))
+        assert (tmp_path / "x.h5").stat().st_size < share * weights
+
+
+@pytest.mark.parametrize(("levels", "digits"), [(255, 1), (15, 2), (5, 3), (3, 5)])
+def test_what_schema_2_packed_is_read(levels, digits):
+    shape = (3, 2, 5, 7)
+    places = np.random.default_rng(0).integers(levels, size=shape)
+    numbers, packed = np.moveaxis(places, 1, -1).ravel().tolist(), []
+    while numbers:
+        byte, numbers = numbers[:digits], numbers[digits:]
+        packed.append(sum(place * levels**power for power, place in enumerate(byte)))
+    values = np.linspace(-1, 1, levels, dtype=np.float32)
+    stored = {"packed": np.array(packed, np.uint8), "values": values, "shape": np.array(shape)}
+    np.testing.assert_array_equal(rounding.restored(stored), values[places])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +212,7 @@ def test_only_what_is_kept_for_images_is_rounded(tmp_path):
     with h5py.File(tmp_path / "run" / "resume-0001.h5") as file:
         assert file["method/omega"].compression is None
     run = StoredRun(tmp_path / "run")
-    assert 0 < np.abs(run.image_state(1) - omega).max() < 2 / 3
+    assert 0 < np.abs(run.image_state(1) - omega).max() < 1 / 250
     assert flat(run.weights(1)) == flat(checkpoint(1)["model"])
 
 
@@ -356,21 +368,29 @@ def test_an_earlier_version_says_to_upgrade(run, monkeypatch):
             StoredRun(path)
 
 
+PACKED = {"packed": np.zeros(150, np.uint8), "values": np.zeros(255), "shape": np.array([30, 1, 5, 1])}
+
+
 @pytest.mark.parametrize(
-    "change",
+    "images",
     [
-        {"packed": np.zeros(3)},
-        {"packed": np.array(7, np.uint8)},
-        {"values": np.zeros(1)},
-        {"values": np.zeros(300)},
-        {"values": 0.5},
-        {"shape": np.array([5, 5])},
-        {"shape": np.array([], int)},
-        {"shape": "none"},
+        {"integers": np.zeros((30, 1, 8, 8)), "scale": 0.5},
+        {"integers": np.zeros((30, 1, 8, 8), np.int8)},
+        {"integers": np.zeros((30, 1, 8, 8), np.int8), "scale": 0.0},
+        {"integers": np.zeros((30, 1, 8, 8), np.int8), "scale": "1"},
+        PACKED | {"packed": np.zeros(150)},
+        PACKED | {"packed": np.array(7, np.uint8)},
+        PACKED | {"values": np.zeros(1)},
+        PACKED | {"values": np.zeros(300)},
+        PACKED | {"values": 0.5},
+        PACKED | {"shape": np.array([5, 5])},
+        PACKED | {"shape": np.array([], int)},
+        PACKED | {"shape": "none"},
     ],
 )
-def test_images_that_are_packed_otherwise_say_so(run, change):
-    write_atomic(run.path / "epoch-0002.h5", tree.encode(on_disk(2) | {"images": on_disk(2)["images"] | change}))
+def test_images_that_are_stored_otherwise_say_so(run, images):
+    assert rounding.restored(PACKED).shape == (30, 1, 5, 1)
+    write_atomic(run.path / "epoch-0002.h5", tree.encode(on_disk(2) | {"images": images}))
     with pytest.raises(DamagedFile, match=r"epoch-0002\.h5"):
         run.image_state(2)
 
@@ -426,7 +446,7 @@ def test_every_byte_of_a_number_on_its_own_is_under_a_checksum(tmp_path):
 def test_every_byte_of_what_is_kept_for_images_is_under_a_checksum(run):
     path = run.path / "epoch-0002.h5"
     with h5py.File(path) as file:
-        dataset = file["images/packed"]
+        dataset = file["images/integers"]
         assert dataset.fletcher32 and dataset.compression == "gzip" and dataset.id.get_num_chunks() == 1
         chunk = dataset.id.get_chunk_info(0)
     good = path.read_bytes()
@@ -754,7 +774,7 @@ def test_a_packed_run_may_be_packed_again(run, tmp_path):
     pack(StoredRun(tmp_path / "once.h5"), tmp_path / "twice.h5")
     assert everything(StoredRun(tmp_path / "twice.h5")) == everything(StoredRun(tmp_path / "once.h5"))
     with h5py.File(tmp_path / "twice.h5") as file:
-        assert file["epochs/0001/images/packed"].compression == "gzip"
+        assert file["epochs/0001/images/integers"].compression == "gzip"
     with pytest.raises(UserError, match="is the run itself"):
         pack(StoredRun(tmp_path / "once.h5"), tmp_path / "once.h5")
 
