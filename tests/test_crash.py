@@ -47,11 +47,12 @@ def bits(value) -> object:
 
 
 def learned(path: Path) -> dict:
-    """All that training left in a run, epoch by epoch, but for the seconds that it took."""
+    """All that training left in a run, epoch by epoch, but for the seconds that it took and the id of the run."""
     run = StoredRun(path)
     epochs = {epoch: run.read_epoch(epoch) for epoch in run.epochs}
     for content in epochs.values():
         content["metrics"].pop("seconds", None)
+        assert content.pop("run_id") == run.info.run_id
     return bits(epochs)
 
 

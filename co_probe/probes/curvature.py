@@ -42,7 +42,7 @@ class Curvature(Probe):
         return asdict(self)
 
     def objection(self, run: Run) -> str | None:
-        pixels = prod(run.data.shape)
+        pixels = prod(run.info.shape)
         return f"{run.name} has images of {pixels} numbers, and top is {self.top}" if self.top > pixels else None
 
     def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:

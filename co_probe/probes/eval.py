@@ -121,7 +121,7 @@ class _Evaluation:
                 index = self.order[start : start + size]
                 x, y = to_unit(run.data.test_x[index]).to(device), run.data.test_y[index].to(device)
                 known = self._known(self.attacks[name], start, size)
-                rng = make_rng(device, run.config.seed, "evaluation", start)
+                rng = make_rng(device, run.info.probe_seed, "evaluation", start)
                 with evaluating(model):
                     stands = self.attacks[name].robust_mask(
                         model, x, y, rng, candidates=None if known is None else known.to(device)

@@ -31,7 +31,7 @@ def perturbations(run: Run, epochs: list[int] | None = None, images: int = 4, ge
                     "epoch": epoch,
                     "epsilon": run.epsilon,
                     "image": int(run.probe_set["test"][number]),
-                    "label": run.data.classes[int(y[number])],
+                    "label": run.info.classes[int(y[number])],
                     "accuracy": accuracy,
                     "x": x[number].numpy(),
                     "delta": delta[number],

@@ -79,7 +79,7 @@ class _Table:
         run, new, saved = self.run, [], time.monotonic()
         x, y = run.test_data() if self.probe.split == "test" else run.train_data()
         images = ProbeSet(
-            x.to(device), y.to(device), run.epsilon, run.config.seed, norm=run.norm, bounds=run.info.bounds
+            x.to(device), y.to(device), run.epsilon, run.info.probe_seed, norm=run.norm, bounds=run.info.bounds
         )
         if self.wants_yardsticks:
             new += self._labelled(0, self.probe.yardsticks(images))

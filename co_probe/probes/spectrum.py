@@ -33,7 +33,7 @@ class Spectrum(Probe):
         return asdict(self)
 
     def objection(self, run: Run) -> str | None:
-        if self.below <= (least := min(run.data.shape[1:])):
+        if self.below <= (least := min(run.info.shape[1:])):
             return None
         return f"{run.name} has {least} frequencies a side, and below is {self.below}"
 

@@ -44,7 +44,7 @@ class Strength(Probe):
     def objection(self, run: Run) -> str | None:
         if run.norm != "linf":
             return f"{run.name} has perturbations in an {NORMS[run.norm]} ball, and strength compares with noise in L∞"
-        theirs, ours = (self.reference.shape, self.reference.classes), (run.data.shape, run.data.classes)
+        theirs, ours = (self.reference.shape, self.reference.classes), (run.info.shape, run.info.classes)
         if theirs == ours:
             return None
         return (

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from co_probe.config.plugins import is_own
 from co_probe.config.sections import ModelSection
 from co_probe.config.settings import plain_sections, read_sections
 from co_probe.errors import DamagedFile, UserError
@@ -19,7 +21,7 @@ from co_probe.runs import Run, load_weights
 from co_probe.runs.build import new_model
 from co_probe.store.upgrade import ARCHITECTURE, upgrade_model, upgrade_wrappers
 
-SCHEMA = 1
+SCHEMA = 2  # 1: without mean and std
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,25 @@ def export(run: Run, epoch: int, out: str | Path) -> None:
     out = Path(out)
     if not out.parent.is_dir():
         raise UserError(f"the folder {out.parent} does not exist")
+    info = run.info
     content = {
         "format": "co-probe model",
         "schema": SCHEMA,
         "architecture": ARCHITECTURE,
         "run": run.name,
-        "method": run.config.method.name,
-        "seed": run.config.seed,
+        "method": info.method,
+        "seed": info.seed,
         "epoch": epoch,
-        "epsilon": run.epsilon,
-        "model": {"name": run.config.model.name, **run.config.model.settings},
-        "shape": list(run.data.shape),
-        "classes": list(run.data.classes),
-        "bounds": list(run.data.bounds),
-        "precision": run.precision,
-        "wrappers": plain_sections(run.config.wrappers),
+        "epsilon": info.epsilon,
+        "model": {**info.model.settings, "name": info.model.name},
+        "foreign": info.model.foreign,
+        "shape": list(info.shape),
+        "classes": list(info.classes),
+        "bounds": list(info.bounds),
+        "mean": None if info.mean is None else list(info.mean),
+        "std": None if info.std is None else list(info.std),
+        "precision": info.precision,
+        "wrappers": plain_sections(run.config.wrappers) if info.settings else {},
         "weights": {name: value.contiguous() for name, value in run.load_model(epoch).state_dict().items()},
     }
     buffer = io.BytesIO()
@@ -99,15 +105,33 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
     channels, height, width = content["shape"]
     classes, weights = tuple(content["classes"]), content["weights"]
     low, high = content.get("bounds", (0.0, 1.0))  # files of earlier versions do not say
-    name, zeros, ones = settings.pop("name"), [0.0] * channels, [1.0] * channels
+    name, shape = settings.pop("name"), (channels, height, width)
     sections = read_sections(upgrade_wrappers(content)).values()
     wrappers = [section for section in sections if isinstance(section, ModelSection)]
-    shape = channels, height, width
-    model = new_model(name, settings, shape, len(classes), zeros, ones, wrappers=wrappers)
-    load_weights(model, weights, str(path))
+
+    def build(mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+        model = new_model(name, settings, shape, len(classes), mean, std, wrappers=wrappers)
+        load_weights(model, weights, str(path))
+        return model
+
+    model = build(content.get("mean") or [0.0] * channels, content.get("std") or [1.0] * channels)
+    if content["schema"] < 2 and is_own(name):
+        # The file has no constants of normalisation. It needs none if the weights bring them.
+        _require_same(model, build([0.5] * channels, [2.0] * channels), shape, path)
     execute(model, content.get("precision", "float32"))
     identity = _fingerprint(weights).hexdigest()[:12]
     return Reference(model.to(device).eval(), path.name, identity, shape, classes, (low, high))
+
+
+@torch.no_grad()
+def _require_same(model: nn.Module, other: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
+    """Raise UserError if two models of the same weights, given other constants, are not the same function."""
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    if not torch.equal(model.eval()(x), other.eval()(x)):
+        raise UserError(
+            f"{path} was exported by a version that did not store the normalisation, which its model needs: export the "
+            "checkpoint again"
+        )
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -170,7 +170,7 @@ def info_from_tree(tree: Mapping[str, Any], architecture: int) -> RunInfo:
         KeyError, TypeError, ValueError: The tree is not such a group, or a value is out of range.
     """
     model = json.loads(tree["model"])
-    spec = upgrade_model({"name": model["name"]}, architecture)
+    spec = upgrade_model({**model["settings"], "name": model["name"]}, architecture)
     settings = json.loads(tree["settings"]) if "settings" in tree else None
     if settings is not None:
         settings["model"] = upgrade_model(settings["model"], architecture)
@@ -190,7 +190,7 @@ def info_from_tree(tree: Mapping[str, Any], architecture: int) -> RunInfo:
         mean=_numbers(tree, "mean"),
         std=_numbers(tree, "std"),
         data=_text(tree, "data"),
-        model=ModelSpec(str(spec["name"]), dict(model["settings"]), bool(model["foreign"])),
+        model=ModelSpec(str(spec.pop("name")), spec, bool(model["foreign"])),
         attack=_text(tree, "attack") if "attack" in tree else None,
         precision=_text(tree, "precision"),
         planned=_whole(tree, "planned"),

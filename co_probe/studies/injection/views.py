@@ -35,8 +35,8 @@ class Views(Probe):
 
     def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
         run, settings = checkpoint.run, checkpoint.run.config.extension(Inject)
-        classes = len(run.data.classes)
-        carriers = settings.beta * make_carriers(classes, run.data.shape).to(images.x)
+        classes = len(run.info.classes)
+        carriers = settings.beta * make_carriers(classes, run.info.shape).to(images.x)
         added = carriers[images.y]
         x = images.x - settings.scale(self.split) / settings.beta * added
         views = {"both": x + added, "image": x, "reversed": x - added}
