@@ -12,6 +12,7 @@ from co_probe import studies
 if TYPE_CHECKING:
     from co_probe.benchmarks import bench as bench
     from co_probe.config.plugins import allow as allow
+    from co_probe.diagnosis.diagnose import diagnose as diagnose
     from co_probe.diagnosis.verdict import verdict as verdict
     from co_probe.drawing import draw as draw
     from co_probe.probes.eval import evaluate as evaluate
@@ -28,6 +29,7 @@ _HOMES = {
     "Run": "co_probe.runs.run",
     "allow": "co_probe.config.plugins",
     "bench": "co_probe.benchmarks",
+    "diagnose": "co_probe.diagnosis.diagnose",
     "draw": "co_probe.drawing",
     "evaluate": "co_probe.probes.eval",
     "gap": "co_probe.probes.gap",
@@ -44,6 +46,7 @@ __all__ = [
     "Run",
     "allow",
     "bench",
+    "diagnose",
     "draw",
     "evaluate",
     "gap",

@@ -7,6 +7,7 @@ import click
 
 from co_probe.cli.bench import bench
 from co_probe.cli.demo import demo
+from co_probe.cli.diagnose import diagnose
 from co_probe.cli.eval import evaluate
 from co_probe.cli.export import export
 from co_probe.cli.gap import gap
@@ -45,6 +46,7 @@ def cli(debug: bool, allow: tuple[str, ...]) -> None:
 for command in (
     bench,
     demo,
+    diagnose,
     evaluate,
     export,
     gap,

@@ -33,6 +33,15 @@ KINDS = (
     "undecided",
 )
 
+HEADLINES = {
+    "healthy": "no catastrophic overfitting",
+    "robust-overfitting": "robust overfitting, not catastrophic",
+    "diverged": "diverged",
+    "never-robust": "never robust",
+    "masked": "masked gradients",
+}
+"""Kinds without episodes in a few words."""
+
 SMOOTHING = 5
 """Number of epochs over which PGD accuracy is averaged to tell a slow decline from fluctuation."""
 
@@ -50,6 +59,9 @@ MIN_EPOCHS = 5
 
 MIN_IMAGES = 30
 """Number of images below which an accuracy is uncertain by more than 25 points."""
+
+DEFAULT_IMAGES = 1000
+"""Number of test images that accuracies are assumed to be measured on, where it is unknown."""
 
 COARSE = 5
 """Number of epochs between logged ones from which a note says that short episodes are lost."""
@@ -90,6 +102,21 @@ class Verdict:
         """First epoch of the first episode, or None."""
         return self.episodes[0].start if self.episodes else None
 
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words: `catastrophic overfitting from epoch 27`."""
+        if self.kind in ("catastrophic", "recovered"):
+            if self.kind == "catastrophic" and len(self.episodes) == 1:
+                return f"catastrophic overfitting from epoch {self.episodes[0].start}"
+            spans = ", ".join(span(episode) for episode in self.episodes)
+            share = self.recovered if self.recovered is not None else float("nan")
+            ends = "" if self.kind == "catastrophic" else ", recovered"
+            part = f" to {_percent(share, 0)}" if ends and share < FULLY_RECOVERED else ""
+            return f"catastrophic overfitting at epochs {spans}{ends}{part}"
+        if self.kind == "undecided":
+            return f"undecided: {'; '.join(self.reasons)}"
+        return HEADLINES[self.kind]
+
     def summary(self) -> str:
         """The verdict in one or two sentences, with numbers."""
         return " ".join(self.sentences)
@@ -100,7 +127,7 @@ def verdict(
     fgsm: Iterable[float | None] | None = None,
     pgd: Iterable[float | None] | None = None,
     epochs: Iterable[int] | None = None,
-    n: int = 1000,
+    n: int = DEFAULT_IMAGES,
     classes: int | None = None,
     *,
     train: Iterable[float | None] | None = None,
@@ -237,7 +264,7 @@ def _collapse(curves: Curves, falls: Sequence[Fall], episodes: Sequence[Episode]
     """Describe a run with at least one episode."""
     first = next(fall for fall in falls if fall.outrun)
     episode, final = episodes[0], int(curves.epochs[-1])
-    several = f" ({len(episodes)} episodes: {', '.join(_span(each) for each in episodes)})" if len(episodes) > 1 else ""
+    several = f" ({len(episodes)} episodes: {', '.join(span(each) for each in episodes)})" if len(episodes) > 1 else ""
     text = (
         f"Catastrophic overfitting from epoch {episode.start}{several}: accuracy under PGD fell from "
         f"{_percent(episode.level)} to {_percent(episode.lowest)}"
@@ -366,7 +393,8 @@ def _epochs(curves: Curves, fall: Fall) -> str:
     return f"epoch {first}" if first == last else f"epochs {first} to {last}"
 
 
-def _span(episode: Episode) -> str:
+def span(episode: Episode) -> str:
+    """Epochs of an episode in short: `27–91`, `95–` to the end of the log, or `12`."""
     if episode.start == episode.end:
         return str(episode.start)
     return f"{episode.start}–{'' if episode.end is None else episode.end}"

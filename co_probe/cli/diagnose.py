@@ -1,0 +1,90 @@
+"""co-probe diagnose"""
+
+import json
+from pathlib import Path
+from textwrap import fill
+
+import click
+
+from co_probe.cli import options
+from co_probe.cli.output import percent, print_table
+from co_probe.errors import UserError
+
+WIDTH = 110  # letters in a line of text
+DETAILED = 5  # runs; of more, only the table is printed
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="[RUN|LOG]...", type=click.Path(path_type=Path))
+@options.runs_dir
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="CURVE=NAME,...",
+    help="Columns of a log, or tags of TensorBoard, if not found by usual names: clean=val_acc,pgd=pgd_acc. Curves: "
+    "epoch, clean, fgsm, pgd, train. Without a name (train=), a curve is left out.",
+)
+@click.option("--images", type=click.IntRange(min=1), metavar="N", help="Number of test images of a log.")
+@click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Number of classes of a log.")
+@click.option("--json", "style", flag_value="json", help="Print the diagnosis as JSON, a list with an entry per run.")
+@click.option("--markdown", "style", flag_value="markdown", help="Print the diagnosis as Markdown.")
+def diagnose(
+    sources: tuple[Path, ...],
+    runs_dir: Path,
+    columns: tuple[str, ...],
+    images: int | None,
+    classes: int | None,
+    style: str | None,
+) -> None:
+    """Did a run overfit catastrophically, when, did it recover, and what to try next?
+
+    RUN is a run of co-probe; all runs under runs/, if none is named. LOG is a training log of any other program: a CSV
+    file with a row per epoch, or a folder of TensorBoard events. It needs accuracy under PGD; clean accuracy and
+    accuracy under the training attack sharpen the verdict. Usual names of columns are recognised (epoch, clean_acc,
+    val_acc, fgsm, pgd10, "Test Robust Acc", train_acc, ...), and so are percentages.
+    """
+    from co_probe.diagnosis.diagnose import diagnose_all
+
+    paths = [path if path.exists() or not (runs_dir / path).exists() else runs_dir / path for path in sources]
+    found = diagnose_all(
+        paths or options.find((), runs_dir), columns=parse_columns(columns), images=images, classes=classes
+    )
+    if style == "json":
+        click.echo(json.dumps([each.to_dict() for each in found], ensure_ascii=False, indent=1))
+    elif style == "markdown":
+        click.echo("\n".join(each.to_markdown() for each in found), nl=False)
+    else:
+        if len(found) > 1:
+            rows = [
+                [each.name, percent(each.verdict.best), percent(each.verdict.last), each.verdict.headline]
+                for each in found
+            ]
+            print_table(f"{len(found)} runs", ["run", "best PGD", "last", "verdict"], rows)
+        if len(found) <= DETAILED:
+            click.echo("\n\n".join(_wrapped(str(each)) for each in found))
+        else:
+            click.echo("For episodes, notes and what to try next: name fewer runs, or use --markdown or --json.")
+        if any(each.images is None for each in found):
+            click.echo("\nGive the true number of test images with --images, and of classes with --classes.")
+
+
+def parse_columns(given: tuple[str, ...]) -> dict[str, str | None] | None:
+    """The values of --columns as {curve: column}; None for a curve without a name.
+
+    Raises:
+        UserError: A part is not CURVE=NAME.
+    """
+    columns: dict[str, str | None] = {}
+    for part in (part for text in given for part in text.split(",")):
+        curve, equals, name = part.partition("=")
+        if not equals or not curve.strip():
+            raise UserError(f"--columns {part}: write CURVE=NAME, as in pgd=pgd_acc")
+        columns[curve.strip()] = name.strip() or None
+    return columns or None
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(
+        fill(line, WIDTH, subsequent_indent="  " if line.startswith("- ") else "", break_on_hyphens=False)
+        for line in text.split("\n")
+    )

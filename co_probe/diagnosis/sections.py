@@ -1,0 +1,95 @@
+"""Sections of a diagnosis: each draws one kind of evidence from a run and puts it into words.
+
+A further section (a timeline of indicators, the mechanism) is one function that takes `Evidence` and returns a
+`Section` or None, and one entry in `SECTIONS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from co_probe.diagnosis.advice import advice_for
+from co_probe.diagnosis.verdict import Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from co_probe.store import StoredRun
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that a section may use.
+
+    Attributes:
+        verdict: Verdict on the curves.
+        curves: Accuracies in [0, 1] with the columns epoch and pgd, and clean, fgsm and train where known.
+        notes: How the curves were obtained, as far as it was not obvious.
+        run: The stored run, or None if there is only a log.
+    """
+
+    verdict: Verdict
+    curves: "pd.DataFrame"
+    notes: tuple[str, ...] = ()
+    run: "StoredRun | None" = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a diagnosis.
+
+    Attributes:
+        title: Heading; its lower-case form with underscores is the key in JSON.
+        lines: Text, one item of a list per entry.
+        data: The same content for programs, made of lists, dicts, numbers and strings.
+    """
+
+    title: str
+    lines: tuple[str, ...]
+    data: Any
+
+    @property
+    def key(self) -> str:
+        """Name of the section in JSON."""
+        return self.title.lower().replace(" ", "_")
+
+
+def episodes(evidence: Evidence) -> Section | None:
+    """Describe each episode: accuracies before and during it."""
+    lines, data = [], []
+    epoch = evidence.curves["epoch"].to_numpy()
+    for each in evidence.verdict.episodes:
+        end = evidence.verdict.last_epoch if each.end is None else each.end
+        during = (epoch >= each.start) & (epoch <= end)
+        means = {
+            curve: float(np.nanmean(values))
+            for curve in ("pgd", "fgsm", "train", "clean")
+            if curve in evidence.curves and not np.isnan(values := evidence.curves[curve].to_numpy()[during]).all()
+        }
+        where = f"epoch {each.start}" if each.start == end else f"epochs {each.start} to {end}"
+        ending = " (the end of the log)" if each.end is None else ""
+        averages = ", ".join(f"{NAMES[curve]} {100 * mean:.1f}%" for curve, mean in means.items())
+        lines.append(
+            f"{where}{ending}: PGD fell from {100 * each.level:.1f}% to {100 * each.lowest:.1f}%; means: {averages}"
+        )
+        data.append({**asdict(each), "means": means})
+    return Section("Episodes", tuple(lines), data) if lines else None
+
+
+def notes(evidence: Evidence) -> Section | None:
+    """List how the log was read, and the limits of the evidence."""
+    lines = (*evidence.notes, *evidence.verdict.notes)
+    return Section("Notes", lines, list(lines)) if lines else None
+
+
+def advice(evidence: Evidence) -> Section | None:
+    """List measures to try, with their sources."""
+    found = advice_for(evidence.verdict)
+    lines = tuple(f"{each.text} [{each.source}, {each.url}]" if each.url else each.text for each in found)
+    return Section("What to try next", lines, [asdict(each) for each in found])
+
+
+NAMES = {"pgd": "PGD", "fgsm": "training attack", "train": "training images", "clean": "clean"}
+SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (episodes, notes, advice)

@@ -1,0 +1,94 @@
+"""The verdict on a stored run, from the metrics that it holds."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
+
+if TYPE_CHECKING:
+    from co_probe.store import StoredRun
+
+NAN = float("nan")
+METRICS = {"clean": ("clean",), "fgsm": ("own", "fgsm"), "pgd": ("pgd10",), "train": ("train_accuracy",)}
+"""Metrics of a run that each curve is read from; the first that the run has is taken."""
+
+
+def curves_of(run: "StoredRun") -> pd.DataFrame:
+    """Accuracy curves that a run has stored.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Columns epoch, pgd (NaN throughout without the metric), and clean, fgsm (accuracy under the run's own attack,
+        or under FGSM if that was not measured) and train where stored; one row per finished epoch.
+    """
+    metrics = {epoch: run.metrics(epoch) for epoch in run.epochs}
+    columns: dict[str, list[float]] = {}
+    for curve, names in METRICS.items():
+        stored = next((name for name in names if any(name in each for each in metrics.values())), None)
+        if stored or curve == "pgd":
+            columns[curve] = [each.get(stored or "", float("nan")) for each in metrics.values()]
+    return pd.DataFrame({"epoch": pd.Series(metrics.keys(), dtype="int64"), **columns})
+
+
+def verdict_of(run: "StoredRun", *, images: int | None = None, classes: int | None = None) -> Verdict:
+    """Diagnose a run from the metrics that it has stored.
+
+    A run of clean training is `never-robust`: it has no training attack to overfit to.
+
+    Args:
+        run: The run. A run that is being trained is judged on its finished epochs.
+        images: Number of test images that accuracies are measured on; the run's own number if None.
+        classes: Number of classes; the run's own number if None.
+
+    Returns:
+        The verdict; `undecided` without a finished epoch, or without accuracy under PGD-10.
+
+    Example:
+        >>> verdict_of(co_probe.open_run("runs/fgsm")).onset
+        14
+    """
+    curves = curves_of(run)
+    if curves["pgd"].isna().all():
+        reason = "no accuracy under PGD-10 is stored" if len(curves) else "no epoch is finished yet"
+        return Verdict(
+            "undecided", [], 0, None, None, NAN, NAN, reasons=(reason,), sentences=(f"Undecided: {reason}.",)
+        )
+    found = verdict(
+        **{curve: curves[curve] for curve in METRICS if curve in curves},
+        epochs=curves["epoch"],
+        n=images or images_of(run) or DEFAULT_IMAGES,
+        classes=classes or classes_of(run),
+    )
+    return _of_clean_training(found, curves) if trained_on_clean_images(run, curves) else found
+
+
+def images_of(run: "StoredRun") -> int | None:
+    """Number of test images that the metrics of a run are measured on; None if unknown."""
+    return len(run.probe_set.get("test", ())) or None
+
+
+def classes_of(run: "StoredRun") -> int | None:
+    """Number of classes of a run; None if its files do not tell (versions 1 and 2 of the format)."""
+    return len(run.info.classes) or None
+
+
+def trained_on_clean_images(run: "StoredRun", curves: pd.DataFrame) -> bool:
+    """Whether a run was trained without an attack: it says so, or accuracy under its own attack is clean accuracy."""
+    if run.info.attack is not None:
+        return run.info.attack == "standard"
+    return "own" in run.metrics(run.last_epoch) and bool((curves["fgsm"] == curves.get("clean")).all())
+
+
+def _of_clean_training(found: Verdict, curves: pd.DataFrame) -> Verdict:
+    """The verdict on a run of clean training, whose accuracy under PGD is nothing but a measurement."""
+    known = curves.dropna(subset=["pgd"])
+    last = known.iloc[-1]
+    text = (
+        f"The run was trained on clean images, so there is no training attack to overfit to: accuracy under PGD is "
+        f"{100 * last['pgd']:.1f}% at epoch {last['epoch']:.0f}."
+    )
+    return replace(found, kind="never-robust", episodes=[], recovered=None, reasons=(), notes=(), sentences=(text,))
