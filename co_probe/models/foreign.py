@@ -17,8 +17,8 @@ class ForeignModel(nn.Module):
     network's own, under the network's own names; the constants of the normalisation are no part of it.
 
     Args:
-        network: Returns logits, a sequence that begins with them, a mapping with an entry `logits`, or an object with
-            an attribute `logits`.
+        network: Computes in float32 here, whatever it was saved in. Returns logits, a sequence that begins with them,
+            a mapping with an entry `logits`, or an object with an attribute `logits`.
         mean: Mean that images are normalised by before the network, one value per channel; None if the network takes
             images as they are.
         std: Standard deviation, with `mean`.
@@ -31,7 +31,7 @@ class ForeignModel(nn.Module):
         self, network: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network = network.float()
         self.normalize = nn.Identity() if mean is None or std is None else Normalize(mean, std)
 
     def forward(self, x: Tensor) -> Tensor:

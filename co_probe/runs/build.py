@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from co_probe.config import Config
+from co_probe.config.plugins import is_own
 from co_probe.config.sections import DataSection, ModelSection
 from co_probe.config.settings import read_sections
 from co_probe.data import DATA
@@ -18,6 +19,7 @@ from co_probe.methods import METHODS
 from co_probe.methods.base import Method
 from co_probe.models import MODELS
 from co_probe.numerics.rng import make_rng
+from co_probe.runs.foreign import ModelLike, resolve_model
 from co_probe.store import ModelSpec, RunInfo, new_run_id
 
 
@@ -61,18 +63,40 @@ def make_model(config: Config, data: Dataset) -> nn.Module:
     return new_model(name, settings, *about, wrappers=[*config.wrappers.values()])
 
 
-def build_model(info: RunInfo) -> nn.Module:
+def build_model(info: RunInfo, given: ModelLike | None = None) -> nn.Module:
     """Build the network of a run, without its weights.
+
+    Args:
+        info: The facts of the run.
+        given: The network, or what makes it, instead of the one that the run names (`co_probe.runs.foreign`).
 
     Raises:
         UserError: It cannot be built here.
     """
+    if given is not None or info.model.foreign:
+        return _build_foreign(info, given)
     channels = info.shape[0]
     mean, std = info.mean or (0.0,) * channels, info.std or (1.0,) * channels
     about = info.shape, len(info.classes), mean, std
     sections = read_sections(info.settings or {}).values()
     wrappers = [section for section in sections if isinstance(section, ModelSection)]
     return new_model(info.model.name, info.model.settings, *about, wrappers=wrappers)
+
+
+def _build_foreign(info: RunInfo, given: ModelLike | None) -> nn.Module:
+    if given is None and not is_own(info.model.name):
+        raise UserError(
+            f"the run is of a model of another program, {info.model.name}, which cannot be found by that name: hand it "
+            "in, open_run(path, model=...)"
+        )
+    return resolve_model(
+        info.model.name if given is None else given,
+        channels=info.shape[0],
+        classes=len(info.classes),
+        mean=info.mean,
+        std=info.std,
+        settings=None if isinstance(given, nn.Module) else info.model.settings,
+    ).model
 
 
 def new_model(

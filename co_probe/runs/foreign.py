@@ -40,7 +40,7 @@ class Built:
     own: tuple[str, ...] = ()
 
 
-def build_model(
+def resolve_model(
     given: ModelLike,
     *,
     channels: int,

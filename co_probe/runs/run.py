@@ -16,6 +16,7 @@ from co_probe.errors import DamagedFile, UserError
 from co_probe.inference.execution import execute
 from co_probe.methods.base import Method
 from co_probe.runs.build import build_model, describe, make_data, make_method
+from co_probe.runs.foreign import ModelLike
 from co_probe.store import RunInfo, StoredRun
 
 AHEAD = 2  # epochs that are read from the disk while another is in use
@@ -25,12 +26,22 @@ Weights = dict[str, np.ndarray]
 class Run(StoredRun):
     """A finished or running training run; notebooks live on this object.
 
-    `path`: a run's folder or a packed file. Raises UserError if there is none.
+    Args:
+        path: The folder or the packed file of the run.
+        model: The network, or what makes it (a class, a function, a name), of a run whose model is of another program.
 
-    >>> run = co_probe.open_run("runs/fgsm")
-    >>> model = run.load_model(run.epochs[-1])
-    >>> x, y = run.test_data()
+    Raises:
+        UserError: There is no run.
+
+    Example:
+        >>> run = co_probe.open_run("runs/fgsm")
+        >>> model = run.load_model(run.epochs[-1])
+        >>> x, y = run.test_data()
     """
+
+    def __init__(self, path: str | Path, *, model: ModelLike | None = None):
+        super().__init__(path)
+        self.model = model
 
     @cached_property
     def data(self) -> Dataset:
@@ -86,11 +97,17 @@ class Run(StoredRun):
 
     def _fill(self, model: nn.Module, epoch: int, weights: Weights) -> None:
         tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
-        load_weights(model, tensors, f"{self.path}, epoch {epoch}")
+        try:
+            load_weights(model, tensors, f"{self.path}, epoch {epoch}")
+        except DamagedFile as error:
+            if not self.info.model.foreign:
+                raise
+            # The file is what it should be: the code is not, or the object was made with other arguments.
+            raise UserError(f"{error}; hand in the model that was imported: open_run(path, model=...)") from error
 
     def _new_model(self, device: str | torch.device, compile: bool = False) -> nn.Module:
         """The network, in eval mode, before it has its weights."""
-        model = build_model(self.info).to(device)
+        model = build_model(self.info, self.model).to(device)
         execute(model, self.precision, compiled=compile)
         return model.eval()
 
@@ -132,9 +149,20 @@ class Run(StoredRun):
         return {**self.method_parameters(epoch), "images": None if state is None else torch.from_numpy(state)}
 
 
-def open_run(path: str | Path) -> Run:
-    """Open a run's folder or packed file. Raises UserError if it is neither."""
-    return Run(path)
+def open_run(path: str | Path, *, model: ModelLike | None = None) -> Run:
+    """Open a run.
+
+    Args:
+        path: Its folder or packed file.
+        model: The network, or what makes it, of a run whose model is of another program.
+
+    Raises:
+        UserError: There is no run.
+
+    Example:
+        >>> run = co_probe.open_run("runs/mine", model=SmallNet)
+    """
+    return Run(path, model=model)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

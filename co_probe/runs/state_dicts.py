@@ -112,7 +112,7 @@ def fit(state: StateDict, model: nn.Module, *, optional: Sequence[str] = ()) -> 
     Raises:
         UserError: Names or shapes are not those of the model.
     """
-    own = model.state_dict()
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     names, done = _rename(state, model, set(own) - set(optional))
     if state.key:
         done.insert(0, f"taken from its entry {state.key!r}")

@@ -12,7 +12,7 @@ import co_probe
 from co_probe.errors import UserError
 from co_probe.models.foreign import ForeignModel, logits_of
 from co_probe.models.preact_resnet import PreActResNet
-from co_probe.runs.foreign import build_model, class_name
+from co_probe.runs.foreign import class_name, resolve_model
 from co_probe.runs.state_dicts import StateDict, fit
 
 MEAN, STD = (0.2,), (0.5,)
@@ -47,7 +47,7 @@ def own(channels, classes, mean, std, *, width=8):
 
 
 def build(given, **options):
-    return build_model(given, channels=1, classes=4, **options)
+    return resolve_model(given, channels=1, classes=4, **options)
 
 
 @pytest.mark.parametrize("given", [SmallNet(), SmallNet, factory, functools.partial(SmallNet, 4), lambda: SmallNet()])
@@ -105,7 +105,7 @@ def test_weights_of_torchvision_load_by_its_own_names():
     from torchvision.models import shufflenet_v2_x0_5
 
     theirs = shufflenet_v2_x0_5(weights=None, num_classes=4).eval()
-    built = build_model("torchvision:shufflenet_v2_x0_5", channels=3, classes=4, mean=[0.5] * 3, std=[0.5] * 3)
+    built = resolve_model("torchvision:shufflenet_v2_x0_5", channels=3, classes=4, mean=[0.5] * 3, std=[0.5] * 3)
     fitted = fit(StateDict(theirs.state_dict(), "file"), built.model, optional=built.own)
     built.model.load_state_dict(fitted.weights)
     x = torch.rand(2, 3, 64, 64)
