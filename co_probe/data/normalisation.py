@@ -31,13 +31,13 @@ NORMALISATIONS = {
 }
 
 
-def as_normalisation(given: Any, channels: int) -> Normalisation:
+def as_normalisation(given: Any, channels: int | None = None) -> Normalisation:
     """Return the constants that a user means.
 
     Args:
         given: A data set's name (`cifar10`), `half` (mean and std of 0.5 in each channel), a `Normalisation`, or a
             pair (mean, std) of numbers, sequences or tensors, one value per channel or one for all.
-        channels: Channels of the images.
+        channels: Channels of the images; as many as there are values, if None.
 
     Raises:
         UserError: The name is unknown, or the values are no constants for so many channels.
@@ -55,6 +55,7 @@ def as_normalisation(given: Any, channels: int) -> Normalisation:
         raise UserError(
             f"normalisation must be a name or a pair (mean, std) of numbers per channel, not {given!r}"
         ) from None
+    channels = channels or max(len(mean), len(std))
     if not {len(mean), len(std)} <= {1, channels}:
         raise UserError(f"normalisation has {len(mean)} means and {len(std)} stds, and images have {channels} channels")
     if min(std) <= 0 or max(mean) > 2:

@@ -44,13 +44,7 @@ class Strength(Probe):
     def objection(self, run: Run) -> str | None:
         if run.norm != "linf":
             return f"{run.name} has perturbations in an {NORMS[run.norm]} ball, and strength compares with noise in L∞"
-        theirs, ours = (self.reference.shape, self.reference.classes), (run.info.shape, run.info.classes)
-        if theirs == ours:
-            return None
-        return (
-            f"the reference {self.reference.name} takes images of shape {theirs[0]} in {len(theirs[1])} classes, "
-            f"and {run.name} has images of shape {ours[0]} in {len(ours[1])} classes"
-        )
+        return self.reference.mismatch(run.name, run.info.shape, run.info.classes)
 
     def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
         delta = images.perturb(checkpoint, self.generator)

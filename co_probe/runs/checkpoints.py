@@ -3,7 +3,7 @@
 import hashlib
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,30 @@ SCHEMA = 2  # 1: without mean and std
 class Reference:
     """A fixed model that perturbations are transferred to.
 
-    `model`: in eval mode, on images of `shape` (channels, height, width) in [0, 1]; `name`: its file's name;
-    `identity`: a fingerprint of its weights.
+    Attributes:
+        model: In eval mode, on images within the bounds of the run.
+        name: What tables call it: its file's name, or `RUN@EPOCH`.
+        identity: A fingerprint of its weights.
+        shape: (channels, height, width) of its images, None if it does not say.
+        classes: Names of its classes, None if it does not say.
+        bounds: Least and greatest value of a pixel.
     """
 
     model: nn.Module
     name: str
     identity: str
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
+    shape: tuple[int, int, int] | None
+    classes: tuple[str, ...] | None
     bounds: tuple[float, float] = (0.0, 1.0)
+
+    def mismatch(self, run: str, shape: tuple[int, int, int], classes: tuple[str, ...]) -> str | None:
+        """Return why it cannot be the reference of `run`, with images of `shape` in `classes`, or None if it can."""
+        if self.shape is None or self.classes is None or (self.shape, self.classes) == (shape, classes):
+            return None
+        return (
+            f"the reference {self.name} takes images of shape {self.shape} in {len(self.classes)} classes, "
+            f"and {run} has images of shape {shape} in {len(classes)} classes"
+        )
 
 
 def export(run: Run, epoch: int, out: str | Path) -> None:
@@ -98,7 +112,10 @@ def load_reference(path: str | Path, device: str | torch.device = "cpu") -> Refe
 
 def _reference(path: Path, content: dict[str, Any], device: str | torch.device) -> Reference:
     if not isinstance(content, dict) or content.get("format") != "co-probe model":
-        raise DamagedFile(f"{path} is a .pt file, but not one that co-probe export wrote")
+        raise DamagedFile(
+            f"{path} is a .pt file, but not one that co-probe export wrote: to take a checkpoint of another program, "
+            "give its model, reference_model"
+        )
     if content.pop("checksum", None) not in (None, _checksum(content)):
         raise DamagedFile(f"{path} was altered since it was exported: its checksum does not match")
     settings = upgrade_model(content["model"], content.get("architecture", 1))
@@ -119,7 +136,7 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
         # The file has no constants of normalisation. It needs none if the weights bring them.
         _require_same(model, build([0.5] * channels, [2.0] * channels), shape, path)
     execute(model, content.get("precision", "float32"))
-    identity = _fingerprint(weights).hexdigest()[:12]
+    identity = fingerprint(weights)
     return Reference(model.to(device).eval(), path.name, identity, shape, classes, (low, high))
 
 
@@ -136,13 +153,18 @@ def _require_same(model: nn.Module, other: nn.Module, shape: tuple[int, int, int
 
 def _checksum(content: dict[str, Any]) -> str:
     """Of all of `content`; the format itself has none that torch verifies."""
-    total = _fingerprint(content["weights"])
+    total = _digest(content["weights"])
     total.update(repr([(name, value) for name, value in sorted(content.items()) if name != "weights"]).encode())
     return total.hexdigest()
 
 
-def _fingerprint(weights: dict[str, torch.Tensor]):
+def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
+    """Return 12 hexadecimal digits that tell these weights from others."""
+    return _digest(weights).hexdigest()[:12]
+
+
+def _digest(weights: Mapping[str, torch.Tensor]) -> "hashlib._Hash":
     total = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        total.update(name.encode() + value.numpy().tobytes())
+        total.update(name.encode() + value.detach().cpu().numpy().tobytes())
     return total
