@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from co_probe.runs import open_run as open_run
     from co_probe.studies.memorisation.probe import memorisation as memorisation
     from co_probe.sweeps.grid import sweep as sweep
+    from co_probe.training.importing import import_run as import_run
     from co_probe.training.train import train as train
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "draw": "co_probe.drawing",
     "evaluate": "co_probe.probes.eval",
     "gap": "co_probe.probes.gap",
+    "import_run": "co_probe.training.importing",
     "memorisation": "co_probe.studies.memorisation.probe",
     "open_run": "co_probe.runs.run",
     "probe": "co_probe.probes.named",
@@ -50,6 +52,7 @@ __all__ = [
     "draw",
     "evaluate",
     "gap",
+    "import_run",
     "memorisation",
     "open_run",
     "probe",

@@ -11,6 +11,7 @@ from co_probe.cli.diagnose import diagnose
 from co_probe.cli.eval import evaluate
 from co_probe.cli.export import export
 from co_probe.cli.gap import gap
+from co_probe.cli.import_ import import_
 from co_probe.cli.list import list_names
 from co_probe.cli.memorisation import memorisation
 from co_probe.cli.pack import pack
@@ -50,6 +51,7 @@ for command in (
     evaluate,
     export,
     gap,
+    import_,
     list_names,
     memorisation,
     pack,

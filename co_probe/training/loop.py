@@ -143,7 +143,16 @@ def epochs(
             }
             method.epsilon = config.epsilon
             if math.isfinite(metrics["train_loss"]):
-                metrics |= measure(model, method, test_x, test_y, seed)
+                metrics |= measure(
+                    model,
+                    test_x,
+                    test_y,
+                    epsilon=config.epsilon,
+                    norm=config.norm,
+                    bounds=data.bounds,
+                    own=method.attack or method.perturb,
+                    seed=seed,
+                )
             # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
             if not math.isfinite(metrics["train_loss"] + metrics.get("gap", 0.0)):
                 raise Diverged(

@@ -1,0 +1,94 @@
+"""co-probe import"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from co_probe.cli.options import Number, device
+from co_probe.cli.output import progress_bar
+from co_probe.errors import UserError
+
+
+class Normalisation(click.ParamType):
+    """A data set's name, or mean and std: `0.49,0.48,0.45/0.25,0.24,0.26`."""
+
+    name = "normalisation"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or "/" not in value:
+            return value
+        try:
+            mean, std = ([float(number) for number in part.split(",")] for part in value.split("/"))
+        except ValueError:
+            self.fail(f"{value!r} is neither a name nor MEAN,MEAN,MEAN/STD,STD,STD", param, ctx)
+        return mean, std
+
+
+@click.command(name="import", epilog="A pattern is quoted, so that the shell leaves it alone.")
+@click.argument("checkpoints", nargs=-1, required=True, metavar="PATTERN|FILE...")
+@click.option("--model", required=True, help="package.module:Name, preact_resnet18, torchvision:NAME, timm:NAME, ...")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="An argument of the model: depth=28, width=10."
+)
+@click.option("--data", required=True, help="Data set of the test images: cifar10, image-folder:PATH, ...")
+@click.option("--epsilon", type=Number(), required=True, help="Bound of perturbations in a [0, 1] image: 8/255.")
+@click.option("--norm", default="linf", show_default=True, help="What ε bounds: linf or l2.")
+@click.option("--attack", help="What training images were perturbed by: fgsm-rs, n-fgsm, pgd7, ...")
+@click.option(
+    "--normalise",
+    type=Normalisation(),
+    help="Normalisation that the model expects in front of it: cifar10, half, or MEAN,MEAN,MEAN/STD,STD,STD.",
+)
+@click.option("--log", type=click.Path(path_type=Path), help="CSV with train_loss, train_accuracy or learning_rate.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/FOLDER]")
+@click.option("--images", type=int, default=1000, show_default=True, help="Number of images that are measured.")
+@click.option("--key", help="Entry of the files that holds the weights.  [default: the usual ones]")
+@click.option("--strip", help="Prefix to remove from names of weights.  [default: the usual ones]")
+@click.option("--method", help="What figures call the training method.  [default: the attack]")
+@click.option("--no-check", is_flag=True, help="Import a model whose accuracy on clean images is suspicious, too.")
+@click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
+@device
+def import_(
+    checkpoints: tuple[str, ...],
+    model: str,
+    assignments: tuple[str, ...],
+    data: str,
+    no_check: bool,
+    **options: Any,
+) -> None:
+    """Make a run of checkpoints that another program trained.
+
+    Each file becomes an epoch: its number stands where PATTERN has {epoch}. Accuracy on clean images, under FGSM and
+    PGD-10 and under the training attack is measured for each, and all other commands then work on the run. The same
+    command again adds the checkpoints that are new.
+
+    Example: co-probe import 'ckpts/model_epoch_{epoch}.pth' --model mymodel:SmallNet --data cifar10 --epsilon 8/255
+    --attack fgsm-rs --normalise cifar10 --out runs/mine
+    """
+    from co_probe.config import merge, parse_assignment, plugins
+    from co_probe.training.importing import import_run
+
+    settings: dict[str, Any] = {}
+    for text in assignments:
+        settings = merge(settings, parse_assignment(text))
+    if plugins.is_own(model):
+        plugins.allow(model)
+    with progress_bar("checkpoints") as show:
+        try:
+            run = import_run(
+                checkpoints,
+                model=model,
+                test=data,
+                train=data,
+                model_settings=settings,
+                check=not no_check,
+                progress=show,
+                report=lambda line: click.echo(line, err=True),
+                **options,
+            )
+        except UserError as error:
+            # The library speaks Python; here the same things have the names of options.
+            said = str(error).replace("check=False imports", "--no-check imports")
+            raise type(error)(said.replace("or overwrite it", "or add --overwrite")) from error
+    click.echo(f"Imported {len(run.epochs)} epochs to {run.path}. Next: co-probe show {run.path}")

@@ -1,0 +1,90 @@
+"""The attack that a run was trained with, named or handed in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from co_probe.attacks import Perturbation
+from co_probe.attacks.named import attack_name, named_attack
+from co_probe.errors import UserError
+from co_probe.methods import METHODS
+
+AttackLike = str | Perturbation | Callable[..., Tensor]
+TOLERANCE = 1e-4  # by how much rounding may lead a user's own δ out of the ε-ball and the bounds
+
+
+@dataclass(frozen=True)
+class TrainingAttack:
+    """Who made the perturbations that a run was trained on.
+
+    Attributes:
+        name: What tables and figures call it.
+        perturb: Makes δ: `perturb(model, x, y, rng=None)`.
+    """
+
+    name: str
+    perturb: Callable[..., Tensor]
+
+
+def training_attack(
+    given: AttackLike, *, epsilon: float, norm: str = "linf", bounds: tuple[float, float] = (0.0, 1.0)
+) -> TrainingAttack:
+    """Return the training attack that a user means.
+
+    Args:
+        given: The name of a method (`fgsm-rs`, `n-fgsm`) or of an attack (`pgd7`), an attack object, or a function
+            `(model, x, y) -> δ`.
+        epsilon: Norm bound, in pixel units; an attack object has its own.
+        norm: `linf` or `l2`.
+        bounds: Least and greatest pixel value.
+
+    Raises:
+        UserError: There is no such method or attack, or it is not defined in the ball of `norm`.
+    """
+    if isinstance(given, str):
+        if given in METHODS:
+            method = METHODS.make(given, epsilon, norm=norm, bounds=bounds)
+            return TrainingAttack(given, method.perturb)
+        return TrainingAttack(given, named_attack(given, epsilon, norm, bounds))
+    if isinstance(given, Perturbation):
+        return TrainingAttack(attack_name(given), given)
+    if not callable(given):
+        raise UserError(f"attack must be a name, an attack or a function (model, x, y) -> δ, not {given!r}")
+    name = getattr(given, "__name__", type(given).__name__)
+    return TrainingAttack(name, _Checked(given, name, epsilon, norm, bounds))
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A user's function, whose δ is compared with what it must keep to."""
+
+    function: Callable[..., Any]
+    name: str
+    epsilon: float
+    norm: str
+    bounds: tuple[float, float]
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        with torch.enable_grad():
+            delta = self.function(model, x, y)
+        if not isinstance(delta, Tensor) or delta.shape != x.shape:
+            seen = tuple(delta.shape) if isinstance(delta, Tensor) else type(delta).__name__
+            raise UserError(
+                f"attack {self.name} returned {seen} for images of shape {tuple(x.shape)}: it must return δ"
+            )
+        delta = delta.detach()
+        if self._length(delta) > self.epsilon * (1 + TOLERANCE) + TOLERANCE:
+            if self._length(delta - x) <= self.epsilon * (1 + TOLERANCE) + TOLERANCE:
+                raise UserError(f"attack {self.name} returned perturbed images: it must return δ, return x_adv - x")
+            raise UserError(
+                f"attack {self.name} returned a δ of length {self._length(delta):.4g}, and epsilon is "
+                f"{self.epsilon:.4g}: epsilon is in units of the images, not of normalised ones"
+            )
+        return (x + delta).clamp(*self.bounds) - x
+
+    def _length(self, delta: Tensor) -> float:
+        flat = delta.flatten(1)
+        return (flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)).max().item()

@@ -1,0 +1,296 @@
+"""Turning checkpoints that another program trained into a run, which then is measured like any other."""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from co_probe.config.labels import NORMS
+from co_probe.data.coerce import LabelledImages, coerce
+from co_probe.data.dataset import to_unit
+from co_probe.data.normalisation import NORMALISATIONS, Normalisation, as_normalisation
+from co_probe.errors import UserError, unknown
+from co_probe.runs import Run
+from co_probe.runs.build import pick_device
+from co_probe.runs.checkpoint_files import find_checkpoints
+from co_probe.runs.foreign import Built, ModelLike, resolve_model
+from co_probe.runs.state_dicts import fit, read_state_dict
+from co_probe.runs.training_attack import AttackLike, TrainingAttack, training_attack
+from co_probe.runs.training_log import TrainingLog, read_training_log
+from co_probe.store import ModelSpec, RunInfo, new_run_id
+from co_probe.training.metrics import measure
+from co_probe.training.plausibility import check_class_count, doubt, logits_on
+from co_probe.training.recorder import Checkpoint, Recorder
+
+Progress = Callable[[str, int, int], None]  # (epoch, checkpoints done, checkpoints to do)
+SANITY_IMAGES = 500
+
+
+def import_run(
+    checkpoints: str | Path | Sequence[str | Path],
+    *,
+    model: ModelLike,
+    test: Any,
+    epsilon: float,
+    train: Any = None,
+    norm: str = "linf",
+    bounds: tuple[float, float] = (0.0, 1.0),
+    attack: AttackLike | None = None,
+    normalise: Any = None,
+    log: Any = None,
+    out: str | Path | None = None,
+    images: int = 1000,
+    classes: Sequence[str] | None = None,
+    model_settings: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    strip: str | None = None,
+    method: str | None = None,
+    data: str | None = None,
+    check: bool = True,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Run:
+    """Make a run of checkpoints that another program trained.
+
+    Each checkpoint becomes an epoch, with its accuracy on clean images, under FGSM and PGD-10, and under the training
+    attack, and the gap, as co-probe measures them while it trains. With a run in `out` already, epochs that it lacks
+    are added to it.
+
+    Args:
+        checkpoints: A pattern with `{epoch}`, a list of files, or one file (`co_probe.runs.checkpoint_files`).
+        model: A module, a class or function that returns one, `package.module:Name` of such, a registered name
+            (`preact_resnet18`), `torchvision:NAME` or `timm:NAME`. It is in eval mode when it is measured.
+        test: Test images and labels: a pair of tensors or arrays, a data set, a loader, or the name of a co-probe data
+            set (`co_probe.data.coerce`). Images are within `bounds`, not normalised.
+        epsilon: Norm bound of perturbations, in units of the images: 8/255, not 8.
+        train: Training images and labels, without augmentation, likewise; for diagnostics of the train split.
+        norm: What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the perturbation.
+        bounds: Least and greatest value of a pixel.
+        attack: What training images were perturbed by: the name of a method or attack (`fgsm-rs`, `pgd7`), an attack,
+            or a function (model, x, y) -> δ; None if unknown.
+        normalise: Constants of the normalisation that the model expects in front of it: (mean, std) in units of the
+            images, or the name of a data set (`cifar10`); None if the model takes images as they are.
+        log: Training log, a CSV file or columns (`co_probe.runs.training_log`).
+        out: Folder of the run; `runs/` and the name of the folder of the checkpoints if None.
+        images: Number of test (and of train) images that are measured at every epoch; drawn if there are more.
+        classes: Names of the classes, in the order of the logits.
+        model_settings: Keyword arguments for `model`.
+        key: Entry of the checkpoint files that holds the state dict; the usual ones are found if None.
+        strip: Prefix to remove from names of weights; the usual ones are removed if None.
+        method: What tables and figures call the training method; the name of `attack` if None.
+        data: What tables and figures call the data set.
+        check: Refuse a model whose accuracy on clean images is at chance or better with another normalisation.
+        overwrite: Delete the run that is in `out`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
+        progress: Called after each checkpoint with its epoch, the number of checkpoints done, and of all.
+        report: Called with each line on what was found and converted; prints to standard error if None.
+
+    Returns:
+        The run. It holds `model`, so all diagnostics work on it.
+
+    Raises:
+        UserError: Something that was given cannot be used, or does not fit the rest; in one line.
+
+    Example:
+        >>> run = co_probe.import_run(
+        ...     "ckpts/model_epoch_{epoch}.pth", model=SmallNet(), test=(x, y), epsilon=8 / 255, attack="fgsm-rs"
+        ... )
+    """
+    say = report or _print
+    _check_ball(epsilon, norm)
+    target = pick_device(device)
+    files = find_checkpoints(checkpoints)
+    logged = read_training_log(log)
+    probe = coerce(test, count=images, bounds=bounds)
+    probe_train = None if train is None else coerce(train, split="train", count=images, bounds=bounds)
+    channels, height, width = probe.x.shape[1:]
+    constants = None if normalise is None else as_normalisation(normalise, channels)
+    mean, std = (None, None) if constants is None else (constants.mean, constants.std)
+    names = tuple(map(str, classes)) if classes is not None else probe.classes
+    built = resolve_model(
+        model,
+        channels=channels,
+        classes=len(names) if names else int(probe.y.max()) + 1,
+        mean=mean,
+        std=std,
+        settings=model_settings,
+    )
+    own = None if attack is None else training_attack(attack, epsilon=epsilon, norm=norm, bounds=bounds)
+    loader = _Loader(built, key, strip, say)
+
+    last = max(files.paths)
+    network = loader.load(files.paths[last]).to(target)
+    count = _sanity(network, probe, names, constants, bounds, target, check)
+    if probe_train is not None:
+        _same_images(probe, probe_train, count)
+
+    folder = Path(out) if out is not None else Path("runs") / (files.paths[last].resolve().parent.name or "imported")
+    info = RunInfo(
+        run_id=new_run_id(),
+        method=method or (own.name if own else "unknown"),
+        epsilon=epsilon,
+        norm=norm,
+        bounds=bounds,
+        shape=(channels, height, width),
+        classes=names or tuple(map(str, range(count))),
+        mean=mean,
+        std=std,
+        data=data or probe.source or "unknown",
+        model=ModelSpec(built.name, dict(built.settings), built.foreign),
+        attack=own.name if own else None,
+    )
+    known = set() if overwrite else _imported_before(folder, info, probe)
+    for note in (files.note, logged.note):
+        if note:
+            say(note)
+    missing = {epoch: path for epoch, path in files.paths.items() if epoch not in known}
+    x, y = to_unit(probe.x).to(target), probe.y.to(target)
+    pair = None if probe_train is None else (probe_train.x, probe_train.y)
+    with Recorder(
+        folder, info=info, test=(probe.x, probe.y), train=pair, device=target, resume=bool(known), overwrite=overwrite
+    ) as recorder:
+        for done, (epoch, path) in enumerate(missing.items(), 1):
+            network = loader.load(path)
+            metrics = _metrics(network, x, y, info, own, logged, epoch)
+            weights = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+            recorder.epoch(Checkpoint(epoch=epoch, model=weights, metrics=metrics))
+            if progress:
+                progress(f"epoch {epoch}", done, len(missing))
+    return Run(folder, model=model)
+
+
+@dataclass
+class _Loader:
+    """Loads one checkpoint after the other into the same model, and says once what was done to each kind of file."""
+
+    built: Built
+    key: str | None
+    strip: str | None
+    say: Callable[[str], None]
+    said: str = ""
+
+    def load(self, path: Path) -> nn.Module:
+        model = self.built.model
+        fitted = fit(read_state_dict(path, key=self.key, strip=self.strip), model, optional=self.built.own)
+        if fitted.note and fitted.note != self.said:
+            self.said = fitted.note
+            self.say(f"{path.name}: {fitted.note}")
+        model.load_state_dict(fitted.weights)
+        return model.eval()
+
+
+def _check_ball(epsilon: float, norm: str) -> None:
+    if norm not in NORMS:
+        raise unknown("norm", norm, NORMS)
+    if not 0 < epsilon < float("inf"):
+        raise UserError(f"epsilon must be greater than 0, not {epsilon:g}")
+    if norm == "linf" and epsilon > 1:
+        raise UserError(
+            f"epsilon is in units of the images, and {epsilon:g} is more than their range: "
+            f"did you mean {epsilon:g}/255?"
+        )
+
+
+def _sanity(
+    model: nn.Module,
+    probe: LabelledImages,
+    names: tuple[str, ...] | None,
+    constants: Normalisation | None,
+    bounds: tuple[float, float],
+    device: torch.device,
+    check: bool,
+) -> int:
+    """Return the number of classes of the model, the last checkpoint.
+
+    Raises:
+        UserError: It does not fit the images and labels or, if `check`, its accuracy on clean images is suspicious.
+    """
+    some = slice(None, None, math.ceil(len(probe.y) / SANITY_IMAGES))  # from all over: images may be sorted by class
+    x, y = to_unit(probe.x[some]).to(device), probe.y[some]
+    logits = logits_on(model, x)
+    count = check_class_count(logits, probe.y, names)
+    if check and bounds == (0.0, 1.0):
+        others = {name: logits_on(model, seen) for name, seen in _otherwise_normalised(x, constants)}
+        if reason := doubt(logits, y, others):
+            raise UserError(f"{reason}; check=False imports it as it is")
+    return count
+
+
+def _otherwise_normalised(x: Tensor, constants: Normalisation | None) -> list[tuple[str, Tensor]]:
+    """Return images with which the model sees what it would see with another normalisation, by its name."""
+    channels = x.shape[1]
+    if constants is not None:
+        mean, std = _on(x, constants)
+        return [("without normalisation", x * std + mean)]
+    others = {name: value for name, value in NORMALISATIONS.items() if len(value.mean) == channels}
+    others["half"] = as_normalisation("half", channels)
+    constants_on_x = {f"with the normalisation {name} ({value})": _on(x, value) for name, value in others.items()}
+    return [(name, (x - mean) / std) for name, (mean, std) in constants_on_x.items()]
+
+
+def _on(x: Tensor, constants: Normalisation) -> tuple[Tensor, Tensor]:
+    """Return mean and std, (1, C, 1, 1), on the device of `x`."""
+    mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (constants.mean, constants.std))
+    return mean, std
+
+
+def _same_images(test: LabelledImages, train: LabelledImages, classes: int) -> None:
+    if train.x.shape[1:] != test.x.shape[1:]:
+        raise UserError(f"train images have shape {tuple(train.x.shape[1:])} and test images {tuple(test.x.shape[1:])}")
+    if int(train.y.max()) >= classes:
+        raise UserError(f"train labels run up to {int(train.y.max())}, and the model has {classes} classes")
+
+
+def _imported_before(folder: Path, info: RunInfo, probe: LabelledImages) -> set[int]:
+    """Return the epochs of the run in `folder`, none if there is no run.
+
+    Raises:
+        UserError: The run is not of the same model, images and settings.
+    """
+    if not (folder / "run.h5").exists():
+        return set()
+    run = Run(folder)
+    if run.info.settings is not None:
+        raise UserError(f"{folder} is a run that co-probe trained: choose another folder, or overwrite it")
+    names = ("method", "data", "epsilon", "norm", "bounds", "shape", "classes", "mean", "std", "model", "attack")
+    for name in names:
+        there, given = getattr(run.info, name), getattr(info, name)
+        if there != given:
+            raise UserError(
+                f"{folder} was imported with {name} {there!r}, not {given!r}: choose another folder, or overwrite it"
+            )
+    stored = run.probe_images("test")
+    if stored is None or not (
+        torch.equal(torch.from_numpy(stored[0]), probe.x) and torch.equal(torch.from_numpy(stored[1]), probe.y)
+    ):
+        raise UserError(f"{folder} was imported with other test images: choose another folder, or overwrite it")
+    return set(run.epochs)
+
+
+def _metrics(
+    model: nn.Module, x: Tensor, y: Tensor, info: RunInfo, own: TrainingAttack | None, log: TrainingLog, epoch: int
+) -> dict[str, float]:
+    """Return the metrics of one epoch: those of the log, and what is measured; only finite numbers."""
+    measured = measure(
+        model,
+        x,
+        y,
+        epsilon=info.epsilon,
+        norm=info.norm,
+        bounds=info.bounds,
+        own=own.perturb if own else None,
+        seed=info.probe_seed,
+    )
+    found = log.metrics.get(epoch, {}) | measured
+    return {name: value for name, value in found.items() if abs(value) < float("inf")}
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
