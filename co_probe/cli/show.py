@@ -10,17 +10,20 @@ from co_probe.cli import options
 from co_probe.cli.output import percent, print_frame, print_table
 
 if TYPE_CHECKING:
+    from co_probe.diagnosis import Verdict
     from co_probe.store import StoredRun
+
+ACCURACIES = {"train_accuracy": "train", "clean": "clean", "fgsm": "FGSM", "own": "own attack", "pgd10": "PGD-10"}
 
 
 @click.command()
 @options.runs_argument
 @options.table_format
 def show(runs: tuple[Path, ...], runs_dir: Path, style: str | None) -> None:
-    """The runs here, or each epoch of the RUNs named; with verdict and onset.
+    """The runs here, or each epoch of the RUNs named; with the verdict.
 
-    Onset of catastrophic overfitting: the first epoch whose accuracy under PGD-10 is below half of the best so far
-    while accuracy under the training attack is not, and stays so to the end.
+    Epochs of catastrophic overfitting are marked: accuracy under PGD-10 has collapsed while accuracy under the training
+    attack has not. `co-probe diagnose` explains the verdict.
     """
     stored = options.open_stored(runs, runs_dir)
     if style:
@@ -32,38 +35,32 @@ def show(runs: tuple[Path, ...], runs_dir: Path, style: str | None) -> None:
         _print_list(runs_dir, stored)
 
 
-def verdict(run: "StoredRun") -> str:
-    """One line on how the run went."""
-    epochs, planned = run.epochs, run.planned
-    if not epochs:
-        return "no epoch finished yet"
-    best = max(run.metrics(epoch)["pgd10"] for epoch in epochs)
-    if best < 0.1:
-        text = "never robust (PGD-10 accuracy was below 10% throughout), so nothing can be said"
-    elif (start := run.onset) is not None:
-        text = f"catastrophic overfitting from epoch {start}"
-    else:
-        text = "no catastrophic overfitting"
-    if missing := sorted(set(range(1, epochs[-1])) - set(epochs)):
+def headline(run: "StoredRun", found: "Verdict") -> str:
+    """The verdict on a run in a few words, with what the run lacks."""
+    text = found.headline
+    epochs = run.epochs
+    if epochs and (missing := sorted(set(range(1, epochs[-1])) - set(epochs))):
         text += f"; epochs whose files are missing: {', '.join(map(str, missing))}"
-    return text if epochs[-1] >= planned else f"{text}, so far"
+    return f"{text}, so far" if epochs and epochs[-1] < run.planned else text
 
 
 def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
+    from co_probe.diagnosis import verdict_of
+
     rows = []
     for run in stored:
-        accuracies = [run.metrics(epoch)["pgd10"] for epoch in run.epochs]
+        found, robust = verdict_of(run), list(run.metric("pgd10").values())
         rows.append(
             [
                 run.name,
-                run.config.method_title,
-                run.config.data_title,
+                run.info.method,
+                run.info.data,
                 f"{run.epsilon:.4g}",
-                str(run.config.seed),
+                "" if run.info.seed is None else str(run.info.seed),
                 f"{len(run.epochs)}/{run.planned}",
-                percent(max(accuracies, default=float("nan"))),
-                percent(accuracies[-1] if accuracies else float("nan")),
-                verdict(run),
+                percent(max(robust, default=float("nan"))),
+                percent(robust[-1] if robust else float("nan")),
+                headline(run, found),
             ]
         )
     header = ["run", "method", "data", "ε", "seed", "epochs", "best PGD-10", "last", "verdict"]
@@ -71,21 +68,24 @@ def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
 
 
 def _print_run(run: "StoredRun") -> None:
-    start = run.onset
+    from co_probe.diagnosis import verdict_of
+
+    found = verdict_of(run)
+    metrics = {epoch: run.metrics(epoch) for epoch in run.epochs}
+    nothing = float("nan")
     rows = []
-    for epoch in run.epochs:
-        m = run.metrics(epoch)
-        accuracies = [percent(m[key]) for key in ("train_accuracy", "clean", "fgsm", "own", "pgd10")]
+    for epoch, m in metrics.items():
+        loss, gap = m.get("train_loss"), m.get("gap")
         rows.append(
             [
-                f"{'onset ' if epoch == start else ''}{epoch}",
-                f"{m['train_loss']:.3f}",
-                *accuracies,
-                f"{m['gap']:z.2f}",
+                f"{'collapsed ' if found.collapsed(epoch) else ''}{epoch}",
+                "" if loss is None else f"{loss:.3f}",
+                *(percent(m.get(key, nothing)) for key in ACCURACIES),
+                "" if gap is None else f"{gap:z.2f}",
             ]
         )
-    config = run.config
-    title = f"{run.name}: {config.method_title} on {config.data_title}, ε = {run.epsilon:.4g}, seed {config.seed}"
-    header = ["epoch", "train loss", "train", "clean", "FGSM", "own attack", "PGD-10", "gap (nats)"]
-    print_table(title, header, rows)
-    click.echo(f"Verdict: {verdict(run)}.")
+    info = run.info
+    seed = "" if info.seed is None else f", seed {info.seed}"
+    title = f"{run.name}: {info.method} on {info.data}, ε = {run.epsilon:.4g}{seed}"
+    print_table(title, ["epoch", "train loss", *ACCURACIES.values(), "gap (nats)"], rows)
+    click.echo(f"Verdict: {headline(run, found)}.")

@@ -102,6 +102,10 @@ class Verdict:
         """First epoch of the first episode, or None."""
         return self.episodes[0].start if self.episodes else None
 
+    def collapsed(self, epoch: int) -> bool:
+        """Whether an epoch lies within an episode."""
+        return any(each.start <= epoch and (each.end is None or epoch <= each.end) for each in self.episodes)
+
     @property
     def headline(self) -> str:
         """The verdict in a few words: `catastrophic overfitting from epoch 27`."""
@@ -243,7 +247,7 @@ def _decide(
     if episodes:
         return _collapse(curves, falls, episodes, last)
     if count < MIN_EPOCHS:
-        return _undecided(f"{count} logged epochs are too few (at least {MIN_EPOCHS})")
+        return _undecided(f"too few epochs are logged ({count}, at least {MIN_EPOCHS} are needed)")
     best = level(curves.pgd)
     if curves.n < MIN_IMAGES or (is_robust(best, curves.chance, 10**9) and noise(best, 0.0, curves.n) >= best):
         return _undecided(f"{curves.n} images are too few: even a fall from {_percent(best)} to 0 may be noise")

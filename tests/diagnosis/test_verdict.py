@@ -234,8 +234,8 @@ def test_masked_is_set_by_other_evidence():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"pgd": [0.3, 0.35, 0.4]}, "3 logged epochs are too few"),
-        ({"clean": [0.1] * 3, "pgd": [0.1] * 3, "classes": 10}, "3 logged epochs are too few"),
+        ({"pgd": [0.3, 0.35, 0.4]}, "too few epochs are logged (3, "),
+        ({"clean": [0.1] * 3, "pgd": [0.1] * 3, "classes": 10}, "too few epochs are logged (3, "),
         ({"pgd": rise(0.2, 0.4), "n": 10}, "10 images are too few"),
         ({"pgd": rise(0.1, 0.15), "n": 40}, "40 images are too few"),
         ({"clean": rise(0.2, 0.4)}, "no accuracy under PGD"),
@@ -386,3 +386,34 @@ def test_labelled_curves_of_public_runs(script, half):
     for name, least in (("collapses found", 0.95), ("dated within 3 epochs", 0.9), ("kinds right", 0.9)):
         hits, total = scores[name]
         assert hits >= least * total > 0, name
+
+
+@pytest.mark.parametrize(
+    ("curves", "headline"),
+    [
+        (healthy(), "no catastrophic overfitting"),
+        (collapse(healthy(), 20), "catastrophic overfitting from epoch 20"),
+        (collapse(healthy(), 20, 30), "catastrophic overfitting at epochs 20–30, recovered"),
+        (collapse(collapse(healthy(), 20, 30), 50), "catastrophic overfitting at epochs 20–30, 50–"),
+        ({"pgd": [0.3, 0.35, 0.4]}, "undecided: too few epochs are logged (3, at least 5 are needed)"),
+    ],
+)
+def test_headline(curves, headline):
+    assert verdict(**curves, n=10000).headline == headline
+
+
+def test_headline_of_a_recovery_in_part():
+    curves = collapse(healthy(), 20, 40)
+    curves["pgd"][40:] = 0.38
+    assert verdict(**curves, n=10000).headline == "catastrophic overfitting at epochs 20–40, recovered to 85%"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_headline(kind):
+    episodes = [Episode(3, None)] if kind == "catastrophic" else [Episode(3, 4)] if kind == "recovered" else []
+    assert Verdict(kind, episodes, 9, 9, 2, 0.4, 0.4, recovered=1.0 if episodes else None).headline
+
+
+def test_collapsed_epochs():
+    found = verdict(**collapse(collapse(healthy(), 20, 30), 50), n=10000)
+    assert [epoch for epoch in range(1, 61) if found.collapsed(epoch)] == [*range(20, 31), *range(50, 61)]
