@@ -16,6 +16,7 @@ import co_probe
 from co_probe.drawing import Request, draw
 from co_probe.plots.style import headless, save
 from co_probe.sweeps.grid import Grid
+from co_probe.sweeps.sweep import train_cells
 
 WIDTHS = (2, 4, 8, 16, 32)
 SHOWN = 16  # the width whose accuracies are shown against epochs
@@ -40,7 +41,7 @@ def main() -> None:
     seeds = tuple(range(arguments.seeds))
     grid = Grid(methods=("pgd",), seeds=seeds, settings=SETTINGS, vary={"model.width": WIDTHS})
     paths = list(grid.cells(arguments.runs))
-    for path, error in co_probe.sweep(grid, arguments.runs, jobs=arguments.jobs, device="cpu"):
+    for path, error in train_cells(grid.cells(arguments.runs), jobs=arguments.jobs, device="cpu"):
         print(f"{path}: {error or 'done'}", flush=True)
     headless()
     out, request = arguments.out, Request(device="cpu")

@@ -18,6 +18,7 @@ from co_probe.config.presets import configure
 from co_probe.drawing import Request, draw
 from co_probe.plots.style import headless, save
 from co_probe.studies.memorisation.phases_figure import boundaries
+from co_probe.sweeps.sweep import train_cells
 
 SEEDS = range(10)
 EPSILONS = (9.0, 9.2, 9.5, 9.6, 9.8)  # besides the preset's 9.4, of a signal of 10
@@ -71,7 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     wanted = cells(arguments.runs)
-    for path, error in co_probe.sweep(wanted, arguments.runs, jobs=arguments.jobs, device="cpu"):
+    for path, error in train_cells(wanted, jobs=arguments.jobs, device="cpu"):
         print(f"{path}: {error or 'done'}", flush=True)
     headless()
     out = arguments.out

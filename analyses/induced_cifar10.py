@@ -21,7 +21,8 @@ from co_probe.drawing import TABLES, Request, draw
 from co_probe.plots.style import headless, save
 from co_probe.runs import Run
 from co_probe.studies.injection.settings import Inject
-from co_probe.sweeps.grid import Grid, is_complete, split
+from co_probe.sweeps.grid import Grid, split
+from co_probe.sweeps.sweep import is_complete, train_cells
 
 BETAS, EPSILONS = (0, 4, 6, 8, 10), (2, 4, 6, 8)  # in grey levels
 TELLING = (8 / 255, 6 / 255)  # β, ε
@@ -45,7 +46,7 @@ def main() -> None:
 
     cells = _cells(arguments)
     if not arguments.draw:
-        for path, error in co_probe.sweep(cells, device=arguments.device, jobs=1):
+        for path, error in train_cells(cells, device=arguments.device, jobs=1):
             print(f"{path}: {error or 'done'}", flush=True)
     runs = [Run(path) for path, config in cells.items() if is_complete(path, config)]
     if not runs:

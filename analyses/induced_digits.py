@@ -18,7 +18,8 @@ from co_probe.drawing import TABLES, Request, draw
 from co_probe.plots.style import headless, save
 from co_probe.runs import Run
 from co_probe.studies.injection.settings import Inject
-from co_probe.sweeps.grid import Grid, is_complete
+from co_probe.sweeps.grid import Grid
+from co_probe.sweeps.sweep import is_complete, train_cells
 
 BETAS = (0.0, 0.04, 0.08)
 SETTINGS = {"epochs": 15, "data": {"size": 24}, "probe": {"test": 150, "train": 20}}
@@ -42,7 +43,7 @@ def main() -> None:
 
     cells = {name: grid.cells(arguments.runs / name) for name, grid in GRIDS.items()}
     for grid in () if arguments.draw else cells.values():
-        for path, error in co_probe.sweep(grid, jobs=arguments.jobs, device="cpu"):
+        for path, error in train_cells(grid, jobs=arguments.jobs, device="cpu"):
             print(f"{path}: {error or 'done'}", flush=True)
     headless()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from co_probe.config.presets import configure
 from co_probe.methods import METHODS
 from co_probe.store import StoredRun
 from co_probe.sweeps.grid import Grid
+from co_probe.sweeps.sweep import train_cells
 
 ABLATION = {"title": "APART without learned initialisation", "learn_initialisation": False}
 ATTACKS = ("clean", "gaussian", "pgd20", "cw")
@@ -81,7 +82,7 @@ def main() -> None:
         parser.error("--data is missing")
 
     cells = all_cells(scale, folder)
-    for path, error in co_probe.sweep(cells, folder, jobs=arguments.jobs):
+    for path, error in train_cells(cells, jobs=arguments.jobs):
         print(path, error or "trained", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # in the processes to come, which share the cores
     with ProcessPoolExecutor(arguments.jobs) as pool:

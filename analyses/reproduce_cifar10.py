@@ -42,7 +42,7 @@ from co_probe.runs import Run
 from co_probe.runs.build import pick_device
 from co_probe.runs.checkpoints import export
 from co_probe.store import StoredRun
-from co_probe.sweeps.grid import is_complete
+from co_probe.sweeps.sweep import is_complete
 from co_probe.training.loop import epochs
 
 TITLE = "CIFAR-10 (JPEG)"

@@ -14,6 +14,7 @@ import co_probe
 from co_probe.config import parse_number
 from co_probe.plots.style import headless, save
 from co_probe.sweeps.grid import Grid
+from co_probe.sweeps.sweep import train_cells
 
 METHODS = ("fgsm", "n-fgsm", "apart", "pgd")
 
@@ -36,7 +37,7 @@ def main() -> None:
         settings={"probe": {"test": 200}} if arguments.preset == "digits" else {},
     )
     runs = []
-    for path, error in co_probe.sweep(grid, folder, jobs=arguments.jobs):
+    for path, error in train_cells(grid.cells(folder), jobs=arguments.jobs):
         print(path, error or "trained", flush=True)
         runs += [] if error else [co_probe.open_run(path)]
     runs.sort(key=lambda run: run.name)

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from co_probe.probes.strength import strength as strength
     from co_probe.runs import Run as Run
     from co_probe.runs import open_run as open_run
+    from co_probe.runs.checkpoints import export as export
+    from co_probe.store.pack import pack as pack
     from co_probe.studies.memorisation.probe import memorisation as memorisation
-    from co_probe.sweeps.grid import sweep as sweep
+    from co_probe.sweeps.grid import Grid as Grid
+    from co_probe.sweeps.sweep import sweep as sweep
     from co_probe.training.importing import import_run as import_run
     from co_probe.training.train import train as train
 
@@ -32,6 +35,9 @@ _HOMES = {
     "bench": "co_probe.benchmarks",
     "diagnose": "co_probe.diagnosis.diagnose",
     "draw": "co_probe.drawing",
+    "export": "co_probe.runs.checkpoints",
+    "Grid": "co_probe.sweeps.grid",
+    "pack": "co_probe.store.pack",
     "evaluate": "co_probe.probes.eval",
     "gap": "co_probe.probes.gap",
     "import_run": "co_probe.training.importing",
@@ -39,22 +45,25 @@ _HOMES = {
     "open_run": "co_probe.runs.run",
     "probe": "co_probe.probes.named",
     "strength": "co_probe.probes.strength",
-    "sweep": "co_probe.sweeps.grid",
+    "sweep": "co_probe.sweeps.sweep",
     "train": "co_probe.training.train",
     "verdict": "co_probe.diagnosis.verdict",
 }
 
 __all__ = [
+    "Grid",
     "Run",
     "allow",
     "bench",
     "diagnose",
     "draw",
     "evaluate",
+    "export",
     "gap",
     "import_run",
     "memorisation",
     "open_run",
+    "pack",
     "probe",
     "strength",
     "sweep",

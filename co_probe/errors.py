@@ -16,6 +16,25 @@ class UserError(CoProbeError):
     exit_code = 2
 
 
+class NotAllowed(UserError):
+    """A file names code of its own, which is not imported unless the user allows it.
+
+    Attributes:
+        name: The name of the code, `package.module:Name`.
+    """
+
+    def __init__(self, kind: str, name: str):
+        super().__init__(
+            f"{kind} {name} is code of its own, and a file asks for it: if you trust that code, allow it with "
+            f"co_probe.allow('{name}') or the environment variable CO_PROBE_ALLOW={name}"
+        )
+        self.kind, self.name = kind, name
+
+    def __reduce__(self) -> tuple[type["NotAllowed"], tuple[str, str]]:
+        """Let it come over from another process."""
+        return type(self), (self.kind, self.name)
+
+
 class DamagedFile(UserError):
     """A file is truncated, was altered, or is not what its name says."""
 

@@ -13,7 +13,7 @@ from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Method, descend
 from co_probe.numerics.rng import derive_seed
 from co_probe.runs.build import make_data
-from co_probe.sweeps.processes import run_all
+from co_probe.sweeps.sweep import train_cells
 from co_probe.training.loop import epochs
 from co_probe.training.schedules import SCHEDULES
 from co_probe.training.state import snapshot
@@ -134,7 +134,7 @@ def test_a_failed_cell_does_not_stop_the_others(tmp_path):
         tmp_path / "good": tiny_config("fgsm", **settings),
     }
     seen = []
-    ended = dict(run_all(cells, jobs=1, device="cpu", progress=lambda done, planned: seen.append((done, planned))))
+    ended = dict(train_cells(cells, jobs=1, device="cpu", progress=lambda done, planned: seen.append((done, planned))))
     assert ended[tmp_path / "good"] is None and "no longer a finite number" in str(ended[tmp_path / "bad"])
     assert co_probe.open_run(tmp_path / "good").epochs == [1]
     assert seen[-1][1] == 2

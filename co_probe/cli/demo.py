@@ -28,15 +28,13 @@ QUICK = {"epochs": 3, "probe": {"test": 50, "train": 50}, "model": {"width": 8}}
     show_default=True,
     help="Folder for it all.",
 )
-@click.option("--seed", type=int, help="Seed of the four runs.  [default: the preset's]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the four runs.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs to train at a time.  [default: one a core]")
 @click.option("--quick", is_flag=True, help="A smoke test: every step, at a scale that shows nothing.")
 @click.option("--overwrite", is_flag=True, help="Delete the demo that is there and start afresh.")
 @options.device
 @options.table_format
-def demo(
-    out: Path, seed: int | None, jobs: int | None, quick: bool, overwrite: bool, device: str, style: str | None
-) -> None:
+def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, device: str, style: str | None) -> None:
     """The whole story on real data, without a download: train four methods, measure them, draw the figures.
 
     Under 5 minutes on two CPU cores. A demo that was interrupted goes on where it stopped.
@@ -89,15 +87,17 @@ def demo(
     click.echo(f"Figures are in {figures}/, runs in {runs_dir}/. {time.monotonic() - started:.0f} seconds in all.")
 
 
-def _train(runs_dir: Path, seed: int | None, jobs: int | None, quick: bool, device: str) -> None:
+def _train(runs_dir: Path, seed: int, jobs: int | None, quick: bool, device: str) -> None:
     from co_probe.config.presets import configure
-    from co_probe.sweeps.processes import run_all
+    from co_probe.sweeps.sweep import train_cells
 
-    overrides: list[dict[str, Any]] = [{} if seed is None else {"seed": seed}, QUICK if quick else FULL]
+    overrides: list[dict[str, Any]] = [{"seed": seed}, QUICK if quick else FULL]
     # The slowest first, so that the cores end together.
     cells = {runs_dir / method: configure("digits", method, *overrides) for method in reversed(METHODS)}
     with progress_bar("training 4 runs, epochs") as progress:
-        for _, error in run_all(cells, jobs=jobs, device=device, progress=lambda done, all_: progress("", done, all_)):
+        for _, error in train_cells(
+            cells, jobs=jobs, device=device, progress=lambda done, all_: progress("", done, all_)
+        ):
             if error:
                 raise error
 

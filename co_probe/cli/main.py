@@ -1,5 +1,6 @@
 """`co-probe`: the group of commands, and how errors look."""
 
+import signal
 import sys
 from typing import Any
 
@@ -23,7 +24,7 @@ from co_probe.cli.show import show
 from co_probe.cli.strength import strength
 from co_probe.cli.sweep import sweep
 from co_probe.config import plugins
-from co_probe.errors import CoProbeError
+from co_probe.errors import CoProbeError, NotAllowed
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,8 +41,7 @@ def cli(debug: bool, allow: tuple[str, ...]) -> None:
 
     Train runs, measure their perturbations at every epoch, draw what happened. Start with `co-probe demo`.
     """
-    for name in allow:
-        plugins.allow(name)
+    plugins.allow(*allow)
 
 
 for command in (
@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit: 0 if all went well, 2 for what the user can mend, 1 for other failures."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs is ended in order
         sys.exit(cli.main(arguments, prog_name="co-probe", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -80,7 +81,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except CoProbeError as error:
         if "--debug" in arguments:
             raise
-        click.secho(f"Error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+        flag = f", or put --allow {error.name} after co-probe" if isinstance(error, NotAllowed) else ""
+        click.secho(f"Error: {error}{flag}", err=True, fg="red" if sys.stderr.isatty() else None)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nInterrupted. What is finished is safe; the same command (run: with --resume) goes on.", err=True)

@@ -1,13 +1,11 @@
 """Printing for people and for programs: tables, and progress."""
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import click
 import pandas as pd
+
+from co_probe.progress import progress_bar as progress_bar
 
 
 def print_frame(frame: pd.DataFrame, style: str) -> None:
@@ -35,60 +33,6 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 def percent(value: float) -> str:
     return "" if pd.isna(value) else f"{100 * value:.1f}%"
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A function to call with (label, done, total): a bar with rate and time left, or lines off a terminal."""
-    if sys.stderr.isatty():
-        with _rich_bar(what) as update:
-            yield update
-        return
-    last, said = -1e9, ""
-
-    def plain(label: str, done: int, total: int) -> None:
-        nonlocal last, said
-        line = f"{what}: {done}/{total}" + (f" ({label})" if label else "")
-        if line != said and (done == total or time.monotonic() - last > 15):
-            last, said = time.monotonic(), line
-            click.echo(line, err=True)
-
-    yield plain
-
-
-@contextmanager
-def _rich_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    ]
-    # Lines printed meanwhile go above the bar, unless standard output goes elsewhere.
-    console, redirect = Console(stderr=True), sys.stdout.isatty()
-    with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as progress:
-        task = progress.add_task(what, total=None, rate="")
-
-        def update(label: str, done: int, total: int) -> None:
-            speed = progress.tasks[0].speed
-            rate = f"{speed:.3g}/s" if speed else ""
-            progress.update(task, description=f"{what} {label}", completed=done, total=total, rate=rate)
-
-        yield update
 
 
 def by_epoch(frame: pd.DataFrame, text: Callable[[float], str]) -> tuple[list[str], list[list[str]]]:

@@ -61,8 +61,8 @@ def sweep(
     --runs FOLDER.
     """
     from co_probe.config import merge, parse_assignment
-    from co_probe.sweeps.grid import Grid, axes, is_complete, parse_variation, split
-    from co_probe.sweeps.grid import sweep as train
+    from co_probe.sweeps.grid import Grid, axes, parse_variation, split
+    from co_probe.sweeps.sweep import is_complete, train_cells
 
     given: dict[str, Any] = {"methods": methods and split(methods, str), "preset": preset}
     given |= {"epsilons": epsilons and split(epsilons, str), "seeds": seeds and split(seeds, int)}
@@ -86,14 +86,17 @@ def sweep(
             click.echo(f"{path}: {config.epochs} epochs{', done' if is_complete(path, config) else ''}")
         return
 
-    failed = 0
+    failures = {}
     with progress_bar(f"{len(cells)} runs, epochs") as show:
-        for path, error in train(
+        for path, error in train_cells(
             cells, jobs=jobs, device=device, compile=compile, progress=lambda done, all_: show("", done, all_)
         ):
-            failed += error is not None
+            if error:
+                failures[path] = error
             click.echo(f"{path}: {f'FAILED: {error}' if error else 'done'}")
-    click.echo(f"{len(cells) - failed} of {len(cells)} runs are complete. Next: co-probe show --runs {folder}")
-    if failed:
-        click.echo(f"{failed} failed; the same command tries them again.", err=True)
+    click.echo(f"{len(cells) - len(failures)} of {len(cells)} runs are complete. Next: co-probe show --runs {folder}")
+    if failures:
+        click.echo(f"{len(failures)} failed; the same command tries them again:", err=True)
+        for path, error in failures.items():
+            click.echo(f"  {path}: {error}", err=True)
         raise click.exceptions.Exit(1)

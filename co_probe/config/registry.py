@@ -66,6 +66,10 @@ class Registry:
         self._split(name)
         return name
 
+    def is_own(self, name: str) -> bool:
+        """Whether `name` is `package.module:Name` of a user's own. Raises UserError for an unknown name."""
+        return self._split(name)[0] is None
+
     def load(self, name: str) -> Any:
         """Import and return the entry. Raises UserError for an unknown name, or one that may not be imported."""
         entry, argument = self._split(name)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -73,13 +74,13 @@ def build_model(info: RunInfo, given: ModelLike | None = None) -> nn.Module:
     Raises:
         UserError: It cannot be built here.
     """
+    sections = read_sections(info.settings or {}).values()
+    wrappers = [section for section in sections if isinstance(section, ModelSection)]
     if given is not None or info.model.foreign:
-        return _build_foreign(info, given)
+        return _wrapped(_build_foreign(info, given), wrappers, info.shape)
     channels = info.shape[0]
     mean, std = info.mean or (0.0,) * channels, info.std or (1.0,) * channels
     about = info.shape, len(info.classes), mean, std
-    sections = read_sections(info.settings or {}).values()
-    wrappers = [section for section in sections if isinstance(section, ModelSection)]
     return new_model(info.model.name, info.model.settings, *about, wrappers=wrappers)
 
 
@@ -111,18 +112,38 @@ def new_model(
 ) -> nn.Module:
     """A model by its name for images of `shape` (C, H, W), laid out channels last, in the `wrappers` of studies.
 
-
-    A user's own is called as `Name(channels, classes, mean, std, **settings)`, and returns a module that takes images
-    in [0, 1]. Raises UserError for what cannot be made, or a wrapper that does not fit.
+    A user's own returns a module that takes images in [0, 1]. It is called as `Name(channels, classes, mean, std,
+    **settings)` if it has four required arguments or more, else with `settings`, and with the numbers of classes and
+    channels where it has arguments for them. Raises UserError for what cannot be made, or a wrapper that does not fit.
     """
-    model = _expect(nn.Module, "model", name, MODELS.make(name, shape[0], classes, mean, std, **settings))
+    if _is_foreign(name):
+        model = resolve_model(name, channels=shape[0], classes=classes, settings=settings).model
+    else:
+        model = _expect(nn.Module, "model", name, MODELS.make(name, shape[0], classes, mean, std, **settings))
+    return _wrapped(model, wrappers, shape).to(memory_format=torch.channels_last)
+
+
+def _wrapped(model: nn.Module, wrappers: Sequence[ModelSection], shape: tuple[int, int, int]) -> nn.Module:
     for wrapper in wrappers:
         model = wrapper.wrap(model, shape)
-    return model.to(memory_format=torch.channels_last)
+    return model
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether this is a user's own model that does not take (channels, classes, mean, std)."""
+    if not MODELS.is_own(name):
+        return False
+    positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = signature(MODELS.load(name)).parameters.values()
+    except (TypeError, ValueError):  # builtins do not say
+        return True
+    return sum(p.kind in positional and p.default is Parameter.empty for p in parameters) < 4
 
 
 def describe(config: Config, data: Dataset, precision: str) -> RunInfo:
     """Return what a new run of `config` on `data`, computed in `precision`, says about itself."""
+    foreign = _is_foreign(config.model.name)  # such a model takes images in [0, 1], as it does in training
     return RunInfo(
         run_id=new_run_id(),
         method=config.method_title,
@@ -132,10 +153,10 @@ def describe(config: Config, data: Dataset, precision: str) -> RunInfo:
         bounds=data.bounds,
         shape=data.shape,
         classes=tuple(map(str, data.classes)),
-        mean=tuple(map(float, data.mean)),
-        std=tuple(map(float, data.std)),
+        mean=None if foreign else tuple(map(float, data.mean)),
+        std=None if foreign else tuple(map(float, data.std)),
         data=config.data_title,
-        model=ModelSpec(config.model.name, dict(config.model.settings)),
+        model=ModelSpec(config.model.name, dict(config.model.settings), foreign),
         attack=config.method.name,
         precision=precision,
         planned=kept_epochs(config),

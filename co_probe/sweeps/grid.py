@@ -1,8 +1,8 @@
-"""Many runs at once: a grid of methods, ε, β and seeds, in one folder."""
+"""A grid of runs: methods, ε, seeds and other settings."""
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -13,9 +13,8 @@ from co_probe.config.labels import epsilon_label
 from co_probe.config.presets import configure
 from co_probe.config.sections import Option, all_options
 from co_probe.config.settings import nested
-from co_probe.errors import CoProbeError, UserError, unknown
+from co_probe.errors import UserError, unknown
 from co_probe.methods import METHODS
-from co_probe.store import StoredRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,47 +152,6 @@ def parse_variation(text: str) -> dict[str, list[Any]]:
     if not (equals and key.strip() and raw.strip()):
         raise UserError(f"what varies is given as key=value,value, for example model.width=8,16, not '{text}'")
     return {key.strip(): [parse_assignment(f"value={part.strip()}")["value"] for part in raw.split(",")]}
-
-
-def sweep(
-    grid: Grid | Mapping[Path, Config],
-    out: str | Path = "sweeps/sweep",
-    *,
-    jobs: int | None = None,
-    device: str = "auto",
-    compile: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[Path, CoProbeError | None]]:
-    """Train every cell of a grid into `out`, `jobs` at a time; yields each run's folder, and its error or None.
-
-    Cells that are complete are not trained again, those that stopped halfway go on; a failed one does not stop the
-    others. `jobs`: one a core if not given, or one in all on a GPU. `compile`: run training steps through
-    torch.compile. `progress`: (epochs finished, epochs planned).
-    Raises UserError if the grid cannot be used.
-
-    >>> for path, error in co_probe.sweep(Grid(methods=("fgsm", "pgd"), epsilons=(4 / 255, 8 / 255)), "sweeps/first"):
-    ...     print(path, error or "done")
-    """
-    from co_probe.runs.build import pick_device
-    from co_probe.sweeps.processes import run_all
-
-    cells = grid.cells(Path(out)) if isinstance(grid, Grid) else dict(grid)
-    complete = [path for path, config in cells.items() if is_complete(path, config)]
-    yield from ((path, None) for path in complete)
-    left = {path: config for path, config in cells.items() if path not in complete}
-    if left:
-        if jobs is None and pick_device(device).type == "cuda":
-            jobs = 1
-        yield from run_all(left, jobs=jobs, device=device, compile=compile, progress=progress)
-
-
-def is_complete(path: Path, config: Config) -> bool:
-    """Whether the run is there, with these settings and all of its epochs."""
-    try:
-        stored = StoredRun(path)
-        return stored.config == config and stored.epochs[-1:] == [stored.planned]
-    except CoProbeError:
-        return False
 
 
 def split(text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:

@@ -1,32 +1,51 @@
-"""Several runs at a time, each in a process of its own."""
+"""Several runs at a time, each in a process of its own that ends with this one."""
 
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from co_probe.config import Config
+from co_probe.config.plugins import allow
 from co_probe.errors import CoProbeError
-from co_probe.store.stored_run import EPOCH_FILE
 
-POLL = 0.5  # seconds at most between two looks at the disk
+PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 
 def run_cell(
-    settings: Mapping[str, Any], out: str, device: str = "auto", threads: int | None = None, compile: bool = False
+    settings: Mapping[str, Any],
+    out: str,
+    device: str = "auto",
+    threads: int | None = None,
+    compile: bool = False,
+    allowed: Iterable[str] = (),
 ) -> str:
-    """Train one run to its end: plain settings in, the run's folder out; goes on with what is there.
+    """Train one run to its end, or go on with it. Any engine (a process pool, a cluster) can call it.
 
-    It needs nothing of this process, so that any engine (a process pool, a cluster) can call it.
+    Args:
+        settings: The settings of the run as plain data.
+        out: Its folder.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        threads: Threads to compute with at most; torch's number if None.
+        compile: Run training steps through torch.compile.
+        allowed: Names of the user's own code that the settings may have.
+
+    Returns:
+        The folder.
     """
     import torch
 
     from co_probe.training.loop import epochs
 
+    allow(*allowed)
     if threads:
         torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer if OMP_NUM_THREADS says so
     for _ in epochs(Config.from_dict(settings), out, resume=True, device=device, compile=compile):
@@ -34,68 +53,80 @@ def run_cell(
     return out
 
 
-def run_all(
-    cells: Mapping[Path, Config],
-    *,
-    jobs: int | None = None,
-    device: str = "auto",
-    compile: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[Path, CoProbeError | None]]:
-    """Train every cell {folder: settings}, `jobs` at a time (one a core, if not given); cores are shared out evenly.
+class Processes:
+    """Runs functions in processes of this machine, a fresh process for each: a killed one takes no other along.
 
-    Yields each folder as it ends, with its error or None; a failed cell does not stop the others. `progress` is called
-    with (epochs finished, epochs planned), counted on disk.
+    Args:
+        jobs: Number of processes at a time.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = min(jobs or cores, len(cells))
-    planned = sum(map(_planned, cells.values()))
-    with ThreadPoolExecutor(jobs) as threads:
-        waiting: dict[Future[str], Path] = {
-            threads.submit(_in_own_process, config.to_dict(), str(out), device, max(1, cores // jobs), compile): out
-            for out, config in cells.items()
-        }
+
+    def __init__(self, jobs: int):
+        self.jobs = jobs
+        self._threads = ThreadPoolExecutor(jobs, "sweep")
+        self._running: set[SpawnProcess] = set()
+        self._lock = threading.Lock()  # over the set, and whether processes may still start
+        self._open = True
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """Run `function(*arguments)` in a process of its own when one of the `jobs` is free."""
+        return self._threads.submit(self._in_own_process, function, arguments)
+
+    def shutdown(self) -> None:
+        """Cancel what has not begun, end the processes that run, and wait until they are gone."""
+        with self._lock:
+            self._open = False
+            for process in self._running:
+                process.terminate()
+        self._threads.shutdown(cancel_futures=True)
+
+    def _in_own_process(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
+        receiving, sending = context.Pipe(duplex=False)
+        process = context.Process(target=_call, args=(sending, os.getpid(), function, arguments))
+        with self._lock:
+            if not self._open:
+                raise CancelledError
+            process.start()
+            self._running.add(process)
+        sending.close()  # the end of this process: reading fails when that of the other one is gone
         try:
-            while waiting:
-                ended, _ = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED)
-                if progress:
-                    progress(sum(map(_finished, cells)), planned)
-                for future in ended:
-                    yield waiting.pop(future), _error(future)
+            succeeded, result = receiving.recv()
+        except EOFError:
+            raise BrokenExecutor("the process ended without a result") from None
         finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in waiting):
-                # We are being interrupted: stop what still trains, its finished epochs are safe.
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                time.sleep(POLL)
+            receiving.close()
+            process.join()
+            with self._lock:
+                self._running.discard(process)
+        if not succeeded:
+            raise result
+        return result
 
 
-def _in_own_process(*arguments: Any) -> str:
-    """`run_cell` in a process that no other cell shares: if it is killed (for memory, say), no other dies."""
-    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(run_cell, *arguments).result()
-
-
-def _planned(config: Config) -> int:
-    """How many epochs a cell will have; one with settings that cannot be used fails when its turn comes, not here."""
-    from co_probe.runs.build import kept_epochs
-
+def _call(sending: Connection, parent: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Send back (True, the result) or (False, the exception) of `function(*arguments)`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
+    end_with(parent)
     try:
-        return kept_epochs(config)
-    except CoProbeError:
-        return config.epochs
+        answer = (True, function(*arguments))
+    except Exception as error:  # of any kind: the parent reports it
+        answer = (False, error if isinstance(error, CoProbeError) else CoProbeError(f"{type(error).__name__}: {error}"))
+    sending.send(answer)
 
 
-def _finished(out: Path) -> int:
-    return sum(1 for p in out.glob("epoch-*.h5") if EPOCH_FILE.fullmatch(p.name))
+def end_with(parent: int) -> None:
+    """Let this process end when its parent does, however that ends: nothing may train on without anybody waiting.
+
+    Args:
+        parent: Process id of the parent.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=_watch, args=(parent,), daemon=True, name="watch parent").start()
 
 
-def _error(future: Future[str]) -> CoProbeError | None:
-    error = future.exception()
-    if error is None or isinstance(error, CoProbeError):
-        return error
-    if isinstance(error, BrokenProcessPool):
-        return CoProbeError("its process was killed (out of memory?)")
-    return CoProbeError(f"{type(error).__name__}: {error}")
+def _watch(parent: int) -> None:
+    """End this process when its parent is gone: elsewhere than on Linux, or if it went before `end_with` was called."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -1,20 +1,27 @@
 """A whole run as one function call."""
 
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from co_probe.config import Config, merge, presets
-from co_probe.config.plugins import allow_typed
+from co_probe.config.plugins import PARTS, allow_typed, hand_in
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
+from co_probe.progress import progress_bar
 from co_probe.runs import Run
+from co_probe.runs.build import kept_epochs
 from co_probe.store import StoredRun
 from co_probe.training.loop import Progress, epochs
 
 
 def settle(out: Path, method: str, preset: str | None, overrides: list[dict[str, Any]], resume: bool) -> Config:
-    """The settings of a run to start; or of one to go on with: those on disk, where neither preset nor `overrides` say
-    otherwise (and if they do, the run's writer will refuse).
+    """The settings of a run to start, or of one to go on with.
+
+    Those of a run to go on with are on the disk, where neither preset nor `overrides` say otherwise (if they do, the
+    writer of the run refuses).
     """
     METHODS.check(method)
     allow_typed(method, *overrides)
@@ -22,7 +29,7 @@ def settle(out: Path, method: str, preset: str | None, overrides: list[dict[str,
         return presets.configure(preset or "digits", method, *overrides)
     stored = StoredRun(out).config
     if stored.method.name != method:
-        raise UserError(f"{out} is a run of {stored.method.name}, not of {method}: choose another --out")
+        raise UserError(f"{out} is a run of {stored.method.name}, not of {method}: choose another folder")
     data = stored.to_dict()
     for extra in overrides:
         data = merge(data, extra)
@@ -30,7 +37,7 @@ def settle(out: Path, method: str, preset: str | None, overrides: list[dict[str,
 
 
 def train(
-    method: str,
+    method: str | Callable[..., Any],
     *,
     preset: str | None = None,
     out: str | Path | None = None,
@@ -38,22 +45,75 @@ def train(
     overwrite: bool = False,
     device: str = "auto",
     compile: bool = False,
-    progress: Progress | None = None,
+    on_epoch: Callable[[dict[str, float]], object] | None = None,
+    progress: bool | Progress = False,
     **settings: Any,
 ) -> Run:
     """Train a run to its end and return it.
 
-    `method`: `fgsm`, `apart`, ..., or your own as `package.module:Name`; `preset`: a name or a TOML file, `digits` if
-    not given; `out`: the run's folder, `runs/METHOD` if not given; `compile`: run training steps through
-    torch.compile; `settings`: over the preset, for example
-    `epochs=10`, `epsilon=8/255`, `model={"width": 32}`. Raises UserError for what cannot be used, Diverged if the loss
-    is no longer finite.
+    Args:
+        method: `fgsm`, `apart`, ..., your own as `package.module:Name`, or a subclass of `Method` itself.
+        preset: The name of a preset or a TOML file; `digits` if None.
+        out: Folder of the run; `runs/METHOD` if None.
+        resume: Go on with a run that is there.
+        overwrite: Delete a run that is there and start afresh.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        compile: Run training steps through torch.compile.
+        on_epoch: Called with the metrics of each epoch (`co_probe.training.loop.epochs` lists them).
+        progress: True for a progress bar on standard error; or a function that is called after each batch with the
+            epoch, the number of images done of it, and the number of images in it.
+        settings: Settings over the preset: `epochs=10`, `epsilon=8/255`, `model={"width": 32}`. A class or a function
+            may stand where a setting has a name: `model=SmallNet`, `model={"name": SmallNet, "width": 3}`,
+            `data=my_data`. To open the run in another process, the name of the class has to be importable there.
 
-    >>> run = co_probe.train("fgsm", epochs=30, seed=1, out="runs/fgsm-1")
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: If the settings, the folder or the device cannot be used.
+        Diverged: If the loss is no longer finite.
+
+    Example:
+        >>> run = co_probe.train("fgsm", epochs=30, seed=1, out="runs/fgsm-1", progress=True)
     """
-    folder = Path(out or Path("runs") / method.rpartition(":")[2])
-    config = settle(folder, method, preset, [settings], resume)
-    options: dict[str, Any] = {"device": device, "compile": compile, "progress": progress}
-    for _ in epochs(config, folder, resume=resume, overwrite=overwrite, **options):
-        pass
+    name = method if isinstance(method, str) else hand_in(method)
+    folder = Path(out or Path("runs") / name.rpartition(":")[2])
+    config = settle(folder, name, preset, [_named(settings)], resume)
+    with _shown(progress, name, config) as show:
+        options: dict[str, Any] = {"device": device, "compile": compile, "progress": show}
+        for metrics in epochs(config, folder, resume=resume, overwrite=overwrite, **options):
+            if on_epoch:
+                on_epoch(metrics)
     return Run(folder)
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with the names of the classes and functions that were handed in instead of them."""
+    named = dict(settings)
+    for part in PARTS:
+        value = named.get(part)
+        if isinstance(value, Mapping) and callable(value.get("name")):
+            named[part] = {**value, "name": hand_in(value["name"])}
+        elif callable(value):
+            named[part] = hand_in(value)
+    return named
+
+
+@contextmanager
+def _shown(progress: bool | Progress, name: str, config: Config) -> Iterator[Progress | None]:
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    if not progress:
+        yield None
+        return
+    planned = kept_epochs(config)
+    with progress_bar(name) as show:
+
+        def within_epoch(epoch: int, done: int, total: int) -> None:
+            if sys.stderr.isatty():
+                show(f"epoch {epoch}/{planned}, images", done, total)
+            elif done == total:  # a line for each epoch is enough in a log
+                show("epochs", epoch, planned)
+
+        yield within_epoch

@@ -1,5 +1,6 @@
 """A user's own code: it loads when its name is typed or allowed, and never because a file names it."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from co_probe.cli.main import main
 from co_probe.config import Config, plugins
 from co_probe.config.presets import configure
 from co_probe.config.registry import Registry
+from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
+from co_probe.methods.fgsm import FGSM
 from co_probe.models import MODELS
 from co_probe.runs.checkpoints import load_reference
 
@@ -57,6 +60,8 @@ def here(tmp_path, monkeypatch) -> Path:
     (tmp_path / "mine.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.setattr(plugins, "_allowed", [])
+    monkeypatch.setattr(plugins, "_handed_in", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     sys.modules.pop("mine", None)
@@ -80,7 +85,7 @@ def someones_run(here, monkeypatch) -> Path:
     co_probe.train("mine:Half", out=here / "run", device="cpu", **ALL, **SMALL)
     (here / "mine.imported").unlink()
     sys.modules.pop("mine")
-    monkeypatch.setenv(plugins.VARIABLE, "")
+    plugins._allowed.clear()
     return here / "run"
 
 
@@ -99,7 +104,6 @@ def test_typed_on_the_command_line(here, capsys):
     settings = ["--set", "data.name=mine:spirals", "--set", "model.name=mine:Net", "--set", "batch_size=4"]
     assert run_command("run", "mine:Half", "--epochs", "1", "--device", "cpu", *settings) == 0, capsys.readouterr().err
     assert (here / "runs" / "Half" / "epoch-0001.h5").exists()
-    assert Path(sys.path[-1]).samefile(here), "the working directory comes last: it cannot stand in for a package"
 
 
 @pytest.mark.parametrize("part", ["data", "model", "method"])
@@ -108,7 +112,7 @@ def test_a_name_in_a_run_is_not_imported(part, someones_run, here, monkeypatch):
     monkeypatch.setenv(plugins.VARIABLE, ",".join(name for key, name in names.items() if key != part))
     monkeypatch.setattr(plugins, "import_module", lambda name: pytest.fail("imported") if part == "data" else _mine())
     run = co_probe.open_run(someones_run)
-    with pytest.raises(UserError, match=rf"co-probe --allow {names[part]}.*CO_PROBE_ALLOW.*co_probe\.allow"):
+    with pytest.raises(UserError, match=rf"co_probe\.allow\('{names[part]}'\) or .* CO_PROBE_ALLOW={names[part]}"):
         {"data": lambda: run.data, "model": lambda: run.load_model(1), "method": lambda: run.generator(1)}[part]()
 
 
@@ -134,9 +138,12 @@ def test_allowed_by_the_environment(allowed, someones_run, monkeypatch):
 
 
 def test_allowed_on_the_command_line(someones_run, here, capsys):
-    assert run_command("gap", str(someones_run), "--device", "cpu") == 2
-    assert "mine:spirals is code of its own" in capsys.readouterr().err and not imported(here)
-    assert run_command("--allow", "mine", "gap", str(someones_run), "--device", "cpu") == 0
+    measured = ["gap", str(someones_run), "--against", "pgd3", "--device", "cpu"]
+    assert run_command(*measured) == 2
+    error = capsys.readouterr().err.strip()
+    assert "model mine:Net is code of its own" in error and not imported(here)
+    assert error.endswith("or put --allow mine:Net after co-probe") and "\n" not in error
+    assert run_command("--allow", "mine", *measured) == 0
     assert imported(here)
 
 
@@ -216,18 +223,84 @@ def test_what_cannot_be_loaded_is_named(name, settings, message, here):
 def test_what_is_made_must_be_of_its_kind():
     with pytest.raises(UserError, match=r"data set mine:wrong gave int, not co_probe\.data\.dataset\.Dataset"):
         co_probe.train("fgsm", data="mine:wrong", device="cpu")
-    with pytest.raises(UserError, match=r"method mine:Net: .*missing"):
+    with pytest.raises(UserError, match="method mine:Net"):
         co_probe.train("mine:Net", data="mine:spirals", device="cpu")
 
 
 @pytest.mark.slow
 def test_processes_that_this_one_starts_inherit_permission(here):
-    from co_probe.sweeps.processes import run_all
-
     plugins.allow("mine")
     config = configure("digits", "mine:Half", ALL, SMALL)
-    assert list(run_all({here / "pooled": config}, jobs=1, device="cpu")) == [(here / "pooled", None)]
-    assert (here / "pooled" / "epoch-0001.h5").exists()
+    (run,) = co_probe.sweep({here / "pooled": config}, jobs=1, device="cpu")
+    assert run.epochs == [1]
+
+
+def test_neither_the_environment_nor_the_search_path_changes(here):
+    environment, path = dict(os.environ), list(sys.path)
+    plugins.allow("mine", "broken")
+    (here / "broken.py").write_text("import sys; sys.path.append('/elsewhere'); 1 / 0")
+    assert MODELS.load("mine:Net").__name__ == "Net"
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        MODELS.load("broken:Net")
+    assert dict(os.environ) == environment and sys.path == [*path, "/elsewhere"], "what a module does is its own"
+
+
+def test_the_working_directory_cannot_stand_in_for_a_package(here):
+    (here / "click.py").write_text("raise SystemError")
+    sys.modules.pop("click.testing", None)
+    plugins.allow("click.testing")
+    assert METHODS.load("click.testing:CliRunner")
+
+
+class Tiny(torch.nn.Module):
+    """Written for another program: it takes no arguments."""
+
+    def __init__(self, width: int = 3):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(25, width), torch.nn.Linear(width, 2))
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def few():
+    x = torch.rand(8, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(8) % 2
+    return Dataset(x, y, x, y, ("left", "right"), (0.4,), (0.3,))
+
+
+def test_classes_and_functions_are_handed_in(here):
+    class Quarter(FGSM):
+        """Nothing can import it by a name."""
+
+    metrics = []
+    run = co_probe.train(
+        Quarter, model=Tiny, data=few, out="run", device="cpu", on_epoch=metrics.append, **SMALL | {"epochs": 2}
+    )
+    assert [m["epoch"] for m in metrics] == [1, 2] and run.config.method_title == f"{__name__}:Quarter"
+    assert run.load_model(2)(run.test_data()[0]).shape == (8, 2)
+    wide = co_probe.train("fgsm", model={"name": Tiny, "width": 5}, data=few, out="wide", device="cpu", **SMALL)
+    assert wide.load_model(1).state_dict()["body.1.weight"].shape == (5, 25)
+    with pytest.raises(UserError, match="has no name that a run could store"):
+        co_probe.train("fgsm", model=lambda: Tiny(), data=few, device="cpu", **SMALL)
+    x, _ = wide.test_data()
+    again = co_probe.open_run("wide", model=Tiny(width=5)).load_model(1)
+    assert torch.equal(again(x), wide.load_model(1)(x)), "whoever normalises"
+    plugins._handed_in.clear()
+    plugins._allowed.clear()
+    with pytest.raises(UserError, match="Tiny is code of its own"):
+        co_probe.open_run("run").load_model(2)
+
+
+@pytest.mark.parametrize("progress", [True, "called"])
+def test_progress_of_a_call(progress, here, capsys):
+    seen = []
+    given = progress if progress is True else lambda *at: seen.append(at)
+    co_probe.train("fgsm", model=Tiny, data=few, out="run", device="cpu", progress=given, **SMALL)
+    if progress is True:
+        assert "fgsm: 1/1 (epochs)" in capsys.readouterr().err
+    else:
+        assert seen == [(1, 4, 8), (1, 8, 8)]
 
 
 def test_registered_names_are_not_shadowed(here):

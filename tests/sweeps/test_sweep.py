@@ -1,5 +1,4 @@
-import os
-import signal
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
@@ -7,18 +6,33 @@ from conftest import TINY
 
 import co_probe
 from co_probe.cli.main import cli
+from co_probe.config.presets import configure
 from co_probe.errors import CoProbeError, UserError
 from co_probe.store import StoredRun, find_runs
-from co_probe.sweeps import processes as pool
-from co_probe.sweeps.grid import Grid, is_complete
+from co_probe.sweeps import sweep as sweeping
+from co_probe.sweeps.grid import Grid
+from co_probe.sweeps.processes import Processes
+from co_probe.sweeps.sweep import SweepFailed, is_complete
 
 SMALL = {**TINY, "epochs": 1}
 
 
+class Here:
+    """An executor that runs cells in this process, as an engine of one worker would: no interpreter has to start."""
+
+    def submit(self, function, /, *arguments) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 @pytest.fixture
 def here(monkeypatch):
-    """Cells run in this process, as an engine of one worker would run them: no interpreter has to start."""
-    monkeypatch.setattr(pool, "_in_own_process", lambda *arguments: pool.run_cell(*arguments))
+    """Processes of this machine are this process."""
+    monkeypatch.setattr(Processes, "submit", Here.submit)
 
 
 def test_a_grid_names_its_cells(tmp_path):
@@ -66,6 +80,8 @@ def test_a_toml_file_and_options_over_it(tmp_path):
     for text, message in (
         ("method = 1", "did you mean methods"),
         ("methods = 'fgsm'", "must be a list"),
+        ("methods = ['fgsm']\nsettings = 3", "settings is a section"),
+        ("methods = ['fgsm']\ninjects = 3", "injects must be a list"),
         ("[", "file"),
     ):
         file.write_text(text)
@@ -73,13 +89,38 @@ def test_a_toml_file_and_options_over_it(tmp_path):
             Grid.from_toml(file)
 
 
-def test_a_failing_cell_is_reported_and_the_rest_is_done(here, tmp_path):
+def test_a_sweep_trains_when_it_is_called_and_returns_the_runs(tmp_path):
+    seen = []
+    grid = Grid(methods=("fgsm", "standard"), settings=SMALL)
+    runs = co_probe.sweep(grid, tmp_path, executor=Here(), device="cpu", progress=lambda *done: seen.append(done))
+    assert [run.path for run in runs] == list(grid.cells(tmp_path)) and all(run.epochs == [1] for run in runs)
+    assert seen[-1] == (2, 2)
+    assert [run.path for run in co_probe.sweep(grid, tmp_path, executor=None)] == [run.path for run in runs]
+
+
+def test_the_folder_holds_for_a_mapping_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = {"first": configure("digits", "fgsm", SMALL), "second": configure("digits", "standard", SMALL)}
+    runs = co_probe.sweep(cells, tmp_path / "runs", executor=Here(), device="cpu")
+    assert [run.path for run in runs] == [tmp_path / "runs" / "first", tmp_path / "runs" / "second"]
+    (run,) = co_probe.sweep({"third": cells["first"]}, executor=Here(), device="cpu")
+    assert run.path.resolve() == tmp_path / "third"
+
+
+def test_an_executor_of_the_standard_library_serves(tmp_path):
+    grid = Grid(methods=("fgsm",), settings=SMALL)
+    with ThreadPoolExecutor(1) as executor:
+        (run,) = co_probe.sweep(grid, tmp_path, executor=executor, device="cpu")
+        assert executor.submit(int, "3").result() == 3, "it is not shut down"
+    assert run.epochs == [1]
+
+
+def test_a_failing_cell_is_reported_at_the_end_and_the_rest_is_done(tmp_path):
     # Only FGSM has no setting `steps`: its cell fails when it is built.
     grid = Grid(methods=("fgsm", "pgd"), settings={**SMALL, "method": {"steps": 2}})
-    ended = dict(co_probe.sweep(grid, tmp_path, jobs=1))
-    assert set(ended) == set(grid.cells(tmp_path))
-    assert "steps" in str(ended[tmp_path / "fgsm-eps0.14-seed0"])
-    assert ended[tmp_path / "pgd-eps0.14-seed0"] is None
+    with pytest.raises(SweepFailed, match=r"1 of 2 runs failed.*fgsm-eps0\.14-seed0: .*steps") as failed:
+        co_probe.sweep(grid, tmp_path, executor=Here(), device="cpu")
+    assert list(failed.value.failures) == [tmp_path / "fgsm-eps0.14-seed0"] and "\n" not in str(failed.value)
     assert StoredRun(tmp_path / "pgd-eps0.14-seed0").epochs == [1]
 
 
@@ -87,7 +128,7 @@ def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_agai
     sets = ["epochs=1", "batch_size=256", "model.width=8", "data.size=8", "probe.test=40", "probe.train=30"]
     arguments = ["sweep", "--methods", "fgsm,pgd", "--seeds", "0", "--out", str(tmp_path / "s"), "--jobs", "1"]
     arguments += [part for text in sets for part in ("--set", text)]
-    trained, real = [], pool.run_cell
+    trained, real = [], sweeping.run_cell
 
     def fails_at_pgd(settings, out, *rest):
         if settings["method"]["name"] == "pgd":
@@ -95,14 +136,14 @@ def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_agai
         trained.append(out)
         return real(settings, out, *rest)
 
-    monkeypatch.setattr(pool, "run_cell", fails_at_pgd)
+    monkeypatch.setattr(sweeping, "run_cell", fails_at_pgd)
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1
     assert "pgd-eps0.15-seed0: FAILED: no such luck" in result.output and "fgsm-eps0.15-seed0: done" in result.output
     assert len(trained) == 1
 
     monkeypatch.setattr(
-        pool, "run_cell", lambda settings, out, *rest: trained.append(out) or real(settings, out, *rest)
+        sweeping, "run_cell", lambda settings, out, *rest: trained.append(out) or real(settings, out, *rest)
     )
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0 and "2 of 2 runs are complete" in result.output
@@ -115,24 +156,3 @@ def test_complete_means_these_settings_and_all_epochs(trained):
     assert is_complete(trained / "fgsm", config)
     assert not is_complete(trained / "fgsm", StoredRun(trained / "pgd").config)
     assert not is_complete(trained / "nothing", config)
-
-
-def die(*arguments) -> str:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return ""
-
-
-@pytest.mark.slow
-def test_a_killed_process_takes_no_other_cell_along(tmp_path, monkeypatch):
-    grid = Grid(methods=("fgsm", "pgd"), settings=SMALL)
-    first, second = grid.cells(tmp_path)
-    real = pool.run_cell
-
-    def own_process(settings, out, *rest):
-        monkeypatch.setattr(pool, "run_cell", die if out == str(first) else real)
-        return original(settings, out, *rest)
-
-    original = pool._in_own_process
-    monkeypatch.setattr(pool, "_in_own_process", own_process)
-    ended = dict(co_probe.sweep(grid, tmp_path, jobs=1))
-    assert "killed" in str(ended[first]) and ended[second] is None

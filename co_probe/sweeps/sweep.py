@@ -1,0 +1,180 @@
+"""Training the runs of a grid, several at a time."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+from co_probe.config import Config
+from co_probe.config.plugins import allowed
+from co_probe.errors import CoProbeError
+from co_probe.progress import progress_bar
+from co_probe.runs import Run
+from co_probe.runs.build import kept_epochs, pick_device
+from co_probe.store import StoredRun
+from co_probe.store.stored_run import EPOCH_FILE
+from co_probe.sweeps.grid import Grid
+from co_probe.sweeps.processes import Processes, run_cell
+
+POLL = 0.5  # seconds at most between two looks at the disk
+Progress = Callable[[int, int], None]  # (epochs finished, epochs planned)
+
+
+class Executor(Protocol):
+    """What runs the cells of a sweep: a `concurrent.futures.Executor`, or anything with its `submit`."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """Start `function(*arguments)` somewhere. The arguments are plain data, and so is the result."""
+
+
+class SweepFailed(CoProbeError):
+    """Some runs of a sweep failed; the others are complete.
+
+    Attributes:
+        failures: {folder of a run: its error}.
+    """
+
+    def __init__(self, failures: Mapping[Path, CoProbeError], total: int):
+        self.failures = dict(failures)
+        each = "; ".join(f"{path.name}: {error}" for path, error in failures.items())
+        super().__init__(f"{len(failures)} of {total} runs failed, and the same sweep tries them again: {each}")
+
+
+def sweep(
+    grid: Grid | Mapping[str, Config] | Mapping[Path, Config],
+    out: str | Path | None = None,
+    *,
+    jobs: int | None = None,
+    device: str = "auto",
+    compile: bool = False,
+    executor: Executor | None = None,
+    progress: bool | Progress = False,
+) -> list[Run]:
+    """Train every run of a grid and return them.
+
+    Runs that are complete are not trained again, and those that stopped halfway go on. A failed run does not stop the
+    others.
+
+    Args:
+        grid: What to train: a `Grid`, or {folder of a run: its settings}.
+        out: The folder that they go into; for a mapping, the folder that its keys are relative to. If None,
+            `sweeps/sweep` for a grid, and the working directory for a mapping.
+        jobs: Number of processes at a time, without an `executor`. If None, one for each core, or one in all on a GPU.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        compile: Run training steps through torch.compile.
+        executor: What runs the cells: anything with the `submit` of `concurrent.futures`. If None, processes on this
+            machine, each with its share of the cores. It is not shut down.
+        progress: True for a progress bar on standard error; or a function that is called with the number of epochs
+            finished and planned, counted on the disk.
+
+    Returns:
+        The runs, in the order of the grid.
+
+    Raises:
+        UserError: If the grid cannot be used.
+        SweepFailed: At the end, if runs failed.
+
+    Example:
+        >>> runs = co_probe.sweep(co_probe.Grid(methods=("fgsm", "pgd"), epsilons=("4/255", "8/255")), "sweeps/first")
+    """
+    cells = place(grid, out)
+    with progress_bar(f"{len(cells)} runs, epochs") if progress is True else nullcontext(None) as show:
+        report = progress if callable(progress) else None
+        if show:
+            report = lambda done, planned: show("", done, planned)  # noqa: E731
+        ended = dict(train_cells(cells, jobs=jobs, device=device, compile=compile, executor=executor, progress=report))
+    if failures := {path: error for path in cells if (error := ended[path]) is not None}:
+        raise SweepFailed(failures, len(cells))
+    return [Run(path) for path in cells]
+
+
+def place(grid: Grid | Mapping[str, Config] | Mapping[Path, Config], out: str | Path | None) -> dict[Path, Config]:
+    """{folder of a run: its settings} of a grid or a mapping. Raises UserError if the grid cannot be used."""
+    if isinstance(grid, Grid):
+        return grid.cells(Path("sweeps/sweep" if out is None else out))
+    return {Path(out or "") / name: config for name, config in grid.items()}
+
+
+def train_cells(
+    cells: Mapping[Path, Config],
+    *,
+    jobs: int | None = None,
+    device: str = "auto",
+    compile: bool = False,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Path, CoProbeError | None]]:
+    """Train runs as `sweep` does, while the caller follows.
+
+    Args:
+        cells: {folder of a run: its settings}.
+        jobs: As in `sweep`, and so are `device`, `compile` and `executor`.
+        progress: Called with the number of epochs finished and planned.
+
+    Yields:
+        The folder of each run as it ends, with its error or None; those that are complete already come first.
+    """
+    complete = [path for path, config in cells.items() if is_complete(path, config)]
+    yield from ((path, None) for path in complete)
+    left = {path: config for path, config in cells.items() if path not in complete}
+    if not left:
+        return
+    own = None
+    if executor is None:
+        if jobs is None and pick_device(device).type == "cuda":
+            jobs = 1
+        executor = own = Processes(min(jobs or _cores(), len(left)))
+    threads = max(1, _cores() // own.jobs) if own else None
+    planned = sum(map(_planned, left.values()))
+    waiting: dict[Future[Any], Path] = {}
+    try:
+        for path, config in left.items():
+            future = executor.submit(run_cell, config.to_dict(), str(path), device, threads, compile, allowed())
+            waiting[future] = path
+        while waiting:
+            ended, _ = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED)
+            if progress:
+                progress(sum(map(_finished, left)), planned)
+            for future in ended:
+                yield waiting.pop(future), _error(future)
+    finally:
+        for future in waiting:
+            future.cancel()
+        if own:
+            own.shutdown()  # if we are being interrupted: finished epochs of what still trains are safe
+
+
+def is_complete(path: Path, config: Config) -> bool:
+    """Whether the run is there, with these settings and all of its epochs."""
+    try:
+        stored = StoredRun(path)
+        return stored.config == config and stored.epochs[-1:] == [stored.planned]
+    except CoProbeError:
+        return False
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _planned(config: Config) -> int:
+    """The number of epochs of a run; settings that cannot be used make the run fail when its turn comes, not here."""
+    try:
+        return kept_epochs(config)
+    except CoProbeError:
+        return config.epochs
+
+
+def _finished(out: Path) -> int:
+    return sum(1 for p in out.glob("epoch-*.h5") if EPOCH_FILE.fullmatch(p.name))
+
+
+def _error(future: Future[Any]) -> CoProbeError | None:
+    error = future.exception()
+    if error is None or isinstance(error, CoProbeError):
+        return error
+    if isinstance(error, BrokenExecutor):
+        return CoProbeError("its process was killed (out of memory?)")
+    return CoProbeError(f"{type(error).__name__}: {error}")
