@@ -14,6 +14,7 @@ from co_probe.config.plugins import is_own
 from co_probe.config.sections import DataSection, ModelSection
 from co_probe.config.settings import read_sections
 from co_probe.data import DATA
+from co_probe.data.check import check_dataset
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
@@ -45,6 +46,7 @@ def make_data(config: Config) -> Dataset:
     """
     settings = {key: value for key, value in config.data.settings.items() if key not in ("title", "limit")}
     data = _expect(Dataset, "data set", config.data.name, DATA.make(config.data.name, **settings))
+    check_dataset(data, config.data.name)
     limit = config.data.settings.get("limit", len(data.train_y))
     if limit < len(data.train_y):
         if data.train_at:
