@@ -1,6 +1,6 @@
 """Printing for people and for programs: tables, and progress."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import click
 import pandas as pd
@@ -16,19 +16,29 @@ def print_frame(frame: pd.DataFrame, style: str) -> None:
     click.echo(text, nl=style == "json")
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people. Columns are never cut: a line that does not fit the terminal is left to the terminal."""
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = 1000, fold: Collection[str] = ()
+) -> None:
+    """Print a table for people. Nothing is cut.
+
+    Args:
+        title: The line above it.
+        header: Names of the columns.
+        rows: Cells, as text.
+        width: Number of letters per line, which a table of wide columns exceeds unless they may be folded.
+        fold: Names of the columns whose cells may take several lines.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=name not in fold, overflow="fold")
     for row in rows:
         table.add_row(*row)
     click.echo(title)
-    Console(highlight=False, width=1000).print(table)
+    Console(highlight=False, width=width).print(table)
 
 
 def percent(value: float) -> str:

@@ -1,5 +1,6 @@
 """co-probe show"""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,12 +9,25 @@ import pandas as pd
 
 from co_probe.cli import options
 from co_probe.cli.output import percent, print_frame, print_table
+from co_probe.config.labels import epsilon_label
 
 if TYPE_CHECKING:
     from co_probe.diagnosis import Verdict
     from co_probe.store import StoredRun
 
-ACCURACIES = {"train_accuracy": "train", "clean": "clean", "fgsm": "FGSM", "own": "own attack", "pgd10": "PGD-10"}
+WIDTH = 100  # letters per line that the list of runs fits into
+FOLD = ("run", "method", "data", "verdict")  # columns of it that may take several lines
+
+# The columns of one run: header, metric and format.
+METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("train loss", "train_loss", "{:.3f}".format),
+    ("train", "train_accuracy", percent),
+    ("clean", "clean", percent),
+    ("FGSM", "fgsm", percent),
+    ("own attack", "own", percent),
+    ("PGD-10", "pgd10", percent),
+    ("gap (nats)", "gap", "{:z.2f}".format),
+)
 
 
 @click.command()
@@ -47,24 +61,24 @@ def headline(run: "StoredRun", found: "Verdict") -> str:
 def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
     from co_probe.diagnosis import verdict_of
 
-    rows = []
-    for run in stored:
-        found, robust = verdict_of(run), list(run.metric("pgd10").values())
-        rows.append(
-            [
-                run.name,
-                run.info.method,
-                run.info.data,
-                f"{run.epsilon:.4g}",
-                "" if run.info.seed is None else str(run.info.seed),
-                f"{len(run.epochs)}/{run.planned}",
-                percent(max(robust, default=float("nan"))),
-                percent(robust[-1] if robust else float("nan")),
-                headline(run, found),
-            ]
-        )
-    header = ["run", "method", "data", "ε", "seed", "epochs", "best PGD-10", "last", "verdict"]
-    print_table(f"Runs in {runs_dir}/", header, rows)
+    about: dict[str, list[str]] = {
+        "method": [run.info.method for run in stored],
+        "data": [run.info.data for run in stored],
+        "ε": [epsilon_label(run.epsilon) for run in stored],
+        "seed": ["" if run.info.seed is None else str(run.info.seed) for run in stored],
+    }
+    # What is the same for all runs stands in the title.
+    shared = {name: values[0] for name, values in about.items() if len(set(values)) == 1}
+    columns = {"run": [run.name for run in stored]}
+    columns |= {name: values for name, values in about.items() if name not in shared}
+    robust = [run.metric("pgd10") for run in stored]
+    columns["epochs"] = [f"{len(run.epochs)}/{run.planned}" for run in stored]
+    columns["best PGD-10"] = [percent(max(values.values())) if values else "" for values in robust]
+    columns["last"] = [percent(values[max(values)]) if values else "" for values in robust]
+    columns["verdict"] = [headline(run, verdict_of(run)) for run in stored]
+    common = ", ".join(f"{name} {value}" for name, value in shared.items() if value)
+    title = f"Runs in {runs_dir}/" + (f" ({common})" if common else "")
+    print_table(title, list(columns), [*map(list, zip(*columns.values(), strict=True))], width=WIDTH, fold=FOLD)
 
 
 def _print_run(run: "StoredRun") -> None:
@@ -72,20 +86,19 @@ def _print_run(run: "StoredRun") -> None:
 
     found = verdict_of(run)
     metrics = {epoch: run.metrics(epoch) for epoch in run.epochs}
-    nothing = float("nan")
-    rows = []
-    for epoch, m in metrics.items():
-        loss, gap = m.get("train_loss"), m.get("gap")
-        rows.append(
-            [
-                f"{'collapsed ' if found.collapsed(epoch) else ''}{epoch}",
-                "" if loss is None else f"{loss:.3f}",
-                *(percent(m.get(key, nothing)) for key in ACCURACIES),
-                "" if gap is None else f"{gap:z.2f}",
-            ]
-        )
+    shown = [column for column in METRICS if any(column[1] in each for each in metrics.values())]
+    rows = [
+        [
+            f"{'collapsed ' if found.collapsed(epoch) else ''}{epoch}",
+            *(write(each[name]) if name in each else "" for _, name, write in shown),
+        ]
+        for epoch, each in metrics.items()
+    ]
     info = run.info
     seed = "" if info.seed is None else f", seed {info.seed}"
-    title = f"{run.name}: {info.method} on {info.data}, ε = {run.epsilon:.4g}{seed}"
-    print_table(title, ["epoch", "train loss", *ACCURACIES.values(), "gap (nats)"], rows)
+    title = f"{run.name}: {info.method} on {info.data}, ε = {epsilon_label(info.epsilon)}{seed}"
+    if shown:
+        print_table(title, ["epoch", *(header for header, *_ in shown)], rows)
+    else:
+        click.echo(f"{title}\n{len(rows)} epochs, without metrics.")
     click.echo(f"Verdict: {headline(run, found)}.")
