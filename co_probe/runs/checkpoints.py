@@ -54,8 +54,22 @@ class Reference:
         )
 
 
-def export(run: Run, epoch: int, out: str | Path) -> None:
-    """Write the model of `run` after `epoch` to `out`. Raises UserError if there is no such epoch or no such folder."""
+def export(run: Run | str | Path, epoch: int | None, out: str | Path) -> None:
+    """Write the model of a run after an epoch as a `.pt` file of tensors, numbers and strings.
+
+    Args:
+        run: The run, or the path of its folder or packed file.
+        epoch: Which epoch; the last one if None.
+        out: The file to write.
+
+    Raises:
+        UserError: There is no such run, epoch or folder.
+
+    Example:
+        >>> co_probe.export("runs/pgd", None, "pgd10.pt")
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    epoch = run.last_epoch if epoch is None else epoch
     out = Path(out)
     if not out.parent.is_dir():
         raise UserError(f"the folder {out.parent} does not exist")

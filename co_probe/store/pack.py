@@ -8,15 +8,25 @@ from co_probe.store import tree
 from co_probe.store.stored_run import StoredRun
 
 
-def pack(run: StoredRun, out: Path) -> None:
-    """Write all of `run` (settings, epochs, results; not what resuming needs) into the one HDF5 file `out`.
+def pack(run: StoredRun | str | Path, out: str | Path) -> None:
+    """Write all of a run (settings, epochs, results; not what resuming needs) into one HDF5 file.
 
-    Raises UserError if `out` is the run itself or cannot be written, DamagedFile if a part of the run does not verify.
+    Args:
+        run: The run, or the path of its folder.
+        out: The file to write; its name ends in `.h5`.
+
+    Raises:
+        UserError: `out` is the run itself or cannot be written.
+        DamagedFile: A part of the run does not verify.
+
+    Example:
+        >>> co_probe.pack("runs/fgsm", "fgsm.h5")
     """
+    run, out = run if isinstance(run, StoredRun) else StoredRun(run), Path(out)
     if out.suffix != ".h5" and not out.is_dir():
         raise UserError(f"the name {out.name} must end in .h5: that is how other commands know a packed run")
     if out.exists() and out.samefile(run.path):
-        raise UserError(f"{out} is the run itself: choose another -o")
+        raise UserError(f"{out} is the run itself: choose another file")
     if not out.parent.is_dir():
         raise UserError(f"the folder {out.parent} does not exist")
 

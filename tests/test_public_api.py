@@ -1,0 +1,34 @@
+"""What the command line does is a call, which takes paths as well as objects."""
+
+import subprocess
+import sys
+
+import co_probe
+from co_probe.cli.main import cli
+
+# Commands without a call of their name: what they are in Python instead.
+ELSEWHERE = {"demo", "eval", "import", "list", "plot", "preset", "run", "show"}
+
+
+def test_every_name_is_there():
+    assert all(callable(getattr(co_probe, name)) for name in co_probe.__all__)
+    assert set(co_probe.__all__) <= set(dir(co_probe))
+    assert set(cli.commands) - ELSEWHERE <= set(co_probe.__all__)
+    assert {"train", "evaluate", "import_run", "draw", "open_run"} <= set(co_probe.__all__)
+
+
+def test_importing_the_package_imports_neither_torch_nor_matplotlib():
+    code = (
+        "import sys, co_probe, co_probe.config.presets; print(*({'torch', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_export_and_pack_take_paths(runs, tmp_path):
+    co_probe.export(str(runs / "fgsm"), None, str(tmp_path / "last.pt"))
+    co_probe.export(co_probe.open_run(runs / "fgsm"), 3, tmp_path / "third.pt")
+    assert (tmp_path / "last.pt").stat().st_size == (tmp_path / "third.pt").stat().st_size
+    co_probe.pack(str(runs / "fgsm"), str(tmp_path / "fgsm.h5"))
+    assert co_probe.open_run(tmp_path / "fgsm.h5").epochs == [1, 2, 3]
+    frame = co_probe.strength(tmp_path / "fgsm.h5", tmp_path / "last.pt", device="cpu")
+    assert set(frame["epoch"]) >= {1, 2, 3}
