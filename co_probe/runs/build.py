@@ -21,7 +21,7 @@ from co_probe.methods import METHODS
 from co_probe.methods.base import Method
 from co_probe.models import MODELS
 from co_probe.numerics.rng import make_rng
-from co_probe.runs.foreign import ModelLike, resolve_model
+from co_probe.runs.foreign import ModelLike, class_name, copied, resolve_model
 from co_probe.store import ModelSpec, RunInfo, new_run_id
 
 
@@ -78,12 +78,16 @@ def build_model(info: RunInfo, given: ModelLike | None = None) -> nn.Module:
     """
     sections = read_sections(info.settings or {}).values()
     wrappers = [section for section in sections if isinstance(section, ModelSection)]
-    if given is not None or info.model.foreign:
+    if info.model.foreign:
         return _wrapped(_build_foreign(info, given), wrappers, info.shape)
-    channels = info.shape[0]
+    if isinstance(given, nn.Module):  # it normalises images itself, as the network of the run did
+        return _wrapped(copied(given), wrappers, info.shape)
+    channels, classes, settings = info.shape[0], len(info.classes), info.model.settings
     mean, std = info.mean or (0.0,) * channels, info.std or (1.0,) * channels
-    about = info.shape, len(info.classes), mean, std
-    return new_model(info.model.name, info.model.settings, *about, wrappers=wrappers)
+    if given is None or isinstance(given, str):
+        return new_model(given or info.model.name, settings, info.shape, classes, mean, std, wrappers=wrappers)
+    made = _expect(nn.Module, "model", class_name(given), given(channels, classes, mean, std, **settings))
+    return _wrapped(made, wrappers, info.shape).to(memory_format=torch.channels_last)
 
 
 def _build_foreign(info: RunInfo, given: ModelLike | None) -> nn.Module:

@@ -68,7 +68,7 @@ def resolve_model(
     if isinstance(given, nn.Module):
         if chosen:
             raise UserError("model settings are for a class or a name; this model is built already")
-        return Built(ForeignModel(_copied(given), mean, std), class_name(given))
+        return Built(ForeignModel(copied(given), mean, std), class_name(given))
     if isinstance(given, str) and not plugins.is_own(_known(given)):
         constants = (mean or [0.0] * channels, std or [1.0] * channels)
         model = MODELS.make(given, channels, classes, *constants, **chosen)
@@ -109,7 +109,7 @@ def _known(name: str) -> str:
     return "" if registered.partition(":")[0] in {entry.partition(":")[0] for entry in MODELS} else registered
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module) -> nn.Module:
     """Return a copy, so that the weights of checkpoints do not end up in the user's own; itself if it has none."""
     try:
         return copy.deepcopy(model)

@@ -56,15 +56,28 @@ class Run(StoredRun):
         loaded = describe(self.config, self.data, self.precision)
         return replace(loaded, run_id="", planned=self.planned)
 
-    def load_model(self, epoch: int, device: str | torch.device = "cpu") -> nn.Module:
-        """The network after `epoch`, in eval mode; it takes (B, C, H, W) images in [0, 1] and returns float32 logits.
+    def load_model(
+        self, epoch: int, device: str | torch.device = "cpu", *, model: ModelLike | None = None
+    ) -> nn.Module:
+        """Return the network after `epoch`: the function that was trained, in eval mode.
 
-        It computes in the precision that it was trained in, wherever it is measured.
-        Raises UserError if the run has no such epoch, DamagedFile if its weights do not verify.
+        Args:
+            epoch: Its number.
+            device: Where the network is.
+            model: The network, or what makes it, instead of the one that the run names or was opened with. A module is
+                copied.
+
+        Returns:
+            A module that takes images (B, C, H, W) within the bounds of the run and returns logits (B, classes),
+            float32 or float64. It computes in the precision that it was trained in.
+
+        Raises:
+            UserError: The run has no such epoch, or its network cannot be built.
+            DamagedFile: The weights do not verify.
         """
-        weights, model = self.weights(epoch), self._new_model(device)
-        self._fill(model, epoch, weights)
-        return model
+        weights, network = self.weights(epoch), self._new_model(device, given=model)
+        self._fill(network, epoch, weights)
+        return network
 
     def models(
         self, epochs: Sequence[int] | None = None, device: str | torch.device = "cpu", *, compile: bool = False
@@ -105,9 +118,11 @@ class Run(StoredRun):
             # The file is what it should be: the code is not, or the object was made with other arguments.
             raise UserError(f"{error}; hand in the model that was imported: open_run(path, model=...)") from error
 
-    def _new_model(self, device: str | torch.device, compile: bool = False) -> nn.Module:
+    def _new_model(
+        self, device: str | torch.device, compile: bool = False, given: ModelLike | None = None
+    ) -> nn.Module:
         """The network, in eval mode, before it has its weights."""
-        model = build_model(self.info, self.model).to(device)
+        model = build_model(self.info, self.model if given is None else given).to(device)
         execute(model, self.precision, compiled=compile)
         return model.eval()
 

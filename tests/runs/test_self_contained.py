@@ -114,9 +114,9 @@ def train(config: Config, out: Path) -> dict[int, nn.Module]:
     """Train a run and return the network that was trained, as it is in memory at the end."""
     trained, original = {}, loop.measure
 
-    def watch(model, *rest):
+    def watch(model, *rest, **options):
         trained[len(trained) + 1] = model
-        return original(model, *rest)
+        return original(model, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "measure", watch)
@@ -139,6 +139,25 @@ def test_a_loaded_model_is_the_function_that_was_trained(holder: Callable, image
         assert not torch.allclose(trained[2].eval()(x * run.info.std[0]), expected, atol=1e-2)  # constants matter here
     accuracy = (expected.argmax(1) == y).float().mean().item()
     assert run.metrics(2)["clean"] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_model_that_is_handed_in_stands_for_the_one_that_the_run_names(holder, images, tmp_path, monkeypatch):
+    trained = train(config_of(images, f"held_constants:{holder.__name__}"), tmp_path / "run")
+    run = co_probe.open_run(tmp_path / "run")
+    monkeypatch.delenv("CO_PROBE_ALLOW")
+    monkeypatch.delitem(sys.modules, "held_constants")
+    x, _ = run.test_data()
+    with pytest.raises(UserError, match="held_constants"):
+        run.load_model(2)
+    object_of_his_own = holder(3, 2, run.info.mean, run.info.std)
+    before = [parameter.clone() for parameter in object_of_his_own.parameters()]
+    with torch.no_grad():
+        expected = trained[2].eval()(x)
+        for model in (holder, object_of_his_own):
+            assert torch.equal(run.load_model(2, model=model)(x), expected)
+            assert torch.equal(co_probe.open_run(tmp_path / "run", model=model).load_model(2)(x), expected)
+    assert all(map(torch.equal, before, object_of_his_own.parameters()))
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
