@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 import co_probe
-from co_probe.drawing import Request, draw
+from co_probe.drawing import draw
 from co_probe.plots.style import headless, save
 from co_probe.sweeps.grid import Grid
 from co_probe.sweeps.sweep import train_cells
@@ -44,12 +44,12 @@ def main() -> None:
     for path, error in train_cells(grid.cells(arguments.runs), jobs=arguments.jobs, device="cpu"):
         print(f"{path}: {error or 'done'}", flush=True)
     headless()
-    out, request = arguments.out, Request(device="cpu")
+    out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     runs = [co_probe.open_run(path) for path in paths]
-    save(draw("capacity", runs, request), out / "capacity.png")
+    save(draw("capacity", runs, device="cpu"), out / "capacity.png")
     shown = next(run for run in runs if run.config.model.settings["width"] == SHOWN)
-    save(draw("generalisation", [shown], request), out / "generalisation.png")
+    save(draw("generalisation", [shown], device="cpu"), out / "generalisation.png")
 
     frames = [run.frame("memorisation").assign(width=run.config.model.settings["width"]) for run in runs]
     table = pd.concat(frames, ignore_index=True)

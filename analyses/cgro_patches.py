@@ -15,7 +15,7 @@ import pandas as pd
 import co_probe
 from co_probe.config import Config
 from co_probe.config.presets import configure
-from co_probe.drawing import Request, draw
+from co_probe.drawing import draw
 from co_probe.plots.style import headless, save
 from co_probe.studies.memorisation.phases_figure import boundaries
 from co_probe.sweeps.sweep import train_cells
@@ -82,7 +82,7 @@ def main() -> None:
     print(table.to_string(index=False))
 
     run = co_probe.open_run(arguments.runs / "preset")
-    save(draw("phases", [run], Request(device="cpu")), out / "phases.png")
+    save(draw("phases", [run], device="cpu"), out / "phases.png")
     frame = run.frame("memorisation")
     frame.to_csv(out / "memorisation.csv", index=False, float_format="%.6g")
     environment = {"seed": run.config.seed, "command": "python analyses/cgro_patches.py", **run.environment}

@@ -17,7 +17,7 @@ import co_probe
 from co_probe.cli.output import print_table
 from co_probe.config import Config
 from co_probe.config.labels import epsilon_label
-from co_probe.drawing import TABLES, Request, draw
+from co_probe.drawing import draw, table
 from co_probe.plots.style import headless, save
 from co_probe.runs import Run
 from co_probe.studies.injection.settings import Inject
@@ -55,23 +55,22 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for run in runs:
         co_probe.evaluate(run, [ATTACK], epoch="last", images=arguments.images, device=arguments.device)
-    request = Request(against=ATTACK, device=arguments.device)
-    table = TABLES["cells"](runs, request)
-    table.to_csv(arguments.out / "cells.csv", index=False, float_format="%.6g")
+    measured = table("induced", "cells", runs, against=ATTACK, device=arguments.device)
+    measured.to_csv(arguments.out / "cells.csv", index=False, float_format="%.6g")
     if len(runs) > 1:
-        save(draw("induced", runs, request), arguments.out / "phases.png")
+        save(draw("induced", runs, against=ATTACK, device=arguments.device), arguments.out / "phases.png")
     telling = [run for run in runs if (run.config.extension(Inject).beta, run.epsilon) == TELLING]
     for run in telling:
         for kind in ("induced", "spectrum"):
             title = f"{run.config.data_title}, {run.config.method_title}, ε = 6/255, β = 8/255"
-            figure = draw(kind, [run], Request(device=arguments.device), title)
+            figure = draw(kind, [run], title=title, device=arguments.device)
             save(figure, arguments.out / f"{kind}-{run.config.method_title}.png")
     about = {"command": "python analyses/induced_cifar10.py", "data": runs[0].config.data_title, "runs": len(runs)}
     about |= {"images": arguments.images, "seed": runs[0].config.seed, **runs[0].environment}
     (arguments.out / "environment.json").write_text(json.dumps(about, indent=1) + "\n")
     rows = [
         [str(row.method), *map(epsilon_label, (row.beta, row.epsilon)), f"{row.value:.1%}", str(row.onset or "none")]
-        for row in table.itertuples()
+        for row in measured.itertuples()
     ]
     print_table(f"{len(runs)} of {len(cells)} runs", ["method", "β", "ε", "PGD-50×10", "onset"], rows)
 

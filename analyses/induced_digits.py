@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 import co_probe
-from co_probe.drawing import TABLES, Request, draw
+from co_probe.drawing import draw, table
 from co_probe.plots.style import headless, save
 from co_probe.runs import Run
 from co_probe.studies.injection.settings import Inject
@@ -62,7 +62,7 @@ def main() -> None:
         fit = [run for run in close if name != "views" or run.config.extension(Inject).beta]
         frame = co_probe.probe(name, fit, device="cpu")
         _write(frame[frame["quantity"] != "energy"], arguments.out / f"{name}.csv")  # 576 numbers an epoch are too many
-    frames = [TABLES["cells"](runs[name], Request()).assign(clipped=name == "clipped") for name in GRIDS if runs[name]]
+    frames = [table("induced", "cells", runs[name]).assign(clipped=name == "clipped") for name in GRIDS if runs[name]]
     _write(pd.concat(frames), arguments.out / "cells.csv")
     _write(pd.concat([run.frame("metrics") for run in runs["unclipped"]]), arguments.out / "metrics.csv")
     first = runs["unclipped"][0]

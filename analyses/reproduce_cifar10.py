@@ -32,7 +32,7 @@ import torch
 from co_probe.config import Config
 from co_probe.config.labels import epsilon_label
 from co_probe.config.presets import configure
-from co_probe.drawing import Request, draw
+from co_probe.drawing import draw
 from co_probe.errors import CoProbeError
 from co_probe.plots.style import headless, save
 from co_probe.probes.eval import evaluate
@@ -163,8 +163,8 @@ class Reproduction:
         title = f"{self.trial}\n{about}" if self.trial else about
         for name, kind, against in self.figures(part):
             chosen = [run for run in runs if kind != "steps" or run.config.method.name.startswith("apart")]
-            request = Request(against=against, reference=str(self.reference()), device=self.asked.device)
-            save(draw(kind, chosen, request, title), self.out / f"{part}-{name}.png")
+            options = {"against": against, "reference": str(self.reference()), "device": self.asked.device}
+            save(draw(kind, chosen, title=title, **options), self.out / f"{part}-{name}.png")
 
     @staticmethod
     def figures(part: str) -> Iterator[tuple[str, str, str | None]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from co_probe import studies
 
 if TYPE_CHECKING:
+    from co_probe import indicators as indicators
     from co_probe.benchmarks import bench as bench
     from co_probe.config.plugins import allow as allow
     from co_probe.diagnosis.diagnose import diagnose as diagnose
@@ -61,6 +62,7 @@ __all__ = [
     "export",
     "gap",
     "import_run",
+    "indicators",
     "memorisation",
     "open_run",
     "pack",
@@ -83,6 +85,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("co-probe")
+    if name == "indicators":
+        return import_module("co_probe.indicators")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'co_probe' has no attribute '{name}'")

@@ -150,7 +150,10 @@ REFUSED = {
     "format": (["plot", "gap", "-o", "gap.xyz"], "cannot draw 'gap.xyz': the name must end in one of"),
     "no format": (["plot", "gap", "-o", "gap"], "cannot draw 'gap'"),
     "figure folder": (["plot", "gap", "-o", "no/gap.png"], "the folder no does not exist"),
-    "unmeasured": (["plot", "deterioration", "runs/fgsm"], "no such strength measured yet: co-probe strength --refer"),
+    "unmeasured": (
+        ["plot", "deterioration", "runs/fgsm"],
+        "no such strength measured yet: measure it with co-",
+    ),
     "no steps": (["plot", "steps", "runs/fgsm"], "fgsm learns no step sizes"),
     # references
     "no reference": (["strength", "--reference", "no.pt"], "no.pt does not exist; make it with: co-probe export"),
@@ -191,7 +194,7 @@ def test_runs_that_a_reference_does_not_fit_are_named(at, call):
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_a_gpu_that_is_not_there(device, at, refused):
     assert f"device {device} cannot be used" in refused(*TRAIN[:-1], device)
-    assert f"device {device} cannot be used" in refused("gap", "runs/fgsm", "--device", device)
+    assert f"device {device} cannot be used" in refused("gap", "runs/fgsm", "--against", "pgd2", "--device", device)
     assert not (at / "new").exists()
 
 

@@ -17,7 +17,8 @@ from co_probe.cli.main import cli
 from co_probe.config.labels import attack_label, epsilon_label
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
-from co_probe.probes import eval as evaluation
+from co_probe.probes import evaluation
+from co_probe.probes.eval import pick_epoch
 from co_probe.store.stored_run import StoredRun
 
 
@@ -267,7 +268,7 @@ def test_best_epoch_and_wrong_epochs(runs):
     accuracies = {epoch: run.metrics(epoch)["pgd10"] for epoch in run.epochs}
     assert accuracies[run.best_epoch] == max(accuracies.values())
     assert all(accuracies[epoch] < accuracies[run.best_epoch] for epoch in run.epochs if epoch < run.best_epoch)
-    assert evaluation.pick_epoch(run, "2") == 2 and evaluation.pick_epoch(run, "last") == 3
+    assert pick_epoch(run, "2") == 2 and pick_epoch(run, "last") == 3
     with pytest.raises(UserError, match="no epoch 9"):
         co_probe.evaluate(runs / "pgd", ["clean"], epoch=9)
     with pytest.raises(UserError, match="best, last or a number"):
@@ -313,7 +314,7 @@ def test_trade_off_measures_what_is_missing_and_draws_a_line_a_method(runs):
     opened = [StoredRun(runs / name) for name in ("fgsm", "pgd")]
     co_probe.evaluate(opened[0].path, ["clean", "pgd20"], images=100)
     seen = []
-    figure = co_probe.draw("trade-off", opened, co_probe.drawing.Request(progress=lambda *step: seen.append(step[0])))
+    figure = co_probe.draw("trade-off", opened, progress=lambda *step: seen.append(step[0]))
     assert set(seen) == {"pgd clean", "pgd pgd20"}
     (ax,) = figure.axes
     value = opened[0].frame("eval").set_index("attack")["value"] * 100

@@ -12,7 +12,7 @@ from conftest import tiny_config
 from scipy.fft import dctn
 
 import co_probe
-import co_probe.probes.runner as runner
+import co_probe.probes.table as runner
 from co_probe.attacks import FGSM, input_gradient
 from co_probe.cli.main import cli, main
 from co_probe.drawing import draw
@@ -116,7 +116,7 @@ def test_alignment_is_the_cosine_of_input_gradients(runs):
     frame = co_probe.probe("alignment", runs / "fgsm", device="cpu")
     run = co_probe.open_run(runs / "fgsm")
     model, (x, y) = run.load_model(3), run.test_data()
-    rng = co_probe.probes.base.make_rng("cpu", run.config.seed, "probe")
+    rng = co_probe.numerics.rng.make_rng("cpu", run.config.seed, "probe")
     noise = torch.empty_like(x).uniform_(-run.epsilon, run.epsilon, generator=rng)
     here, there = (input_gradient(model, z, y).flatten(1).double() for z in (x, x + noise))
     found = values(frame, 3)
@@ -126,22 +126,22 @@ def test_alignment_is_the_cosine_of_input_gradients(runs):
 
 def test_a_linear_model_is_aligned_and_flat():
     from co_probe.probes.alignment import Alignment
-    from co_probe.probes.base import Checkpoint, ProbeSet
+    from co_probe.probes.images import Checkpoint, ProbeSet
 
-    class Linear(Checkpoint):
-        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
-
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    checkpoint = Checkpoint(None, 1, torch.device("cpu"), model)
     images = ProbeSet(torch.rand(9, 1, 4, 4), torch.arange(9) % 2, 0.1, 0)
-    rows = Alignment().measure(Linear(None, 1, torch.device("cpu")), images)
-    assert rows[0]["value"] == pytest.approx(1, abs=1e-5)
+    rows = {row["quantity"]: row for row in Alignment().measure(checkpoint, images)}
+    assert rows["alignment"]["value"] == pytest.approx(1, abs=1e-5) and rows["masked"]["value"] == 0
     with torch.no_grad():
-        Linear.model[1].weight.zero_()
-    rows = Alignment().measure(Linear(None, 1, torch.device("cpu")), images)
-    assert rows[0]["n"] == 0 and np.isnan(rows[0]["value"]) and rows[1]["value"] == 0
+        model[1].weight.zero_()
+    rows = {row["quantity"]: row for row in Alignment().measure(checkpoint, images)}
+    assert set(rows) == {"gradient-norm", "masked"}  # no image has a cosine, so there is no mean
+    assert rows["gradient-norm"]["value"] == 0 and rows["masked"]["value"] == 1
 
 
 def test_probes_resume_where_they_stopped(runs, monkeypatch):
-    original, measured = runner._Table._measure_epoch, []
+    original, measured = runner.EpochTable._measure_epoch, []
 
     def stops_at_two(self, checkpoint, images):
         epoch = checkpoint.epoch
@@ -151,15 +151,16 @@ def test_probes_resume_where_they_stopped(runs, monkeypatch):
         measured.append(epoch)
         return original(self, checkpoint, images)
 
-    monkeypatch.setattr(runner._Table, "_measure_epoch", stops_at_two)
+    monkeypatch.setattr(runner.EpochTable, "_measure_epoch", stops_at_two)
     for name in PROBES:
         measured.clear()
-        if name == "views":
+        if name in ("eval", "strength", "views"):  # these have tests of their own
             continue
         (runs / "fgsm" / "results.h5").unlink(missing_ok=True)
         measured.append(0)
-        first = co_probe.probe(name, runs / "fgsm", device="cpu")
-        again = co_probe.probe(name, runs / "fgsm", device="cpu")
+        settings = {"against": "pgd2"} if name == "gap" else {}
+        first = co_probe.probe(name, runs / "fgsm", device="cpu", **settings)
+        again = co_probe.probe(name, runs / "fgsm", device="cpu", **settings)
         assert measured == [0, 1, 2, 3]
         pd.testing.assert_frame_equal(first.reset_index(drop=True), again.reset_index(drop=True))
 
@@ -275,10 +276,8 @@ def test_induced_draws_one_run_by_epochs_and_several_as_a_diagram(injected, runs
 
 
 def test_a_phase_diagram_may_be_of_a_stronger_attack(runs):
-    from co_probe.drawing import Request
-
     stored = [StoredRun(runs / name) for name in ("fgsm", "apart")]
-    figure = draw("induced", stored, Request(against="pgd2x2", device="cpu"))
+    figure = draw("induced", stored, against="pgd2x2", device="cpu")
     frame = stored[0].frame("eval")
     accuracy = frame.loc[frame["attack"] == "pgd2x2", "value"].item()
     assert figure.axes[0].texts[0].get_text() == f"{100 * accuracy:.0f}"

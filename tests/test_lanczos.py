@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from co_probe.indicators.curvature import curvature
 from co_probe.numerics.lanczos import largest_eigenvalues
-from co_probe.probes.curvature import curvature
 
 
 def symmetric(kind: str) -> torch.Tensor:
@@ -50,7 +50,7 @@ def test_curvature_is_that_of_autograds_hessian(activation):
     layers = [nn.Conv2d(2, 6, 3), activation(), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6 * 9, 4)]
     model = nn.Sequential(*layers).double().train()
     x, y = torch.rand(5, 2, 5, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0])
-    found = curvature(model, x, y, 4, torch.Generator().manual_seed(0))
+    found = curvature(model, x, y, top=4)
     assert model.training and all(p.grad is None for p in model.parameters())
     model.eval()
     for image, label, values in zip(x, y, found, strict=True):
@@ -69,5 +69,5 @@ def test_a_linear_model_is_as_curved_as_its_softmax_is():
     x, y = torch.rand(6, 1, 2, 4, dtype=torch.float64), torch.zeros(6, dtype=torch.long)
     p = model(x).softmax(1).detach()
     hessians = weights.T @ (torch.diag_embed(p) - p[:, :, None] * p[:, None]) @ weights
-    found = curvature(model, x, y, 2, torch.Generator().manual_seed(0))
+    found = curvature(model, x, y, top=2)
     torch.testing.assert_close(found, torch.linalg.eigvalsh(hessians)[:, -2:].flip(1), rtol=2e-3, atol=1e-9)

@@ -12,7 +12,7 @@ from conftest import TINY
 
 import co_probe
 from co_probe.cli.main import cli, main
-from co_probe.drawing import Request, draw
+from co_probe.drawing import draw
 from co_probe.errors import UserError
 from co_probe.studies.memorisation.attack import Shrink
 from co_probe.studies.memorisation.capacity_figure import capacity
@@ -105,7 +105,7 @@ def test_a_run_whose_signal_is_left_alone_does_not_memorise(tmp_path):
     assert boundaries(frame) == []
     assert value(frame, 24, "accuracy", "robust", "test")["value"] == 1
     assert value(frame, 24, "signal")["value"] > value(frame, 24, "noise")["value"]
-    figure = draw("phases", [co_probe.open_run(tmp_path / "easy")], Request(device="cpu"))
+    figure = draw("phases", [co_probe.open_run(tmp_path / "easy")], device="cpu")
     assert "no robust memorisation" in figure.legends[0].get_title().get_text()
 
 

@@ -80,7 +80,7 @@ def test_attack_labels(name, label):
 
 def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     import co_probe
-    from co_probe.drawing import Request, draw, objection
+    from co_probe.drawing import draw, unsupported_reason
     from co_probe.runs.checkpoints import export
 
     signal = shutil.copytree(memorising, tmp_path / "shrink")
@@ -91,8 +91,8 @@ def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     list(epochs(tiny_config("pgd", epochs=1, model=narrow), tmp_path / "narrow", device="cpu"))
     others = {"capacity": [opened[-2], co_probe.open_run(tmp_path / "narrow")], "trade-off": opened[:-1]}
     for kind in PLOTS:
-        fit = [run for run in others.get(kind, opened) if not objection(kind, run, Request())]
-        figure = draw(kind, fit, Request(device="cpu"))
+        fit = [run for run in others.get(kind, opened) if not unsupported_reason(kind, run)]
+        figure = draw(kind, fit, device="cpu")
         assert figure.get_size_inches()[0] == pytest.approx(3.5)
         for ending in ("png", "pdf", "svg"):
             save(figure, tmp_path / f"{kind}.{ending}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import co_probe
-import co_probe.probes.runner as runner
+import co_probe.probes.table as runner
 from co_probe.attacks import FGSM, PGD
 from co_probe.errors import DamagedFile, UserError
 from co_probe.inference.evaluation import outcome
@@ -40,7 +40,7 @@ def test_gap_is_the_difference_of_mean_losses(runs):
 def test_what_a_run_measured_of_itself_is_what_the_probe_measures(runs, monkeypatch):
     taken = co_probe.gap(runs / "fgsm", device="cpu")
     (runs / "fgsm" / "results.h5").unlink()
-    monkeypatch.setattr("co_probe.probes.gap.Gap.__eq__", lambda self, other: False)
+    monkeypatch.setattr("co_probe.probes.gap.Gap.recorded", lambda *_: None)
     measured = co_probe.gap(runs / "fgsm", device="cpu")
     pd.testing.assert_frame_equal(taken, measured, rtol=1e-6)
 
@@ -76,9 +76,9 @@ def test_strength_is_the_references_accuracy_on_transferred_perturbations(runs, 
 def test_what_is_stored_is_not_measured_again(runs, reference, monkeypatch):
     first = co_probe.strength(runs / "fgsm", reference, device="cpu")
     measured = []
-    original = runner._Table._measure_epoch
+    original = runner.EpochTable._measure_epoch
     monkeypatch.setattr(
-        runner._Table,
+        runner.EpochTable,
         "_measure_epoch",
         lambda self, checkpoint, *rest: measured.append(checkpoint.epoch) or original(self, checkpoint, *rest),
     )
@@ -108,11 +108,11 @@ def test_the_next_epochs_are_read_while_one_is_measured(runs, reference, monkeyp
         assert third.wait(20), "the reader waited for the measurement"
         return original(self, checkpoint, *rest)
 
-    original = runner._Table._measure_epoch
+    original = runner.EpochTable._measure_epoch
     ahead = co_probe.strength(runs / "fgsm", reference, device="cpu").reset_index(drop=True)
     (runs / "fgsm" / "results.h5").unlink()
     monkeypatch.setattr(co_probe.Run, "weights", reads)
-    monkeypatch.setattr(runner._Table, "_measure_epoch", measures)
+    monkeypatch.setattr(runner.EpochTable, "_measure_epoch", measures)
     again = co_probe.strength(runs / "fgsm", reference, device="cpu").reset_index(drop=True)
     assert seen == [1, 2, 3]
     pd.testing.assert_frame_equal(ahead, again)
@@ -147,16 +147,16 @@ def test_a_damaged_epoch_is_named_when_its_turn_comes(runs):
 
 
 def test_an_interrupted_probe_keeps_what_it_had(runs, monkeypatch):
-    original = runner._Table._measure_epoch
+    original = runner.EpochTable._measure_epoch
 
     def fails_at_three(self, checkpoint, *rest):
         if checkpoint.epoch == 3:
             raise KeyboardInterrupt
         return original(self, checkpoint, *rest)
 
-    monkeypatch.setattr(runner._Table, "_measure_epoch", fails_at_three)
+    monkeypatch.setattr(runner.EpochTable, "_measure_epoch", fails_at_three)
     with pytest.raises(KeyboardInterrupt):
-        co_probe.gap(runs / "fgsm", device="cpu")
+        co_probe.gap(runs / "fgsm", against="pgd2", device="cpu")
     assert set(co_probe.open_run(runs / "fgsm").frame("gap")["epoch"]) == {1, 2}
 
 
@@ -201,5 +201,5 @@ def test_tidy_tables_of_a_run(runs):
     assert list(metrics.columns) == [*COLUMNS, "quantity", "value", "low", "high", "n"]
     pgd = metrics[metrics["quantity"] == "pgd10"]
     assert ((pgd["low"] <= pgd["value"]) & (pgd["value"] <= pgd["high"])).all() and len(pgd) == 3
-    assert set(steps["layer"]) == {"omega", "input", "stages.0.0.conv1", "stages.1.0.conv1", "stages.2.0.conv1"}
+    assert set(steps["layer"]) == {"omega", "input", "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1"}
     assert run.frame("gap").empty

@@ -164,7 +164,7 @@ def test_autoattack_in_an_evaluation(runs, brief):
     assert value["aa"] <= value["pgd20"] + 1 / 40 and value["pgd20"] <= value["clean"]
     assert version["aa"] == f"pyautoattack {brief.__version__}" and version["pgd20"] == ""
     run = co_probe.open_run(runs / "pgd")
-    order = co_probe.probes.eval.image_order(500)[:40]
+    order = co_probe.probes.evaluation.image_order(500)[:40]
     x, y, model = to_unit(run.data.test_x[order]), run.data.test_y[order], run.load_model(run.best_epoch)
     from co_probe.numerics.rng import make_rng
 

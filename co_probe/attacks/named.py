@@ -1,21 +1,18 @@
 """Attacks by the names that the command line and tables use for them."""
 
 import re
-from dataclasses import fields
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 from co_probe.attacks.base import Bounds, Perturbation
 from co_probe.config.attacks import ATTACKS
-from co_probe.config.labels import NORMS
+from co_probe.config.labels import NORMS, AttackLike
 from co_probe.errors import UserError, unknown
 
 NUMBERED = re.compile(r"([a-z][a-z-]*)([1-9]\d*)(?:x([1-9]\d*))?")
 
 
-def named_attack(
-    name: str | Perturbation, epsilon: float, norm: str = "linf", bounds: Bounds = (0.0, 1.0)
-) -> Perturbation:
+def named_attack(name: AttackLike, epsilon: float, norm: str = "linf", bounds: Bounds = (0.0, 1.0)) -> Perturbation:
     """Make the attack that `name` stands for.
 
     Args:
@@ -34,7 +31,7 @@ def named_attack(
         >>> named_attack("pgd50x10", 8 / 255)
     """
     if not isinstance(name, str):
-        return name
+        return cast(Perturbation, name)
     entry, settings = _entry(name)
     make = ATTACKS.load(entry)
     known = set(signature(make).parameters)
@@ -42,21 +39,6 @@ def named_attack(
         raise UserError(f"{name} has no {NORMS[norm]} ball, which is what ε means here: choose another attack")
     given: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "bounds": bounds}
     return make(**{key: value for key, value in given.items() if key in known}, **settings)
-
-
-def attack_name(attack: str | Perturbation) -> str:
-    """The name of an attack in tables: of an object, its class with the settings that are not the default ones.
-
-    Example:
-        >>> attack_name(PGD(epsilon=0.1, steps=20))
-        'PGD(epsilon=0.1, steps=20)'
-    """
-    if isinstance(attack, str):
-        return attack
-    values = {field.name: (getattr(attack, field.name), field.default) for field in fields(attack) if field.repr}
-    changed = {name: value for name, (value, default) in values.items() if value != default}
-    words = (f"{name}={getattr(value, '__name__', repr(value))}" for name, value in sorted(changed.items()))
-    return f"{type(attack).__name__}({', '.join(words)})"
 
 
 def _entry(name: str) -> tuple[str, dict[str, int]]:

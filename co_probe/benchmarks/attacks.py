@@ -17,7 +17,7 @@ from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
 from co_probe.inference.evaluation import evaluating
 from co_probe.inference.execution import compiling, input_gradients_only
-from co_probe.probes.eval import BATCH
+from co_probe.probes.evaluation import BATCH
 
 OURS, FAST, PLAIN, WHOLE = "co-probe", "co-probe, compiled", "loss.backward()", "co-probe, whole batch"
 FULL, SEARCH = 10, 20  # steps of the attack that runs to its end, and of the one that counts what it breaks

@@ -39,7 +39,7 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
 
     Under 5 minutes on two CPU cores. A demo that was interrupted goes on where it stopped.
     """
-    from co_probe.drawing import Request, draw, objection
+    from co_probe.drawing import draw, unsupported_reason
     from co_probe.plots.style import headless, save
     from co_probe.probes.gap import gap
     from co_probe.probes.strength import strength
@@ -64,11 +64,10 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
 
     figures.mkdir(exist_ok=True)
     headless()
-    request = Request(against="pgd10", device=device)
     with progress_bar("figures") as progress:
         for number, kind in enumerate(KINDS, 1):
-            fit = [run for run in runs if not objection(kind, run, request)]
-            save(draw(kind, fit, request), figures / f"{kind}.png")
+            fit = [run for run in runs if not unsupported_reason(kind, run, against="pgd10")]
+            save(draw(kind, fit, against="pgd10", device=device), figures / f"{kind}.png")
             progress(kind, number, len(KINDS))
 
     summary = pd.DataFrame([_summary(run, strengths, gaps) for run in runs])

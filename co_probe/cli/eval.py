@@ -1,5 +1,6 @@
 """co-probe eval"""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -26,6 +27,7 @@ NOTE = (
     help="Columns: clean, gaussian, fgsm, pgdN, pgdNxR (R restarts), cw, aa (AutoAttack).",
 )
 @click.option("--images", type=click.IntRange(min=1), help="Test images to use, of a fixed shuffle.  [default: all]")
+@options.epsilon
 @click.option("--mean", is_flag=True, help="One line a method and ε: mean ± standard deviation over its runs.")
 @options.device
 @options.table_format
@@ -37,6 +39,7 @@ def evaluate(
     epoch: str,
     attacks: str,
     images: int | None,
+    epsilon: Sequence[float] | None,
     mean: bool,
     device: str,
     style: str | None,
@@ -48,12 +51,12 @@ def evaluate(
     """
     from co_probe.probes.eval import evaluate as measure
 
-    live = options.open_live(runs, runs_dir)
+    stored = options.open_stored(runs, runs_dir)
     if not runs:
-        live = options.fitting(live, options.unfinished)
+        stored = options.fitting(stored, options.unfinished)
     names = [name.strip() for name in attacks.split(",") if name.strip()]
     with progress_bar("evaluating, batches") as progress:
-        frame = measure(live, names, epoch=epoch, images=images, device=device, progress=progress)
+        frame = measure(stored, names, epoch=epoch, images=images, epsilon=epsilon, device=device, progress=progress)
     if style in ("json", "csv"):
         print_frame(frame, style)
         return
@@ -65,10 +68,10 @@ def evaluate(
 
 
 def by_run(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """A run a row: header and cells."""
+    """A row for each run and ε: header and cells."""
     columns = _columns(frame)
     rows = []
-    for run, part in frame.groupby("run", sort=False):
+    for (run, _), part in frame.groupby(["run", "epsilon"], sort=False):
         values = part.set_index("attack")["value"]
         cells = [_number(name, values[name]) for name in columns]
         first = part.iloc[0]
@@ -91,7 +94,9 @@ def by_method(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
-    return [*(name for name in frame["attack"].unique() if name), ""]
+    """The attacks in order, then the seconds of training, if they are known."""
+    names = list(frame["attack"].unique())
+    return sorted(names, key=lambda name: name == "")
 
 
 def _heading(attack: str) -> str:

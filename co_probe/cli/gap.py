@@ -1,11 +1,13 @@
 """co-probe gap"""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from co_probe.cli import options
-from co_probe.cli.output import by_epoch, percent, print_frame, print_table, progress_bar
+from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, print_table, progress_bar
 
 
 @click.command()
@@ -13,6 +15,7 @@ from co_probe.cli.output import by_epoch, percent, print_frame, print_table, pro
 @click.option("--against", default="pgd10", show_default=True, help="The attack B: pgd10, pgd20, pgd50x10, ...")
 @options.generator("fgsm")
 @options.split
+@options.epsilon
 @options.device
 @options.compile
 @options.table_format
@@ -22,6 +25,7 @@ def gap(
     against: str,
     generator: str,
     split: str,
+    epsilon: Sequence[float] | None,
     device: str,
     compile: bool,
     style: str | None,
@@ -34,23 +38,24 @@ def gap(
     """
     from co_probe.probes.gap import gap as measure
 
-    live = options.open_live(runs, runs_dir)
+    stored = options.open_stored(runs, runs_dir)
     if not runs:
-        live = options.fitting(live, options.unfinished)
+        stored = options.fitting(stored, options.unfinished)
+    settings: dict[str, Any] = {"against": against, "generator": generator, "split": split, "epsilon": epsilon}
     with progress_bar("gap") as progress:
-        frame = measure(
-            live, against, generator=generator, split=split, device=device, compile=compile, progress=progress
-        )
+        frame = measure(stored, **settings, device=device, compile=compile, progress=progress)
     if style:
         print_frame(frame, style)
         return
-    header, values = by_epoch(frame[frame["quantity"] == "gap"], "{:z.2f}".format)
-    _, accuracies = by_epoch(frame[frame["quantity"] == "accuracy"], percent)
-    rows = [
-        [
-            row[0],
-            *(f"{value} ({accuracy})" if value else "" for value, accuracy in zip(row[1:], other[1:], strict=True)),
+    for at, part in each_epsilon(frame, epsilon):
+        header, values = by_epoch(part[part["quantity"] == "gap"], "{:z.2f}".format)
+        _, accuracies = by_epoch(part[part["quantity"] == "accuracy"], percent)
+        rows = [
+            [
+                row[0],
+                *(f"{value} ({accuracy})" if value else "" for value, accuracy in zip(row[1:], other[1:], strict=True)),
+            ]
+            for row, other in zip(values, accuracies, strict=True)
         ]
-        for row, other in zip(values, accuracies, strict=True)
-    ]
-    print_table(f"Gap from {generator} to {against} in nats, larger = weaker (accuracy under {against})", header, rows)
+        title = f"Gap from {generator} to {against}{at} in nats, larger = weaker (accuracy under {against})"
+        print_table(title, header, rows)

@@ -34,11 +34,11 @@ def memorisation(
     """
     from co_probe.studies.memorisation.probe import memorisation as measure
 
-    live = options.open_live(runs, runs_dir)
+    stored = options.open_stored(runs, runs_dir)
     if not runs:
-        live = options.fitting(live, options.unfinished)
+        stored = options.fitting(stored, options.unfinished)
     with progress_bar("memorisation") as progress:
-        frame = measure(live, against, last=last, device=device, compile=compile, progress=progress)
+        frame = measure(stored, against, last=last, device=device, compile=compile, progress=progress)
     if style:
         print_frame(frame, style)
         return

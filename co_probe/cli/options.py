@@ -24,11 +24,22 @@ class Number(click.ParamType):
 
     name = "number"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return parse_number(value)
         except UserError as error:
             self.fail(str(error), param, ctx)
+
+
+class Numbers(Number):
+    """One or several numbers, with commas between them: 4/255,8/255."""
+
+    name = "number,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [super(Numbers, self).convert(part.strip(), param, ctx) for part in value.split(",")]
 
 
 def compose(*decorators: Decorator) -> Decorator:
@@ -72,6 +83,11 @@ split = click.option(
     default="test",
     show_default=True,
     help="Which images of the probe set.",
+)
+epsilon = click.option(
+    "--epsilon",
+    type=Numbers(),
+    help="Measure at this norm bound, or several: 4/255,8/255.  [default: each run's own]",
 )
 table_format = compose(
     click.option("--json", "style", flag_value="json", help="Print the tidy table as JSON."),
@@ -165,14 +181,16 @@ def unfinished(run: "StoredRun") -> str | None:
     return None if run.epochs else f"{run.name} has no finished epoch yet"
 
 
-def fitting(runs: list[AnyRun], objection: Callable[[AnyRun], str | None], strict: bool = False) -> list[AnyRun]:
-    """The runs without an objection; the others are named, with theirs, or, if `strict`, raise it as a UserError.
+def fitting(
+    runs: list[AnyRun], unsupported_reason: Callable[[AnyRun], str | None], strict: bool = False
+) -> list[AnyRun]:
+    """The runs that are supported; the others are named with the reason or, if `strict`, raise it as a UserError.
 
     Raises UserError if none is left.
     """
-    fit, reason = [], None
+    fit = []
     for run in runs:
-        if reason := objection(run):
+        if reason := unsupported_reason(run):
             if strict:
                 raise UserError(reason)
             click.echo(f"Passed over: {reason}", err=True)

@@ -1,10 +1,11 @@
 """Printing for people and for programs: tables, and progress."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import click
 import pandas as pd
 
+from co_probe.config.labels import epsilon_label
 from co_probe.progress import progress_bar as progress_bar
 
 
@@ -43,6 +44,15 @@ def print_table(
 
 def percent(value: float) -> str:
     return "" if pd.isna(value) else f"{100 * value:.1f}%"
+
+
+def each_epsilon(frame: pd.DataFrame, epsilons: Sequence[float] | None) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The table at each norm bound that was asked for, with words for its title; the whole table if none was."""
+    if epsilons is None:
+        yield "", frame
+        return
+    for epsilon in epsilons:
+        yield f" at ε = {epsilon_label(epsilon)}", frame[frame["epsilon"] == epsilon]
 
 
 def by_epoch(frame: pd.DataFrame, text: Callable[[float], str]) -> tuple[list[str], list[list[str]]]:

@@ -1,6 +1,5 @@
 """co-probe plot"""
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -51,19 +50,20 @@ def plot(
     induced: of several runs, final accuracy under PGD-10 (or --against) over β and ε, and which runs collapsed; of one
     run, robust accuracy, curvature, and accuracy on carriers and images. spectrum: frequencies of one run's
     perturbations. (Both of arXiv 2206.08242.)
+    Any probe (alignment, curvature, ...): its quantities at every epoch.
     What was not measured before is measured now.
     """
-    from co_probe.drawing import Request, draw, objection
+    from co_probe.drawing import draw, figure_spec, unsupported_reason
     from co_probe.plots.style import check_name, headless, save
 
-    PLOTS.check(kind)
+    figure_spec(kind)
     path = out or Path(f"{kind}.png")
     check_name(path)
     headless()
-    request = Request(against=against, reference=reference, generator=generator, device=device)
+    choice = {"against": against, "reference": reference, "generator": generator}
     stored = options.open_stored(runs, runs_dir)
-    fit = options.fitting(stored, lambda run: objection(kind, run, request), strict=bool(runs))
+    fit = options.fitting(stored, lambda run: unsupported_reason(kind, run, **choice), strict=bool(runs))
     with progress_bar("measuring") as progress:
-        figure = draw(kind, fit, replace(request, progress=progress), title)
+        figure = draw(kind, fit, title=title, device=device, progress=progress, **choice)
     save(figure, path)
     click.echo(f"Wrote {path}")

@@ -1,5 +1,6 @@
 """co-probe probe"""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from co_probe.probes import PROBES
 if TYPE_CHECKING:
     import pandas as pd
 
-SHARES = ("both", "carrier", "image", "reversed", "low", "high")  # quantities that are shown in percent
+    from co_probe.probes.base import Diagnostic
 
 
 @click.command(epilog="NAME is one of: " + ", ".join(PROBES) + "; or your own: package.module:Name.")
@@ -21,7 +22,7 @@ SHARES = ("both", "carrier", "image", "reversed", "low", "high")  # quantities t
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of the probe: top=3, generator=method."
 )
-@options.split
+@click.option("--split", type=click.Choice(["test", "train"]), help="Which images of the probe set.  [default: test]")
 @options.device
 @options.table_format
 def probe(
@@ -29,11 +30,11 @@ def probe(
     runs: tuple[Path, ...],
     runs_dir: Path,
     assignments: tuple[str, ...],
-    split: str,
+    split: str | None,
     device: str,
     style: str | None,
 ) -> None:
-    """Measure NAME at every epoch (arXiv 2206.08242); `co-probe list NAME` has its settings.
+    """Measure NAME at every epoch; `co-probe list NAME` has its settings.
 
     views: accuracy on images with the injected carrier, on the carrier alone, on the image alone, and with the carrier
     reversed: which of them the network goes by. curvature: largest eigenvalues of the input Hessian of the loss.
@@ -45,27 +46,30 @@ def probe(
     from co_probe.probes.named import make_probe
     from co_probe.probes.runner import measure_runs
 
-    settings: dict[str, Any] = {"split": split}
+    settings: dict[str, Any] = {} if split is None else {"split": split}
     for text in assignments:
         settings |= parse_assignment(text)
     made = make_probe(name, **settings)
     live = options.open_live(runs, runs_dir)
     if not runs:
-        live = options.fitting(live, lambda run: made.objection(run) or options.unfinished(run))
+        live = options.fitting(live, lambda run: made.unsupported_reason(run) or options.unfinished(run))
     with progress_bar(name) as progress:
         frame = measure_runs(made, live, device=device, progress=progress)
     if style:
         print_frame(frame, style)
         return
-    if "row" in frame:  # a number a frequency is for figures
-        frame = frame[frame["quantity"] != "energy"]
-    _print(made.name, frame)
+    _print(made, frame[~frame["quantity"].isin(made.details)])
 
 
-def _print(name: str, frame: "pd.DataFrame") -> None:
-    """A quantity a column for a single run; else a run a column, and a table for each quantity."""
+def _print(made: "Diagnostic", frame: "pd.DataFrame") -> None:
+    """A column for each quantity of a single run; else a column for each run, and a table for each quantity."""
+    name = made.name
+
+    def text(quantity: str) -> Callable[[float], str]:
+        return percent if quantity in made.shares else "{:.3g}".format
+
     quantities = list(frame["quantity"].unique())
-    tables = {quantity: by_epoch(frame[frame["quantity"] == quantity], _format(quantity)) for quantity in quantities}
+    tables = {quantity: by_epoch(frame[frame["quantity"] == quantity], text(quantity)) for quantity in quantities}
     if frame["run"].nunique() == 1:
         columns = [dict(rows) for _, rows in tables.values()]
         epochs = list(dict.fromkeys(epoch for column in columns for epoch in column))
@@ -74,7 +78,3 @@ def _print(name: str, frame: "pd.DataFrame") -> None:
         return
     for quantity, table in tables.items():
         print_table(quantity if quantity == name else f"{name}: {quantity}", *table)
-
-
-def _format(quantity: str):
-    return percent if quantity in SHARES else "{:.3g}".format

@@ -1,32 +1,42 @@
 """co-probe strength"""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from co_probe.cli import options
-from co_probe.cli.output import by_epoch, percent, print_frame, print_table, progress_bar
+from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, print_table, progress_bar
 
 
 @click.command()
 @options.runs_argument
 @click.option(
     "--reference",
-    type=click.Path(path_type=Path),
     required=True,
-    help="The fixed model: a .pt file of co-probe export.",
+    help="The fixed model: a .pt file of co-probe export, RUN@EPOCH (a number, last or best), or a checkpoint of "
+    "another program, with --reference-model.",
+)
+@click.option("--reference-model", help="The network of another program's checkpoint: package.module:Name, or a name.")
+@click.option(
+    "--reference-normalise", help="The data set whose mean and std this network expects, as cifar10.  [default: none]"
 )
 @options.generator("fgsm")
 @options.split
+@options.epsilon
 @options.device
 @options.compile
 @options.table_format
 def strength(
     runs: tuple[Path, ...],
     runs_dir: Path,
-    reference: Path,
+    reference: str,
+    reference_model: str | None,
+    reference_normalise: str | None,
     generator: str,
     split: str,
+    epsilon: Sequence[float] | None,
     device: str,
     compile: bool,
     style: str | None,
@@ -36,28 +46,33 @@ def strength(
     Besides, the reference's accuracy on clean images and under noise, which perturbations that decayed come down to.
     Measures all runs under runs/ that fit the reference, or the RUNs named. Epochs measured before are not again.
     """
+    from co_probe.config import plugins
     from co_probe.probes.strength import Strength
     from co_probe.probes.strength import strength as measure
-    from co_probe.runs.build import pick_device
-    from co_probe.runs.checkpoints import load_reference
+    from co_probe.runs.references import find_reference
 
+    if reference_model and plugins.is_own(reference_model):
+        plugins.allow(reference_model)
     live = options.open_live(runs, runs_dir)
+    if "@" in reference and not Path(reference).exists() and (runs_dir / reference.rpartition("@")[0]).exists():
+        reference = str(runs_dir / reference)
+    loaded = find_reference(reference, model=reference_model, normalise=reference_normalise, like=live[0].info)
     if not runs:
-        probe = Strength(reference=load_reference(reference, pick_device(device)))
-        live = options.fitting(live, lambda run: probe.objection(run) or options.unfinished(run))
+        probe = Strength(reference=loaded)
+        live = options.fitting(live, lambda run: probe.unsupported_reason(run) or options.unfinished(run))
+    settings: dict[str, Any] = {"generator": generator, "split": split, "epsilon": epsilon}
     with progress_bar("strength") as progress:
-        frame = measure(
-            live, reference, generator=generator, split=split, device=device, compile=compile, progress=progress
-        )
+        frame = measure(live, loaded, **settings, device=device, compile=compile, progress=progress)
     if style:
         print_frame(frame, style)
         return
-    print_table(
-        f"Accuracy of {reference.name} on perturbations by {generator} (lower = stronger)",
-        *by_epoch(frame[frame["quantity"] == "strength"], percent),
-    )
-    lines = frame[frame["epoch"] == 0].groupby("quantity")["value"].mean()
-    click.echo("  ".join(f"{label}: {percent(lines[key])}" for key, label in YARDSTICKS.items()))
+    for at, part in each_epsilon(frame, epsilon):
+        print_table(
+            f"Accuracy of {loaded.name} on perturbations by {generator}{at} (lower = stronger)",
+            *by_epoch(part[part["quantity"] == "strength"], percent),
+        )
+        lines = part[part["epoch"] == 0].groupby("quantity")["value"].mean()
+        click.echo("  ".join(f"{label}: {percent(lines[key])}" for key, label in BASELINES.items()))
 
 
-YARDSTICKS = {"noise": "uniform noise", "sign-noise": "noise of ±ε", "clean": "no perturbation"}
+BASELINES = {"noise": "uniform noise", "sign-noise": "noise of ±ε", "clean": "no perturbation"}

@@ -1,7 +1,11 @@
 """What methods, attacks and ε are called in tables, figures and folder names."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+AttackLike = str | Callable[..., Any]  # an attack's name, or an attack
 
 NORMS = {"linf": "L∞", "l2": "L2"}  # the balls that perturbations keep to, by their names in settings
 _LABELS: dict[str, dict[str, str]] = {"attack": {"method": "its own attack"}}
@@ -17,10 +21,42 @@ def labels(kind: str) -> Mapping[str, str]:
     return _LABELS.get(kind, {})
 
 
+def attack_name(attack: Any) -> str:
+    """What tables call an attack that was given as a name or as an object.
+
+    Args:
+        attack: A name, or an attack: a dataclass or any other callable.
+
+    Returns:
+        The name; of a dataclass its class and the settings that are not its defaults, which identify it in every
+        process: `PGD(epsilon=8/255, steps=7)`.
+    """
+    if isinstance(attack, str):
+        return attack
+    if not is_dataclass(attack) or isinstance(attack, type):
+        return getattr(attack, "__qualname__", type(attack).__qualname__) + "()"
+    settings = []
+    for field in fields(attack):
+        value = getattr(attack, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if value != default:
+            settings.append(f"{field.name}={_text(value)}")
+    return f"{type(attack).__qualname__}({', '.join(settings)})"
+
+
+def _text(value: Any) -> str:
+    """A setting in a name: exact, and short for a whole number of grey levels."""
+    if isinstance(value, float) and len(repr(value)) > 8 and value * 255 == round(value * 255):
+        return f"{round(value * 255)}/255"
+    return getattr(value, "__qualname__", repr(value))
+
+
 def attack_label(name: str) -> str:
     """`pgd10` as PGD-10, `pgd50x10` as PGD-50×10, `cw` as C&W, `fgsm` as FGSM."""
     if name in labels("attack"):
         return labels("attack")[name]
+    if "(" in name:  # an object's, as `attack_name` gives it
+        return name
     parts = re.fullmatch(r"(pgd|cw)(\d+)(?:x(\d+))?", name)
     if not parts:
         return name.upper()

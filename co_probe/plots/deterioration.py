@@ -1,16 +1,17 @@
 """Perturbations deteriorate as robustness is lost: Figures 1b and 2a of arXiv 2010.08034."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
-from co_probe.plots.style import YARDSTICK, axes_or_new, panels
+from co_probe.plots.spec import FigureOptions, FigureSpec, Frames, Measure, Onsets, StoredRun, stored
+from co_probe.plots.style import BASELINE, axes_or_new, panels
 
-YARDSTICKS = {
+BASELINES = {
     "clean": ("no perturbation", "-"),
     "noise": ("uniform noise", "--"),
     "sign-noise": ("noise of ±ε", ":"),
@@ -23,10 +24,10 @@ def strength(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None 
     `frame`: the table of the probe `strength`, for one reference and one generator. `style` goes to `Axes.plot`.
     """
     ax = axes_or_new(ax)
-    for quantity, (label, dashes) in YARDSTICKS.items():
+    for quantity, (label, dashes) in BASELINES.items():
         values = frame.loc[frame["quantity"] == quantity, "value"]
         if len(values):
-            ax.axhline(100 * values.mean(), linestyle=dashes, label=label, **YARDSTICK)
+            ax.axhline(100 * values.mean(), linestyle=dashes, label=label, **BASELINE)
     epoch_lines(frame[frame["quantity"] == "strength"], ax, scale=100, **style)
     mark_onsets(frame, ax, onsets or {}, name=False)
     ax.set_ylabel("accuracy of the reference (%)\nlower = stronger perturbation")
@@ -53,4 +54,25 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     return figure
 
 
-KIND = Kind(needs=("metrics", "strength"), draw=draw)
+def strength_rows(run: StoredRun, options: FigureOptions) -> pd.DataFrame:
+    """The stored strength of the reference that was asked for, or of the newest."""
+    return run.frame("strength", reference=options.reference, generator=options.generator)
+
+
+def strengths(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+    """The strength of several runs. It is not measured now, since the reference may not be at hand."""
+    return pd.concat([strength_rows(run, options) for run in runs], ignore_index=True)
+
+
+def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
+    """No strength is stored."""
+    if len(strength_rows(run, options)):
+        return None
+    return f"{run.name} has no such strength measured yet: measure it with co-probe strength"
+
+
+FIGURE = FigureSpec(
+    draw=draw,
+    tables={"metrics": stored("metrics"), "strength": strengths},
+    unsupported_reason=unsupported_reason,
+)

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from co_probe.config.labels import attack_label
-from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets
+from co_probe.plots.spec import AGAINST, GENERATOR, FigureSpec, Frames, Onsets, probed
 from co_probe.plots.style import axes_or_new
 
 
@@ -34,4 +34,4 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     return figure
 
 
-KIND = Kind(needs=("gap",), draw=draw)
+FIGURE = FigureSpec(draw=draw, tables={"gap": probed("gap", against=AGAINST, generator=GENERATOR)})

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from co_probe.plots.kind import Onsets
+from co_probe.plots.spec import Onsets
 from co_probe.plots.style import DASHES, method_style
 
 SEED = re.compile(r"-seed\d+(?=-|$)")  # as sweeps name their runs

@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.config.labels import NORMS
+from co_probe.plots.spec import GENERATOR, FigureOptions, FigureSpec, Frames, Onsets, StoredRun, computed
 from co_probe.plots.style import COLUMN, plt
 
 
@@ -49,4 +50,16 @@ def _show_image(ax: plt.Axes, x: np.ndarray) -> None:
         ax.imshow(np.moveaxis(x, 0, -1).clip(0, 1), interpolation="nearest")
 
 
-KIND = Kind(needs=("perturbations",), draw=draw)
+def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
+    """Perturbations that are not bounded pixel by pixel."""
+    if run.norm == "linf":
+        return None
+    return f"{run.name} has perturbations in an {NORMS[run.norm]} ball, which the colours from −ε to ε do not fit"
+
+
+FIGURE = FigureSpec(
+    draw=draw,
+    tables={"perturbations": computed("co_probe.probes.perturbations:perturbations", generator=GENERATOR)},
+    single=True,
+    unsupported_reason=unsupported_reason,
+)

@@ -4,8 +4,8 @@ from matplotlib.figure import Figure
 
 from co_probe.config.labels import attack_label
 from co_probe.plots.gap import gap
-from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
+from co_probe.plots.spec import AGAINST, GENERATOR, FigureSpec, Frames, Onsets, probed, stored
 from co_probe.plots.style import panels
 
 
@@ -30,4 +30,8 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     return figure
 
 
-KIND = Kind(needs=("metrics", "gap"), draw=draw, against="pgd20")
+FIGURE = FigureSpec(
+    draw=draw,
+    tables={"metrics": stored("metrics"), "gap": probed("gap", against=AGAINST, generator=GENERATOR)},
+    against="pgd20",
+)

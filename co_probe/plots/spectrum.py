@@ -10,8 +10,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
+from co_probe.plots.spec import GENERATOR, FigureSpec, Frames, Onsets, probed
 from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, plt
 
 SHARES = {"low": (OKABE_ITO[2], "-"), "high": (OKABE_ITO[0], (0, (4, 1.2)))}
@@ -90,4 +90,4 @@ def _scale(bar: Colorbar, ends: tuple[float, float]) -> None:
     bar.set_label("share of\nthe energy (%)")
 
 
-KIND = Kind(needs=("spectrum",), draw=draw)
+FIGURE = FigureSpec(draw=draw, tables={"spectrum": probed("spectrum", generator=GENERATOR)}, single=True)

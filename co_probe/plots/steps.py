@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.plots.spec import FigureOptions, FigureSpec, Frames, Onsets, StoredRun, stored
 from co_probe.plots.style import OKABE_ITO, axes_or_new, method_style, panels
 
 NAMED: dict[str, dict[str, Any]] = {
@@ -56,4 +56,9 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     return figure
 
 
-KIND = Kind(needs=("steps",), draw=draw)
+def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
+    """The run learns no step sizes."""
+    return None if len(run.frame("steps")) else f"{run.name} learns no step sizes (only APART does)"
+
+
+FIGURE = FigureSpec(draw=draw, tables={"steps": stored("steps")}, unsupported_reason=unsupported_reason)

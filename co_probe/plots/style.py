@@ -22,7 +22,7 @@ OKABE_ITO = ("#D55E00", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "
 DASHES = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (4, 1, 1, 1)))
 LOOKS = len(OKABE_ITO) * len(DASHES)
 
-YARDSTICK: dict[str, Any] = {"color": "0.45", "linewidth": 0.9}
+BASELINE: dict[str, Any] = {"color": "0.45", "linewidth": 0.9}
 RC: Any = {
     "font.size": 8,
     "axes.labelsize": 8,

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from co_probe.config.labels import epsilon_label
-from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.errors import UserError
+from co_probe.plots.spec import FigureOptions, FigureSpec, Frames, Measure, Onsets, StoredRun
 from co_probe.plots.style import axes_or_new, method_style, panels
 
+ATTACKS = ("clean", "pgd20")  # of the axes
 MARKERS = "osD^vP"
 LABEL = 6.5  # points
 AROUND = ((0.9, 0.8), (-0.9, 0.8), (0.9, -0.8), (-0.9, -0.8), (0, 1.1), (0, -1.1), (1.2, 0), (-1.2, 0))
@@ -122,4 +124,21 @@ def _in_grey_levels(frame: pd.DataFrame) -> bool:
     return all(epsilon_label(epsilon).endswith("/255") for epsilon in frame["epsilon"])
 
 
-KIND = Kind(needs=("eval",), draw=draw)
+def best_epochs(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+    """Accuracies of each run's best epoch, each on as many images as it was ever measured on.
+
+    They are measured on all test images where they are not stored. Raises UserError for runs on different images, whose
+    accuracies are not comparable.
+    """
+    if len({(run.config.data.name, str(run.config.extensions), run.norm) for run in runs}) > 1:
+        raise UserError("trade-off compares runs on the same images and in balls of one norm: name such runs")
+    if missing := [run for run in runs if len(_stored_rows(run)) < len(ATTACKS)]:
+        measure("eval", missing, attacks=ATTACKS)
+    return pd.concat([_stored_rows(run) for run in runs], ignore_index=True)
+
+
+def _stored_rows(run: StoredRun) -> pd.DataFrame:
+    return run.frame("eval", attacks=ATTACKS)
+
+
+FIGURE = FigureSpec(draw=draw, tables={"eval": best_epochs})

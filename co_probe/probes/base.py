@@ -1,116 +1,141 @@
-"""What a probe is, and what it is given."""
+"""What a probe is. Neither this page nor the settings of a probe import torch; measuring does."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+import pandas as pd
 
-from co_probe.attacks.named import named_attack
-from co_probe.inference.evaluation import Outcome, outcome, perturb
-from co_probe.inference.execution import compiling, input_gradients_only
-from co_probe.methods.base import Method
-from co_probe.numerics.rng import make_rng
-from co_probe.numerics.statistics import wilson
-from co_probe.runs import Run
+from co_probe.config.labels import attack_name
+from co_probe.numerics.statistics import mean_interval, wilson
+from co_probe.store import StoredRun
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from co_probe.probes.images import Checkpoint, ProbeSet
+    from co_probe.probes.table import Epochs, Table
 
 Row = dict[str, Any]  # quantity, value, low, high, n: one number of a tidy table
+ATTACKS = ("against", "generator")  # settings that are attacks
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A run after an epoch, on a device; the network is `loaded` already, or loaded when it is asked for."""
+class Diagnostic(ABC):
+    """What can be measured on a run and stored as a table: a frozen dataclass whose fields are its settings.
 
-    run: Run
-    epoch: int
-    device: torch.device
-    loaded: nn.Module | None = None
+    A new one is one file and one line in a registry. Import torch where it measures, so that its settings can be read
+    and checked without it.
 
-    @cached_property
-    def model(self) -> nn.Module:
-        """The network, in eval mode."""
-        return self.run.load_model(self.epoch, self.device) if self.loaded is None else self.loaded
-
-    @cached_property
-    def method(self) -> Method:
-        """The method, with what it had learned."""
-        return self.run.generator(self.epoch)
-
-
-@dataclass(frozen=True)
-class ProbeSet:
-    """The images that every diagnostic of a run uses, (n, C, H, W) in [0, 1], and their classes.
-
-    `epsilon`, `seed`, `norm`, `bounds`: the run's; `state`: what the method keeps for each image at this checkpoint,
-    if anything.
-    """
-
-    x: Tensor
-    y: Tensor
-    epsilon: float
-    seed: int
-    state: Tensor | None = None
-    norm: str = "linf"
-    bounds: tuple[float, float] = (0.0, 1.0)
-
-    def rng(self) -> torch.Generator:
-        """The draws of a probe: the same for every checkpoint, so that differences are the model's."""
-        return make_rng(self.x.device, self.seed, "probe")
-
-    def perturb(self, checkpoint: Checkpoint, generator: str) -> Tensor:
-        """δ at the checkpoint for these images: f_A if `generator` is `method`, else that of the attack so named."""
-        model = checkpoint.model
-        with compiling(model), input_gradients_only(model):
-            if generator == "method":
-                return perturb(model, checkpoint.method.perturb, self.x, self.y, self.rng(), self.state)
-            return perturb(
-                model, named_attack(generator, self.epsilon, self.norm, self.bounds), self.x, self.y, self.rng()
-            )
-
-    def outcome(self, model: nn.Module, delta: Tensor | None = None) -> Outcome:
-        """What `model` makes of these images with δ added."""
-        with compiling(model):
-            return outcome(model, self.x, self.y, delta, self.bounds)
-
-
-class Probe(ABC):
-    """A diagnostic. A new one is one file with a frozen dataclass whose fields are its settings.
-
-    `split`: `test` or `train`, which images of the probe set it uses.
+    Attributes:
+        name: What its table is called.
+        split: Which images it uses, `test` or `train`.
+        shares: Quantities that are shares in [0, 1], which the command line prints in percent.
+        details: Quantities that are for figures, and not printed.
+        figure: The registered figure that shows it; None for lines of all its quantities.
     """
 
     name: ClassVar[str]
     split: str
-
-    @property
-    def reads_models(self) -> bool:
-        """Whether it needs the network of every epoch, so that these are read ahead."""
-        return True
+    shares: ClassVar[tuple[str, ...]] = ()
+    details: ClassVar[tuple[str, ...]] = ()
+    figure: ClassVar[str | None] = None
 
     @abstractmethod
-    def parameters(self) -> dict[str, Any]:
-        """What tells this probe's rows from those of the same probe with other settings: columns of the table."""
+    def table(self, run: StoredRun, epochs: "Epochs" = "all", *, compile: bool = False) -> "Table":
+        """The stored and missing rows on a run, which can be measured."""
 
-    @abstractmethod
-    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
-        """The rows of one epoch."""
-
-    def yardsticks(self, images: ProbeSet) -> list[Row]:
-        """Rows that no epoch changes; they are stored as epoch 0."""
-        return []
-
-    def objection(self, run: Run) -> str | None:
-        """Why this probe cannot measure `run`, or None if it can."""
+    def unsupported_reason(self, run: StoredRun) -> str | None:
+        """Why this cannot be measured on a run, in one line; None if it can."""
         return None
 
+    def columns(self, run: StoredRun) -> dict[str, Any]:
+        """Settings stored as columns; they identify a row. What depends on the run is filled in."""
+        return {f.name: self._column(f.name, getattr(self, f.name), run) for f in self._settings()}
 
-def accuracy_row(quantity: str, correct: Tensor, n: int | None = None) -> Row:
+    def select(self, frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
+        """The rows of a stored table that were measured with these settings, sorted by epoch.
+
+        Args:
+            frame: The table of this probe on `run`, with all settings that it was ever measured with. A column that
+                did not exist when a row was written has the setting's default there.
+            run: The run that was measured.
+        """
+        return self._matching(frame, self.columns(run), run)
+
+    def find(self, frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
+        """The rows that `run.frame(name, **settings)` returns: those of `select`."""
+        return self.select(frame, run)
+
+    def _matching(self, frame: pd.DataFrame, columns: dict[str, Any], run: StoredRun) -> pd.DataFrame:
+        defaults = {f.name: self._column(f.name, f.default, run) for f in self._settings()}
+        for name, value in columns.items() if len(frame) else ():
+            stored = frame[name] if name in frame else pd.Series(np.nan, frame.index, object)
+            frame = frame[(stored == value) | (stored.isna() & (value == defaults.get(name)))]
+        return frame.sort_values("epoch", kind="stable") if len(frame) else frame
+
+    def _settings(self) -> list[Any]:
+        return [f for f in fields(self) if f.init]  # type: ignore[arg-type]  # subclasses are dataclasses
+
+    def _column(self, name: str, value: Any, run: StoredRun) -> Any:
+        if name in ATTACKS:
+            return attack_name(value)
+        return run.epsilon if name == "epsilon" and value is None else value
+
+
+class Probe(Diagnostic):
+    """An indicator evaluated at every epoch of a run. Its settings are keyword-only.
+
+    A setting `epsilon` is the norm bound that it measures at, None for the run's; settings `against` and `generator`
+    are attacks.
+    """
+
+    @abstractmethod
+    def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
+        """Measure one epoch.
+
+        Args:
+            checkpoint: The run after the epoch, with its model and its method.
+            images: The images of the probe set that `split` names, on the checkpoint's device.
+
+        Returns:
+            Rows with the columns quantity, value, low, high, n and any of the probe's own.
+        """
+
+    def baselines(self, images: "ProbeSet") -> list[Row]:
+        """Rows that do not depend on the epoch; they are stored as epoch 0."""
+        return []
+
+    def recorded(self, run: StoredRun, epoch: int) -> list[Row] | None:
+        """The rows of an epoch if the run has recorded them while it was trained, else None."""
+        return None
+
+    def table(self, run: StoredRun, epochs: "Epochs" = "all", *, compile: bool = False) -> "Table":
+        """The stored and missing rows of this probe on a run."""
+        from co_probe.probes.table import EpochTable
+
+        return EpochTable(self, run, epochs, compile)
+
+
+def accuracy_row(quantity: str, correct: "Tensor", n: int | None = None) -> Row:
     """An accuracy with its 95% Wilson interval.
 
-    `correct`: bool, one for each image; `n`: the number of images, if `correct` holds several draws of each.
+    Args:
+        quantity: What the row is called.
+        correct: Correctness of each example, bool (n,), or of several draws of each, (draws, n).
+        n: Number of images, if `correct` holds several draws of each.
     """
     n, value = n or correct.numel(), correct.float().mean().item()
     low, high = wilson(value, n)
     return {"quantity": quantity, "value": value, "low": low, "high": high, "n": n}
+
+
+def mean_row(quantity: str, values: "Tensor") -> Row:
+    """A mean over examples with its 95% normal interval.
+
+    Args:
+        quantity: What the row is called.
+        values: One number for each example, (n,), n > 0.
+    """
+    mean, low, high = mean_interval(values.cpu().numpy())
+    return {"quantity": quantity, "value": mean, "low": low, "high": high, "n": len(values)}

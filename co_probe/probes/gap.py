@@ -1,70 +1,113 @@
 """The gap: how much stronger an attack B is than the method's own perturbation."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
-from co_probe.numerics.statistics import mean_interval
-from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
-from co_probe.probes.runner import Progress, RunLike, measure_runs
+from co_probe.config.labels import AttackLike
+from co_probe.numerics.statistics import wilson
+from co_probe.probes.base import Probe, Row, accuracy_row
+from co_probe.probes.named import probe
+from co_probe.probes.runner import Progress
+from co_probe.store import RunLike, StoredRun
+
+if TYPE_CHECKING:
+    from co_probe.probes.images import Checkpoint, ProbeSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gap(Probe):
     """G_B,i(A) = mean of L(δ_B) − L(δ_A) at θ_A^(i), in nats: larger = weaker δ_A, near 0 for a healthy run.
 
-    Equation 2 of arXiv 2010.08034 prints the two terms the other way round; this is the sign of its prose ("the weaker
-    f_A is, the larger G") and of its Figures 2b and 5c. Every image runs to the end of both attacks.
-    `against`: B, as `named_attack` takes it; `generator`: whose δ_A, an attack's by name, or that of the `method`
-    itself. FGSM's is usual: one yardstick for all methods (a PGD run's own gap to PGD is 0 by construction, and
-    APART on unseen images lacks what it learned of each). `split`: `test` images, or `train`.
     Quantities: `gap` (nats, 95% normal interval of the paired difference) and `accuracy` under B (Wilson interval).
+
+    Args:
+        against: B, an attack or its name. Every image runs to the end of both attacks.
+        generator: Whose δ_A: an attack, its name, or `method` for the run's own. FGSM compares all methods by one
+            standard (a PGD run's own gap to PGD is 0 by construction, and APART on unseen images lacks what it learned
+            of each).
+        split: `test` images of the probe set, or `train`.
+        epsilon: Norm bound of named attacks, in pixel units; None for the run's.
+
+    Reference:
+        arXiv 2010.08034, Figures 2b and 5c; `co_probe.indicators.gap` has the formula.
     """
 
     name: ClassVar[str] = "gap"
-    against: str = "pgd10"
-    generator: str = "fgsm"
+    shares: ClassVar[tuple[str, ...]] = ("accuracy",)
+    against: AttackLike = "pgd10"
+    generator: AttackLike = "fgsm"
     split: str = "test"
+    epsilon: float | None = None
 
-    @property
-    def reads_models(self) -> bool:
-        return self != Gap()
+    def recorded(self, run: StoredRun, epoch: int) -> list[Row] | None:
+        """The gap with default settings, which training measures on the same images with the same random numbers."""
+        if replace(self, epsilon=None) != Gap() or self.epsilon not in (None, run.epsilon):
+            return None
+        metrics = run.metrics(epoch)
+        if not {"gap", "gap_low", "gap_high", "pgd10"} <= metrics.keys():
+            return None
+        value, n = metrics["gap"], len(run.probe_set["test"])
+        low, high = wilson(accuracy := metrics["pgd10"], n)
+        return [
+            {"quantity": "gap", "value": value, "low": metrics["gap_low"], "high": metrics["gap_high"], "n": n},
+            {"quantity": "accuracy", "value": accuracy, "low": low, "high": high, "n": n},
+        ]
 
-    def parameters(self) -> dict[str, Any]:
-        return asdict(self)
+    def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
+        """Gap and accuracy at one epoch."""
+        from co_probe.indicators.gap import gap
+        from co_probe.inference.execution import compiling
 
-    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
-        if self == Gap():  # what every run measures of itself, on the same images with the same draws
-            metrics = checkpoint.run.frame("metrics").query("epoch == @checkpoint.epoch").set_index("quantity")
-            names = {"gap": "gap", "accuracy": "pgd10"}
-            columns = ["value", "low", "high", "n"]
-            rows = metrics.loc[list(names.values()), columns].to_dict("records")
-            return [{"quantity": quantity, **row} for quantity, row in zip(names, rows, strict=True)]
-        strong = images.outcome(checkpoint.model, images.perturb(checkpoint, self.against))
-        own = images.outcome(checkpoint.model, images.perturb(checkpoint, self.generator))
-        gap, low, high = mean_interval((strong.loss - own.loss).cpu().numpy())
-        row = {"quantity": "gap", "value": gap, "low": low, "high": high, "n": len(images.y)}
-        return [row, accuracy_row("accuracy", strong.correct)]
+        strong, weak = (images.perturb(checkpoint, attack) for attack in (self.against, self.generator))
+        with compiling(checkpoint.model):
+            result = gap(
+                checkpoint.model,
+                images.x,
+                images.y,
+                epsilon=images.epsilon,
+                strong=strong,
+                weak=weak,
+                bounds=images.bounds,
+            )
+        row = {"quantity": "gap", "value": result.value, "low": result.low, "high": result.high, "n": len(images.y)}
+        return [row, accuracy_row("accuracy", result.strong.correct)]
 
 
 def gap(
     runs: RunLike | Iterable[RunLike],
-    against: str = "pgd10",
+    against: AttackLike = "pgd10",
     *,
-    generator: str = "fgsm",
+    generator: AttackLike = "fgsm",
     split: str = "test",
+    epsilon: float | Sequence[float] | None = None,
     device: str = "auto",
     compile: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Measure G_B,i(A) (`Gap` says what that is) at every epoch of every run that is not stored yet.
+    """Measure the gap G_B,i(A) at every epoch of runs where it is not stored yet.
 
-    `runs`: paths or `Run`s, one or several. Returns the tidy table. Raises UserError for unknown names or runs.
+    Args:
+        runs: Paths or runs, one or several.
+        against: B, an attack or its name.
+        generator: A: an attack, its name, or `method` for the run's own.
+        split: `test` or `train` images of the probe set.
+        epsilon: Norm bound or bounds of named attacks, in pixel units; None for the run's.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
+        compile: Run models through torch.compile.
+        progress: Called after each epoch with the run's name, the number of epochs done, and of all epochs.
 
-    >>> co_probe.gap("runs/fgsm", against="pgd20")
+    Returns:
+        The tidy table: columns run, method, seed, epoch, probe, against, generator, split, epsilon, quantity, value,
+        low, high, n.
+
+    Raises:
+        UserError: For an unknown name or run.
+
+    Example:
+        >>> co_probe.gap("runs/fgsm", against="pgd20")
     """
-    return measure_runs(
-        Gap(against=against, generator=generator, split=split), runs, device=device, compile=compile, progress=progress
-    )
+    settings: dict[str, Any] = {"against": against, "generator": generator, "split": split, "epsilon": epsilon}
+    return probe("gap", runs, device=device, compile=compile, progress=progress, **settings)

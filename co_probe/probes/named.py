@@ -5,18 +5,23 @@ from typing import Any
 
 import pandas as pd
 
+from co_probe.config.probes import PROBES
 from co_probe.errors import UserError
-from co_probe.probes import PROBES
-from co_probe.probes.base import Probe
-from co_probe.probes.runner import Progress, RunLike, measure_runs
+from co_probe.probes.base import Diagnostic
+from co_probe.probes.runner import Progress, measure_runs
+from co_probe.probes.table import Epochs
+from co_probe.store import RunLike
 
 
-def make_probe(name: str, **settings: Any) -> Probe:
-    """The probe `name` with its `settings`. Raises UserError for a name or a setting that there is not."""
-    PROBES.check(name)
+def make_probe(name: str, **settings: Any) -> Diagnostic:
+    """The probe `name` with its settings, without importing torch.
+
+    Raises:
+        UserError: If there is no such name or setting.
+    """
     made = PROBES.make(name, **settings)
-    if not isinstance(made, Probe):
-        raise UserError(f"probe {name} gave {type(made).__name__}, not co_probe.probes.base.Probe")
+    if not isinstance(made, Diagnostic):
+        raise UserError(f"probe {name} gave {type(made).__name__}, not co_probe.probes.base.Diagnostic")
     return made
 
 
@@ -24,16 +29,38 @@ def probe(
     name: str,
     runs: RunLike | Iterable[RunLike],
     *,
+    epochs: Epochs = "all",
     device: str = "auto",
+    compile: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Measure `name` at every epoch of every run that is not stored yet.
+    """Measure a probe at every epoch of runs where it is not stored yet, and store it.
 
-    `name`: `alignment`, `curvature`, `spectrum`, `views`, or your own as `package.module:Name`; `runs`: paths or
-    `Run`s, one or several; `settings`: those of the probe. Returns the tidy table. Raises UserError for unknown names,
-    settings or runs, or a run that the probe cannot measure.
+    Args:
+        name: A registered probe (`gap`, `strength`, `eval`, `alignment`, `curvature`, `spectrum`, ...), or your own as
+            `package.module:Name`.
+        runs: Paths or runs, one or several.
+        epochs: `all`, `last`, a number or numbers: which epochs are measured, besides those that are stored.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
+        compile: Run models through torch.compile where perturbations are made and evaluated.
+        progress: Called after each step with a label, the number of steps done, and of all steps.
+        **settings: Settings of the probe. `epsilon` may be several norm bounds, which are measured in turn.
 
-    >>> co_probe.probe("curvature", "runs/fgsm", top=3)
+    Returns:
+        The tidy table.
+
+    Raises:
+        UserError: For an unknown name, setting or run, or a run that the probe cannot measure.
+
+    Example:
+        >>> co_probe.probe("gap", "runs/fgsm", against="pgd20")
+        >>> co_probe.probe("curvature", ["runs/fgsm", "runs/pgd"], top=3)
     """
-    return measure_runs(make_probe(name, **settings), runs, device=device, progress=progress)
+    options: dict[str, Any] = {"epochs": epochs, "device": device, "compile": compile, "progress": progress}
+    several = settings.get("epsilon")
+    if isinstance(several, list | tuple):
+        made = [make_probe(name, **settings | {"epsilon": float(epsilon)}) for epsilon in several]
+    else:
+        made = [make_probe(name, **settings)]
+    return pd.concat([measure_runs(each, runs, **options) for each in made], ignore_index=True)

@@ -1,37 +1,53 @@
 """The perturbations themselves, for a few test images: something to look at."""
 
+from typing import Any
+
 import pandas as pd
 
 from co_probe.attacks.named import named_attack
+from co_probe.config.labels import AttackLike
 from co_probe.inference.evaluation import perturb
-from co_probe.runs import Run
+from co_probe.probes.runner import live_run
+from co_probe.store import StoredRun
 
 
-def perturbations(run: Run, epochs: list[int] | None = None, images: int = 4, generator: str = "fgsm") -> pd.DataFrame:
-    """δ of `generator` (an attack by name, or the `method`'s own) at some epochs, for the first `images` test images.
+def perturbations(
+    run: StoredRun, epochs: list[int] | None = None, images: int = 4, generator: AttackLike = "fgsm"
+) -> pd.DataFrame:
+    """δ of a generator at some epochs, for the first test images of the probe set.
 
-    `epochs`: if not given, the two that `telling_epochs` picks. Columns: run, epoch, epsilon, image, label, accuracy
-    (of that epoch under PGD-10), x and delta, arrays (C, H, W). Raises UserError for an epoch that the run does not
-    have, or an unknown generator.
+    Args:
+        run: The run.
+        epochs: Epochs; the two that `telling_epochs` picks, if None.
+        images: Number of images.
+        generator: An attack, its name, or `method` for the run's own.
+
+    Returns:
+        A row for each epoch and image, with the columns run, epoch, epsilon, image (its number), label, accuracy (of
+        that epoch under PGD-10), x and delta (arrays (C, H, W)).
+
+    Raises:
+        UserError: For an epoch that the run does not have, or an unknown attack.
     """
-    x, y = (part[:images] for part in run.test_data())
+    live = live_run(run)
+    x, y = (part[:images] for part in live.test_data())
     rows = []
-    for epoch in epochs or telling_epochs(run):
-        attack = (
-            run.generator(epoch).perturb
-            if generator == "method"
-            else named_attack(generator, run.epsilon, run.norm, run.info.bounds)
-        )
-        delta = perturb(run.load_model(epoch), attack, x, y).cpu().numpy()
-        accuracy = run.metrics(epoch)["pgd10"]
+    for epoch in epochs or telling_epochs(live):
+        attack: Any
+        if generator == "method":
+            attack = live.generator(epoch).perturb
+        else:
+            attack = named_attack(generator, live.epsilon, live.norm, live.info.bounds)
+        delta = perturb(live.load_model(epoch), attack, x, y).cpu().numpy()
+        accuracy = live.metrics(epoch)["pgd10"]
         for number in range(len(y)):
             rows.append(
                 {
-                    "run": run.name,
+                    "run": live.name,
                     "epoch": epoch,
-                    "epsilon": run.epsilon,
-                    "image": int(run.probe_set["test"][number]),
-                    "label": run.info.classes[int(y[number])],
+                    "epsilon": live.epsilon,
+                    "image": int(live.probe_set["test"][number]),
+                    "label": live.info.classes[int(y[number])],
                     "accuracy": accuracy,
                     "x": x[number].numpy(),
                     "delta": delta[number],
@@ -40,10 +56,11 @@ def perturbations(run: Run, epochs: list[int] | None = None, images: int = 4, ge
     return pd.DataFrame(rows)
 
 
-def telling_epochs(run: Run) -> list[int]:
-    """The most robust epoch (before the onset, if there is one) and the last: a run that has fallen shows it there.
+def telling_epochs(run: StoredRun) -> list[int]:
+    """The most robust epoch (before the onset, if there is one) and the last, at which a collapse shows.
 
-    Raises UserError if no epoch is finished.
+    Raises:
+        UserError: If no epoch is finished.
     """
     last, onset = run.last_epoch, run.onset
     healthy = [epoch for epoch in run.epochs if onset is None or epoch < onset] or run.epochs

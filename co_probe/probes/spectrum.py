@@ -1,27 +1,40 @@
 """Which frequencies perturbations are made of."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from co_probe.numerics.dct import dct2
-from co_probe.numerics.statistics import mean_interval
-from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row
-from co_probe.runs import Run
+from co_probe.config.labels import AttackLike
+from co_probe.probes.base import Probe, Row, mean_row
+from co_probe.store import StoredRun
+
+if TYPE_CHECKING:
+    from co_probe.probes.images import Checkpoint, ProbeSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum(Probe):
     """Share of each frequency of the cosine transform in the energy of perturbations, a mean over images, in [0, 1].
 
-    `generator`: whose perturbations, an attack's by name or the `method`'s own. Quantities: `energy` of the frequency
-    (`row`, `column`), from (0, 0), the constant, on, summed over channels; `low`, of those in the square with both
-    `below` a number (half of the image's smaller side, if 0), and `high`, of the others, each with its 95% interval;
-    there `row` and `column` are that number. Images with no perturbation are left out.
-    Raises ValueError if `below` is negative. Source: arXiv 2206.08242, section 5.
+    Quantities: `energy` of the frequency (`row`, `column`), from (0, 0), the constant; `low`, of the square of
+    frequencies whose `row` and `column` are both below a number, and `high`, of the others, each with its 95% normal
+    interval; their `row` and `column` are that number. Images without a perturbation are left out.
+
+    Args:
+        generator: Whose perturbations: an attack, its name, or `method` for the run's own.
+        below: The number that separates low from high; half of the image's smaller side, if 0.
+        split: `test` images of the probe set, or `train`.
+
+    Raises:
+        ValueError: If `below` is negative.
+
+    Reference:
+        arXiv 2206.08242, section 5; `co_probe.indicators.spectrum` has the formula.
     """
 
     name: ClassVar[str] = "spectrum"
-    generator: str = "fgsm"
+    shares: ClassVar[tuple[str, ...]] = ("low", "high")
+    details: ClassVar[tuple[str, ...]] = ("energy",)
+    generator: AttackLike = "fgsm"
     below: int = 0
     split: str = "test"
 
@@ -29,30 +42,28 @@ class Spectrum(Probe):
         if self.below < 0:
             raise ValueError(f"below must be a number of frequencies, or 0, not {self.below}")
 
-    def parameters(self) -> dict[str, Any]:
-        return asdict(self)
+    def unsupported_reason(self, run: StoredRun) -> str | None:
+        """An image has fewer frequencies than `below`."""
+        least = min(run.info.shape[1:])
+        return (
+            f"{run.name} has {least} frequencies a side, and below is {self.below}" if 0 < least < self.below else None
+        )
 
-    def objection(self, run: Run) -> str | None:
-        if self.below <= (least := min(run.info.shape[1:])):
-            return None
-        return f"{run.name} has {least} frequencies a side, and below is {self.below}"
+    def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
+        """The spectrum at one epoch."""
+        from co_probe.indicators.spectrum import low_frequency_share, spectrum
 
-    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
-        delta = images.perturb(checkpoint, self.generator).double()
-        energy = dct2(delta).square().sum(1)
-        energy = energy[energy.sum((1, 2)) > 0]
-        if not len(energy):
+        shares = spectrum(images.perturb(checkpoint, self.generator))
+        if not len(shares):
             return []
-        shares = energy / energy.sum((1, 2), keepdim=True)
-        n, side = len(shares), self.below or min(shares.shape[1:]) // 2
+        side = self.below or min(shares.shape[1:]) // 2
         rows = [
-            {"quantity": "energy", "row": row, "column": column, "value": value, "low": value, "high": value, "n": n}
+            {"quantity": "energy", "row": row, "column": column, "value": value, "low": value, "high": value}
+            | {"n": len(shares)}
             for row, line in enumerate(shares.mean(0).tolist())
             for column, value in enumerate(line)
         ]
-        below = shares[:, :side, :side].sum((1, 2)).cpu().numpy()
-        for quantity, share in (("low", below), ("high", 1 - below)):
-            mean, low, high = mean_interval(share)
-            about = {"quantity": quantity, "row": side, "column": side}
-            rows.append(about | {"value": mean, "low": low, "high": high, "n": n})
+        low = low_frequency_share(shares, side)
+        rows.append({**mean_row("low", low), "row": side, "column": side})
+        rows.append({**mean_row("high", 1 - low), "row": side, "column": side})
         return rows

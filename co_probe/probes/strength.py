@@ -1,86 +1,167 @@
 """Strength: what a method's perturbations do to a fixed reference model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
-import torch
 
-from co_probe.attacks import Noise
-from co_probe.config.labels import NORMS
-from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
-from co_probe.probes.runner import Progress, RunLike, measure_runs
-from co_probe.runs import Run
-from co_probe.runs.build import pick_device
-from co_probe.runs.checkpoints import Reference, load_reference
+from co_probe.config.labels import NORMS, AttackLike
+from co_probe.errors import UserError
+from co_probe.probes.base import Probe, Row, accuracy_row
+from co_probe.probes.named import probe
+from co_probe.probes.runner import Progress, live_run
+from co_probe.store import RunLike, StoredRun, opened
 
-NOISE_DRAWS = 10
+if TYPE_CHECKING:
+    from torch import nn
+
+    from co_probe.probes.images import Checkpoint, ProbeSet
+    from co_probe.runs.checkpoints import Reference
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strength(Probe):
     """Acc(θ_ref, f(θ_A^(i))): accuracy of the reference on perturbations made at epoch i; lower = stronger.
 
-    `generator`: f, an attack by name (FGSM at the run's ε in Figure 2a of arXiv 2010.08034) or the `method`'s own.
-    Quantities: `strength`, and as yardsticks (epoch 0) the reference's accuracy on `clean` images and under uniform
-    `noise` and its `sign-noise`, ±ε (means of 10 draws an image, with the interval of one draw an image).
+    Quantities: `strength`, and as baselines (epoch 0) the reference's accuracy on `clean` images and under uniform
+    `noise` and its `sign-noise`, ±ε (means of 10 draws per image, with the interval of one draw per image).
+
+    Args:
+        reference: The fixed model: a `.pt` file of `export`, `RUN@EPOCH`, a module, or a `Reference`
+            (`co_probe.runs.references`). May be left out to select stored rows: the newest reference is then taken.
+        generator: f: an attack, its name (FGSM at the run's ε in Figure 2a of arXiv 2010.08034), or `method` for the
+            run's own.
+        split: `test` images of the probe set, or `train`.
+        epsilon: Norm bound of named attacks and noise, in pixel units; None for the run's.
+
+    Reference:
+        arXiv 2010.08034, Figure 2a; `co_probe.indicators.strength` has the formula.
     """
 
     name: ClassVar[str] = "strength"
-    reference: Reference
-    generator: str = "fgsm"
+    shares: ClassVar[tuple[str, ...]] = ("strength", "clean", "noise", "sign-noise")
+    figure: ClassVar[str] = "deterioration"
+    reference: Any = None
+    generator: AttackLike = "fgsm"
     split: str = "test"
+    epsilon: float | None = None
 
-    def parameters(self) -> dict[str, Any]:
-        return {
-            "reference": self.reference.name,
-            "reference_id": self.reference.identity,
-            "generator": self.generator,
-            "split": self.split,
-        }
+    @cached_property
+    def loaded(self) -> "Reference":
+        """The reference model, on the CPU. Raises UserError if there is none."""
+        from co_probe.runs.references import find_reference
 
-    def objection(self, run: Run) -> str | None:
+        if self.reference is None:
+            raise UserError("strength needs a reference: the fixed model that perturbations are transferred to")
+        return find_reference(self.reference)
+
+    def columns(self, run: StoredRun) -> dict[str, Any]:
+        """Settings stored as columns: of the reference its name and a fingerprint of its weights."""
+        columns = super().columns(run) | {"reference": self.loaded.name}
+        return {"reference": columns.pop("reference"), "reference_id": self.loaded.identity, **columns}
+
+    def find(self, frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
+        """The stored rows of a reference, given by its file's name; of the newest one, if there is none or several."""
+        if not (self.reference is None or isinstance(self.reference, str | Path)):
+            return self.select(frame, run)
+        columns = super().columns(run)
+        del columns["reference"]
+        frame = self._matching(frame, columns, run)
+        if len(frame) and self.reference is not None:
+            frame = frame[frame["reference"] == Path(self.reference).name]
+        if not len(frame):
+            return frame
+        return frame[frame["reference_id"] == frame.sort_index()["reference_id"].iloc[-1]]
+
+    def unsupported_reason(self, run: StoredRun) -> str | None:
+        """Another norm than L∞, or a reference of other images or classes."""
         if run.norm != "linf":
             return f"{run.name} has perturbations in an {NORMS[run.norm]} ball, and strength compares with noise in L∞"
-        return self.reference.mismatch(run.name, run.info.shape, run.info.classes)
+        return self.loaded.mismatch(run.name, run.info.shape, run.info.classes)
 
-    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
-        delta = images.perturb(checkpoint, self.generator)
-        return [accuracy_row("strength", images.outcome(self.reference.model, delta).correct)]
+    def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
+        """Strength at one epoch."""
+        from co_probe.indicators.strength import strength
+        from co_probe.inference.execution import compiling
 
-    def yardsticks(self, images: ProbeSet) -> list[Row]:
-        rows = [accuracy_row("clean", images.outcome(self.reference.model).correct)]
-        for quantity, noise in (
-            ("noise", Noise(epsilon=images.epsilon, bounds=images.bounds)),
-            ("sign-noise", Noise(epsilon=images.epsilon, sign=True, bounds=images.bounds)),
-        ):
-            rng = images.rng()
-            draws = [
-                images.outcome(self.reference.model, noise(self.reference.model, images.x, images.y, rng)).correct
-                for _ in range(NOISE_DRAWS)
-            ]
-            rows.append(accuracy_row(quantity, torch.stack(draws), n=len(images.y)))
+        delta, reference = images.perturb(checkpoint, self.generator), self._reference_for(images)
+        with compiling(reference):
+            result = strength(
+                checkpoint.model,
+                reference,
+                images.x,
+                images.y,
+                epsilon=images.epsilon,
+                attack=delta,
+                bounds=images.bounds,
+            )
+        return [accuracy_row("strength", result.correct)]
+
+    def baselines(self, images: "ProbeSet") -> list[Row]:
+        """Accuracy of the reference on clean images and under noise."""
+        from co_probe.indicators.strength import noise_accuracy
+
+        reference = self._reference_for(images)
+        rows = [accuracy_row("clean", images.outcome(reference).correct)]
+        for quantity, sign in (("noise", False), ("sign-noise", True)):
+            correct = noise_accuracy(
+                reference, images.x, images.y, epsilon=images.epsilon, sign=sign, bounds=images.bounds, seed=images.seed
+            )
+            rows.append(accuracy_row(quantity, correct, n=len(images.y)))
         return rows
+
+    def _reference_for(self, images: "ProbeSet") -> "nn.Module":
+        return self.loaded.model.to(images.x.device)
 
 
 def strength(
     runs: RunLike | Iterable[RunLike],
-    reference: str | Path,
+    reference: Any,
     *,
-    generator: str = "fgsm",
+    reference_model: Any = None,
+    reference_normalise: Any = None,
+    generator: AttackLike = "fgsm",
     split: str = "test",
+    epsilon: float | Sequence[float] | None = None,
     device: str = "auto",
     compile: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Measure strength (`Strength` says what that is) at every epoch of every run that is not stored yet.
+    """Measure strength at every epoch of runs where it is not stored yet; lower = stronger.
 
-    `runs`: paths or `Run`s, one or several; `reference`: a `.pt` file of `co-probe export`. Returns the tidy table.
-    Raises UserError for unknown names or runs, or a reference that does not fit a run.
+    Args:
+        runs: Paths or runs, one or several.
+        reference: The fixed model: a `.pt` file of `export`; `RUN@EPOCH`, the epoch a number, `last` or `best`; a
+            module; or a checkpoint file of another program.
+        reference_model: The network of a reference that another program trained: a module, a class, a function or a
+            name.
+        reference_normalise: Constants that this network expects its images normalised by: (mean, std) or the name of a
+            data set; None if it takes images as they are.
+        generator: Whose perturbations: an attack, its name, or `method` for the run's own.
+        split: `test` or `train` images of the probe set.
+        epsilon: Norm bound or bounds of named attacks and noise, in pixel units; None for the run's.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
+        compile: Run models through torch.compile.
+        progress: Called after each epoch with the run's name, the number of epochs done, and of all epochs.
 
-    >>> co_probe.strength("runs/fgsm", "pgd10_ep30.pt")
+    Returns:
+        The tidy table: columns run, method, seed, epoch, probe, reference, reference_id, generator, split, epsilon,
+        quantity, value, low, high, n.
+
+    Raises:
+        UserError: For unknown names or runs, or a reference that does not fit a run.
+
+    Example:
+        >>> co_probe.strength("runs/fgsm", "pgd10_ep30.pt")
+        >>> co_probe.strength("runs/fgsm", "runs/pgd@best")
     """
-    probe = Strength(reference=load_reference(reference, pick_device(device)), generator=generator, split=split)
-    return measure_runs(probe, runs, device=device, compile=compile, progress=progress)
+    from co_probe.runs.references import find_reference
+
+    stored = opened(runs)
+    like = live_run(stored[0]).info if stored else None
+    loaded = find_reference(reference, model=reference_model, normalise=reference_normalise, like=like)
+    settings: dict[str, Any] = {"reference": loaded, "generator": generator, "split": split, "epsilon": epsilon}
+    return probe("strength", stored, device=device, compile=compile, progress=progress, **settings)

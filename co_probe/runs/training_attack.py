@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from co_probe.attacks import Perturbation
-from co_probe.attacks.named import attack_name, named_attack
+from co_probe.attacks.named import named_attack
+from co_probe.config.labels import attack_name
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 

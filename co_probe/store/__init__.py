@@ -1,7 +1,18 @@
 """A run on disk. Needs h5py, numpy and pandas, and neither torch nor the code that trained the run."""
 
 from co_probe.store.info import ModelSpec, RunInfo, new_run_id
+from co_probe.store.opening import RunLike, opened
 from co_probe.store.stored_run import StoredRun, find_runs
 from co_probe.store.writer import ProbeImages, RunWriter
 
-__all__ = ["ModelSpec", "ProbeImages", "RunInfo", "RunWriter", "StoredRun", "find_runs", "new_run_id"]
+__all__ = [
+    "ModelSpec",
+    "ProbeImages",
+    "RunInfo",
+    "RunLike",
+    "RunWriter",
+    "StoredRun",
+    "find_runs",
+    "new_run_id",
+    "opened",
+]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from co_probe.config import Config
+from co_probe.config.probes import PROBES
 from co_probe.errors import CoProbeError, DamagedFile, UserError
 from co_probe.files.atomic import write_atomic
 from co_probe.files.lock import Lock
@@ -254,18 +255,32 @@ class StoredRun:
         """
         return self._read(epoch, "images", rounding.restored)
 
-    def frame(self, probe: str) -> pd.DataFrame:
-        """A tidy table: `metrics`, `steps`, or the name of a probe that was run. Empty if nothing was measured.
+    def frame(self, probe: str, **settings: Any) -> pd.DataFrame:
+        """A tidy table: `metrics`, `steps`, or what a probe has stored. Empty if nothing was measured.
 
-        Columns: run, method, seed, epoch, probe, ...parameters..., value, low, high, n; accuracies with their 95%
-        Wilson interval, means with their 95% normal interval.
+        Args:
+            probe: `metrics`, `steps`, or a probe.
+            **settings: Of the probe: only rows that were measured with these, and with its defaults for the others.
+                Without settings, all rows.
+
+        Returns:
+            Columns run, method, seed, epoch, probe, the probe's settings, quantity, value, low, high, n; accuracies
+            with their 95% Wilson interval, means with their 95% normal interval.
+
+        Raises:
+            UserError: If the probe has no such setting.
+
+        Example:
+            >>> run.frame("gap", against="pgd20")
         """
         if probe == "metrics":
             return self._metrics_frame()
         if probe == "steps":
             return self._steps_frame()
-        frame = self._result_frames().get(probe, pd.DataFrame())
-        return frame.assign(run=self.name) if len(frame) else frame
+        made = PROBES.make(probe, **settings) if settings else None
+        frame = self._result_frames().get(probe if made is None else made.name, pd.DataFrame())
+        frame = frame.assign(run=self.name) if len(frame) else frame
+        return frame if made is None else made.find(frame, self).reset_index(drop=True)
 
     def probes(self) -> list[str]:
         """The probes whose results are stored, sorted."""

@@ -10,4 +10,4 @@ def register() -> None:
     SECTIONS.register("inject", "co_probe.studies.injection.settings:Inject")
     SECTIONS.register("low_pass", "co_probe.studies.injection.settings:LowPass")
     PROBES.register("views", "co_probe.studies.injection.views:Views")
-    PLOTS.register("induced", "co_probe.studies.injection.induced_figure:KIND")
+    PLOTS.register("induced", "co_probe.studies.injection.induced_figure:FIGURE")

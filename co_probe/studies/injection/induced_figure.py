@@ -1,5 +1,6 @@
 """Where injected features induce catastrophic overfitting, and what happens there: figures of arXiv 2206.08242."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from co_probe.config.labels import attack_label, epsilon_label
-from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.config.labels import attack_label, attack_name, epsilon_label
 from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
+from co_probe.plots.spec import AttackLike, FigureOptions, FigureSpec, Frames, Measure, Onsets, StoredRun, stored
 from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, method_style, panels, plt
+from co_probe.studies.injection.settings import Inject
 
 EDGE: dict[str, Any] = {"color": OKABE_ITO[0], "linewidth": 2.0}
 VIEWS = {
@@ -113,4 +115,38 @@ def _lines(frame: pd.DataFrame, looks: dict[str, tuple[str, str, Any]], ax: Axes
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3 if len(looks) == 3 else 2, columnspacing=1)
 
 
-KIND = Kind(needs=("cells", "inside", "metrics"), draw=draw)
+def cells(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+    """A row for each run: β, ε, accuracy after its last epoch under PGD-10 or the attack B, and its onset (0: none)."""
+    attack = options.against or "pgd10"
+    rows = [
+        {
+            **run.labels(run.last_epoch, "cells"),
+            "beta": run.config.extension(Inject).beta,
+            "epsilon": run.epsilon,
+            "attack": attack_name(attack),
+            "value": run.metrics(run.last_epoch)["pgd10"] if attack == "pgd10" else _last_under(run, attack, measure),
+            "onset": run.onset or 0,
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(rows)
+
+
+def _last_under(run: StoredRun, attack: AttackLike, measure: Measure) -> float:
+    """Accuracy of the last epoch under an attack, on as many images as it was measured on; else on all."""
+    settings: dict[str, Any] = {"attacks": [attack], "epoch": "last"}
+    if not len(frame := run.frame("eval", **settings)):
+        measure("eval", [run], **settings)
+        frame = run.frame("eval", **settings)
+    return frame["value"].iloc[-1]
+
+
+def inside(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+    """Curvature, and accuracies on the views where there are carriers, of a single run; of several, nothing."""
+    if len(runs) > 1:
+        return pd.DataFrame()
+    probes = ["curvature", *(["views"] if runs[0].config.extension(Inject).beta else [])]
+    return pd.concat([measure(name, runs) for name in probes], ignore_index=True)
+
+
+FIGURE = FigureSpec(draw=draw, tables={"cells": cells, "inside": inside, "metrics": stored("metrics")})

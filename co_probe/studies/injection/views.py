@@ -1,15 +1,14 @@
 """Which features a network goes by: the injected carrier, the image, or both."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
-from co_probe.inference.evaluation import outcome
-from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
-from co_probe.runs import Run
-from co_probe.studies.injection.carriers import make_carriers
+from co_probe.probes.base import Probe, Row, accuracy_row
+from co_probe.store import StoredRun
 from co_probe.studies.injection.settings import Inject
+
+if TYPE_CHECKING:
+    from co_probe.probes.images import Checkpoint, ProbeSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,17 +22,22 @@ class Views(Probe):
     """
 
     name: ClassVar[str] = "views"
+    shares: ClassVar[tuple[str, ...]] = ("both", "carrier", "image", "reversed")
     split: str = "test"
 
-    def parameters(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def objection(self, run: Run) -> str | None:
-        if run.config.extension(Inject).beta:
+    def unsupported_reason(self, run: StoredRun) -> str | None:
+        """The images have no carriers."""
+        if run.info.settings is not None and run.config.extension(Inject).beta:
             return None
         return f"{run.name} has no carriers in its images (inject.beta is 0)"
 
-    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
+    def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
+        """Accuracies at one epoch."""
+        import torch
+
+        from co_probe.inference.evaluation import outcome
+        from co_probe.studies.injection.carriers import make_carriers
+
         run, settings = checkpoint.run, checkpoint.run.config.extension(Inject)
         classes = len(run.info.classes)
         carriers = settings.beta * make_carriers(classes, run.info.shape).to(images.x)

@@ -6,6 +6,7 @@ from co_probe.data import DATA
 from co_probe.methods import METHODS
 from co_probe.models import MODELS
 from co_probe.plots import PLOTS
+from co_probe.probes import PROBES
 
 
 def register() -> None:
@@ -14,7 +15,8 @@ def register() -> None:
     MODELS.register("two_layer_cnn", "co_probe.studies.memorisation.model:TwoLayerCNN")
     ATTACKS.register("shrink", "co_probe.studies.memorisation.attack:Shrink", label="shrinking")
     METHODS.register("shrink", "co_probe.studies.memorisation.method:Shrink", label="Shrink")
-    PLOTS.register("capacity", "co_probe.studies.memorisation.capacity_figure:KIND")
-    PLOTS.register("generalisation", "co_probe.studies.memorisation.generalisation_figure:KIND")
-    PLOTS.register("phases", "co_probe.studies.memorisation.phases_figure:KIND")
+    PROBES.register("memorisation", "co_probe.studies.memorisation.probe:Memorisation")
+    PLOTS.register("capacity", "co_probe.studies.memorisation.capacity_figure:FIGURE")
+    PLOTS.register("generalisation", "co_probe.studies.memorisation.generalisation_figure:FIGURE")
+    PLOTS.register("phases", "co_probe.studies.memorisation.phases_figure:FIGURE")
     presets.register("patches", __name__)

@@ -1,5 +1,6 @@
 """What a wider network is good for: robust memorisation against robust generalisation (arXiv 2306.01271)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -7,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from co_probe.plots.kind import Frames, Kind, Onsets
+from co_probe.errors import UserError
 from co_probe.plots.lines import percent_axis
+from co_probe.plots.spec import FigureOptions, FigureSpec, Frames, Measure, Onsets, StoredRun
 from co_probe.plots.style import axes_or_new, method_style, panels
 from co_probe.studies.memorisation.generalisation_figure import curves, legend
 
@@ -50,4 +52,22 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     return figure
 
 
-KIND = Kind(needs=("capacity",), draw=draw, against="pgd20")
+def last_epochs(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+    """Memorisation after each run's last epoch, with the `width` of its model. Raises UserError for a single width."""
+    widths = {run.name: run.config.model.settings["width"] for run in runs}
+    if len(set(widths.values())) < 2:
+        raise UserError("capacity needs runs of several widths, for example of a sweep that varies model.width")
+    frame = measure("memorisation", runs, epochs="last", against=options.against)
+    last = {run.name: run.last_epoch for run in runs}
+    frame = frame[frame["epoch"] == frame["run"].map(last)]
+    return frame.assign(width=frame["run"].map(widths))
+
+
+def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
+    """The model has no width."""
+    if isinstance(run.config.model.settings.get("width"), int):
+        return None
+    return f"{run.name} has a model without a width among its settings"
+
+
+FIGURE = FigureSpec(draw=draw, tables={"capacity": last_epochs}, against="pgd20", unsupported_reason=unsupported_reason)

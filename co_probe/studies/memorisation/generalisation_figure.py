@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from co_probe.config.labels import attack_label
-from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import percent_axis
+from co_probe.plots.spec import AGAINST, FigureSpec, Frames, Onsets, probed
 from co_probe.plots.style import OKABE_ITO, axes_or_new, method_style, panels
 
 CLEAN, ROBUST = OKABE_ITO[2], OKABE_ITO[0]
@@ -74,4 +74,4 @@ def legend(figure: Figure, ax: Axes, frame: pd.DataFrame) -> None:
     )
 
 
-KIND = Kind(needs=("memorisation",), draw=draw, against="pgd20")
+FIGURE = FigureSpec(draw=draw, tables={"memorisation": probed("memorisation", against=AGAINST)}, against="pgd20")

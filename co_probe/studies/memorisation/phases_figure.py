@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from co_probe.config.labels import attack_label
-from co_probe.plots.kind import Frames, Kind, Onsets
 from co_probe.plots.lines import percent_axis
+from co_probe.plots.spec import AGAINST, FigureOptions, FigureSpec, Frames, Onsets, StoredRun, probed
 from co_probe.plots.style import OKABE_ITO, axes_or_new, panels
 from co_probe.studies.memorisation.generalisation_figure import curves
 from co_probe.studies.memorisation.phases import memorisation_phases
@@ -104,4 +104,17 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     return figure
 
 
-KIND = Kind(needs=("memorisation",), draw=draw, against="method")
+def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
+    """Another model than the one whose filters have components."""
+    if run.config.model.name == "two_layer_cnn":
+        return None
+    return f"{run.name} has no signal and noise components (runs of the preset patches have)"
+
+
+FIGURE = FigureSpec(
+    draw=draw,
+    tables={"memorisation": probed("memorisation", against=AGAINST)},
+    single=True,
+    against="method",
+    unsupported_reason=unsupported_reason,
+)

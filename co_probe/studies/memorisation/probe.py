@@ -3,18 +3,21 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
-import torch
-from torch import Tensor
 
-from co_probe.inference.evaluation import Outcome
-from co_probe.numerics.statistics import mean_interval
-from co_probe.probes.base import Checkpoint, Probe, ProbeSet, Row, accuracy_row
-from co_probe.probes.runner import Progress, RunLike, measure_runs
-from co_probe.studies.memorisation.model import TwoLayerCNN
-from co_probe.studies.memorisation.signal import find_signal
+from co_probe.config.labels import AttackLike
+from co_probe.probes.base import Probe, Row, accuracy_row, mean_row
+from co_probe.probes.named import probe
+from co_probe.probes.runner import Progress
+from co_probe.store import RunLike
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from co_probe.inference.evaluation import Outcome
+    from co_probe.probes.images import Checkpoint, ProbeSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +34,18 @@ class Memorisation(Probe):
 
     name: ClassVar[str] = "memorisation"
     split: str = field(default="train", init=False)  # the test images come on top
-    against: str = "method"
+    shares: ClassVar[tuple[str, ...]] = ("accuracy",)
+    figure: ClassVar[str] = "generalisation"
+    against: AttackLike = "method"
 
-    def parameters(self) -> dict[str, Any]:
-        return {"against": self.against}
+    def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
+        """Accuracies, losses and components at one epoch."""
+        import torch
 
-    def measure(self, checkpoint: Checkpoint, images: ProbeSet) -> list[Row]:
+        from co_probe.studies.memorisation.components import noise_components, signal_components
+        from co_probe.studies.memorisation.model import TwoLayerCNN
+        from co_probe.studies.memorisation.signal import find_signal
+
         run, model = checkpoint.run, checkpoint.model
         x, y = (part.to(checkpoint.device) for part in run.test_data())
         rows: list[Row] = []
@@ -53,38 +62,18 @@ class Memorisation(Probe):
         return rows
 
 
-@torch.no_grad()
-def signal_components(model: TwoLayerCNN, signal: Tensor) -> Tensor:
-    """max_r ⟨w_r⁻, −w*⟩ and max_r ⟨w_r⁺, w*⟩, (2,): how far filters of each sign point along their class's signal."""
-    along = model.filters @ signal
-    return torch.stack([-along[0], along[1]]).amax(1)
+def _outcome_rows(outcome: "Outcome") -> list[Row]:
+    return [accuracy_row("accuracy", outcome.correct), mean_row("loss", outcome.loss)]
 
 
-@torch.no_grad()
-def noise_components(model: TwoLayerCNN, signal: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """max_{r,j} ⟨w_r, ξ_i[j]⟩ over the filters of the sign of image i, (B,): how far they point along its noise.
-
-    `x`: (B, d, P, 1); ξ is what is left of it without its part along the `signal` (d,), so 0 on the signal's patch.
-    """
-    patches = x.flatten(2).transpose(1, 2)
-    noise = patches - (patches @ signal)[..., None] * signal
-    return torch.einsum("bpd,brd->bpr", noise, model.filters[y]).flatten(1).amax(1)
-
-
-def _outcome_rows(outcome: Outcome) -> list[Row]:
-    loss, low, high = mean_interval(outcome.loss.cpu().numpy())
-    row = {"quantity": "loss", "value": loss, "low": low, "high": high, "n": len(outcome.loss)}
-    return [accuracy_row("accuracy", outcome.correct), row]
-
-
-def _spread(quantity: str, values: Tensor) -> Row:
+def _spread(quantity: str, values: "Tensor") -> Row:
     mean, low, high = values.mean().item(), values.min().item(), values.max().item()
     return {"images": "", "view": "", "quantity": quantity, "value": mean, "low": low, "high": high, "n": len(values)}
 
 
 def memorisation(
     runs: RunLike | Iterable[RunLike],
-    against: str = "method",
+    against: AttackLike = "method",
     *,
     last: bool = False,
     device: str = "auto",
@@ -97,6 +86,7 @@ def memorisation(
 
     >>> co_probe.memorisation("runs/shrink")
     """
-    return measure_runs(
-        Memorisation(against=against), runs, last=last, device=device, compile=compile, progress=progress
+    epochs = "last" if last else "all"
+    return probe(
+        "memorisation", runs, epochs=epochs, against=against, device=device, compile=compile, progress=progress
     )

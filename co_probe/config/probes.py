@@ -1,0 +1,18 @@
+"""The registry of probes: names and where they are found, as text.
+
+It stands below the run format, because `StoredRun.frame` looks up a table by a probe's settings.
+"""
+
+from co_probe.config.registry import Registry
+
+PROBES = Registry(
+    "probe",
+    {
+        "alignment": "co_probe.probes.alignment:Alignment",
+        "curvature": "co_probe.probes.curvature:Curvature",
+        "eval": "co_probe.probes.eval:Eval",
+        "gap": "co_probe.probes.gap:Gap",
+        "spectrum": "co_probe.probes.spectrum:Spectrum",
+        "strength": "co_probe.probes.strength:Strength",
+    },
+)

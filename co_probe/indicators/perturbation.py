@@ -1,0 +1,51 @@
+"""The perturbation that an indicator measures: given as a tensor, an attack, or an attack's name."""
+
+from torch import Tensor, nn
+
+from co_probe.attacks.base import Bounds, Perturbation
+from co_probe.attacks.named import named_attack
+from co_probe.inference.evaluation import perturb
+from co_probe.numerics.rng import make_rng
+
+AttackLike = str | Perturbation | Tensor
+
+
+def make_perturbation(
+    attack: AttackLike,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    bounds: Bounds = (0.0, 1.0),
+    seed: int = 0,
+) -> Tensor:
+    """δ of `attack` on `model`, made in eval mode, batch by batch.
+
+    Args:
+        attack: An attack's name (`co_probe.attacks.named`), which then gets `epsilon`, `norm` and `bounds`; an attack
+            object, which has its own; or δ itself, of the shape of `x`.
+        model: Takes (B, C, H, W) images and returns (B, classes) logits.
+        x: Images, (n, C, H, W).
+        y: Class numbers, (n,).
+        epsilon: Norm bound of a named attack, in pixel units of a [0, 1] image.
+        norm: The norm that `epsilon` bounds, `linf` or `l2`.
+        bounds: Least and greatest value of a pixel, for a named attack.
+        seed: The same seed gives the same random starts, on every model.
+
+    Returns:
+        δ, of the shape of `x`.
+
+    Raises:
+        ValueError: If δ was given with another shape than `x`.
+        UserError: If there is no attack of that name.
+    """
+    if isinstance(attack, Tensor):
+        if attack.shape != x.shape:
+            raise ValueError(
+                f"perturbations of shape {tuple(attack.shape)} do not fit images of shape {tuple(x.shape)}"
+            )
+        return attack
+    made = named_attack(attack, epsilon, norm, bounds)
+    return perturb(model, made, x, y, make_rng(x.device, seed, "probe"))

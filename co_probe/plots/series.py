@@ -1,0 +1,41 @@
+"""Any probe's quantities against epochs: the figure of a probe that has none of its own."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
+from co_probe.plots.spec import FigureSpec, Frames, Onsets, probed
+from co_probe.plots.style import panels
+
+
+def series(probe: str, shares: Sequence[str] = (), details: Sequence[str] = ()) -> FigureSpec:
+    """A panel for each quantity of a probe with its default settings, with a line for each run.
+
+    Args:
+        probe: The probe's name.
+        shares: Quantities in [0, 1], which are drawn in percent.
+        details: Quantities that are left out.
+    """
+
+    def draw(frames: Frames, onsets: Onsets) -> Figure:
+        frame = frames[probe]
+        frame = frame[(frame["epoch"] > 0) & ~frame["quantity"].isin(details)]
+        quantities = list(frame["quantity"].unique())
+        figure, axes = panels(len(quantities), height=1.8, squeeze=False, sharex=True)
+        for quantity, ax in zip(quantities, axes[:, 0], strict=True):
+            _panel(frame[frame["quantity"] == quantity], ax, quantity, onsets, percent=quantity in shares)
+            ax.set_xlabel("epoch" if ax is axes[-1, 0] else "")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1)
+        return figure
+
+    return FigureSpec(draw=draw, tables={probe: probed(probe)})
+
+
+def _panel(frame: pd.DataFrame, ax, quantity: str, onsets: Onsets, *, percent: bool) -> None:
+    epoch_lines(frame, ax, scale=100 if percent else 1)
+    mark_onsets(frame, ax, onsets)
+    if percent:
+        percent_axis(ax)
+    ax.set_ylabel(f"{quantity} (%)" if percent else quantity)

@@ -1,0 +1,155 @@
+"""What a figure declares: the tables that it needs, and how to draw them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from co_probe.config.labels import AttackLike
+
+Frames = Mapping[str, pd.DataFrame]
+Onsets = Mapping[str, int]  # run -> first epoch of catastrophic overfitting, for the runs that have one
+
+
+class StoredRun(Protocol):
+    """What a figure asks of a run; `co_probe.store.StoredRun` and `co_probe.Run` have it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What tables and figures call the run."""
+
+    @property
+    def config(self) -> Any:
+        """The settings that it was trained with."""
+
+    @property
+    def epsilon(self) -> float:
+        """Norm bound of perturbations, in pixel units."""
+
+    @property
+    def norm(self) -> str:
+        """What ε bounds, `linf` or `l2`."""
+
+    @property
+    def epochs(self) -> list[int]:
+        """The finished epochs, from 1, sorted."""
+
+    @property
+    def last_epoch(self) -> int:
+        """The newest finished epoch."""
+
+    @property
+    def best_epoch(self) -> int:
+        """The most robust epoch."""
+
+    @property
+    def onset(self) -> int | None:
+        """The first epoch of catastrophic overfitting, or None."""
+
+    def metrics(self, epoch: int) -> dict[str, float]:
+        """What the run measured of itself after an epoch."""
+
+    def labels(self, epoch: int, probe: str) -> dict[str, Any]:
+        """The leading columns of every tidy row."""
+
+    def frame(self, probe: str, **settings: Any) -> pd.DataFrame:
+        """A stored table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureOptions:
+    """What to draw, where there is a choice.
+
+    Attributes:
+        against: The attack B of the gap or of a phase diagram, or what robust means; the figure's own default if None.
+        reference: Whose strength, by its file's name; the newest if None.
+        generator: Whose perturbations are measured and shown: an attack, its name, or `method` for the run's own.
+    """
+
+    against: AttackLike | None = None
+    reference: str | None = None
+    generator: AttackLike = "fgsm"
+
+
+Measure = Callable[..., pd.DataFrame]  # `co_probe.probe`, with the device and the progress of the figure filled in
+Table = Callable[[Sequence[StoredRun], FigureOptions, Measure], pd.DataFrame]
+
+
+def supports_all(run: StoredRun, options: FigureOptions) -> str | None:
+    """Every run can be drawn."""
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureSpec:
+    """A figure.
+
+    Attributes:
+        draw: Draws the figure from its tables, and the onsets of the runs that have one.
+        tables: {name: what makes the table}: `stored`, `probed`, `computed`, or a function of runs, options and
+            `measure`.
+        single: Whether it shows one run. Of several, the first that has an onset is drawn, else the first.
+        against: The default of `FigureOptions.against`.
+        unsupported_reason: Why a run cannot be drawn, in one line; None if it can. Runs without a finished epoch are
+            never drawn, and need no check.
+    """
+
+    draw: Callable[[Frames, Onsets], Figure]
+    tables: Mapping[str, Table]
+    single: bool = False
+    against: AttackLike = "pgd10"
+    unsupported_reason: Callable[[StoredRun, FigureOptions], str | None] = supports_all
+
+
+def stored(name: str) -> Table:
+    """The table `metrics`, `steps`, or of a probe, as it is stored."""
+    return lambda runs, options, measure: pd.concat([run.frame(name) for run in runs], ignore_index=True)
+
+
+def probed(probe: str, **settings: Any) -> Table:
+    """The table of a probe, measured where it is not stored.
+
+    Args:
+        probe: The probe's name.
+        **settings: Its settings. `AGAINST` and `GENERATOR` stand for those options of the figure.
+    """
+
+    return lambda runs, options, measure: measure(probe, runs, **_chosen(settings, options))
+
+
+def computed(target: str, **settings: Any) -> Table:
+    """The table of a figure of a single run that is not stored, because it holds images or perturbations.
+
+    Args:
+        target: The function that makes it of the run and the settings, as `package.module:name`; it is imported when
+            the figure is drawn.
+        **settings: Its keyword arguments, as in `probed`.
+    """
+    module, _, name = target.partition(":")
+
+    def table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+        return getattr(import_module(module), name)(runs[0], **_chosen(settings, options))
+
+    return table
+
+
+def _chosen(settings: Mapping[str, Any], options: FigureOptions) -> dict[str, Any]:
+    return {
+        key: getattr(options, value.name) if isinstance(value, Option) else value for key, value in settings.items()
+    }
+
+
+@dataclass(frozen=True)
+class Option:
+    """Stands for one of the figure's options in the settings of a probe."""
+
+    name: str
+
+
+AGAINST, GENERATOR = Option("against"), Option("generator")

@@ -1,0 +1,186 @@
+"""Attacking the whole test set, batch by batch: how `eval` is measured and stored."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from co_probe.attacks.base import Perturbation
+from co_probe.attacks.named import named_attack
+from co_probe.config.labels import AttackLike, attack_name
+from co_probe.data.dataset import to_unit
+from co_probe.errors import UserError
+from co_probe.inference.evaluation import evaluating
+from co_probe.numerics.rng import make_rng
+from co_probe.probes.base import accuracy_row
+from co_probe.probes.eval import Eval, pick_epoch
+from co_probe.probes.runner import live_run
+from co_probe.probes.table import Table
+from co_probe.runs import Run
+from co_probe.store import StoredRun
+
+BATCH = 250  # images; fixed, because what is drawn for an image depends on its batch
+SAVE_EVERY = 5.0  # seconds of attacking that a crash may cost, and at most a batch
+IMAGES, RESULTS = "eval-images", "eval"  # tables: a row for each batch, and a row for each number
+
+
+def image_order(count: int) -> Tensor:
+    """The order in which a test set of `count` images is taken: shuffled, since some come sorted by class."""
+    return torch.randperm(count, generator=make_rng("cpu", 0, "evaluation"))
+
+
+class EvaluationTable(Table):
+    """One epoch of one run under some attacks.
+
+    Args:
+        settings: Attacks, epoch, number of images and norm bound.
+        run: The run.
+
+    Raises:
+        UserError: For an unknown attack or epoch, or if AutoAttack is asked for and its package is missing.
+    """
+
+    def __init__(self, settings: Eval, run: StoredRun):
+        self.run = self.live = live_run(run)
+        self.epoch = pick_epoch(run, settings.epoch)
+        self.epsilon = run.epsilon if settings.epsilon is None else settings.epsilon
+        self.attacks = {attack_name(attack): self._attack(attack) for attack in settings.attacks}
+        self.order = image_order(len(self.live.data.test_y))[: settings.images]
+        starts = range(0, len(self.order), BATCH)
+        self.batches = [(start, min(BATCH, len(self.order) - start)) for start in starts]
+        self.stands = self._read()
+        self.versions = {name: self._version(name) for name in self.attacks}
+        # The attacks that settle images for others come first.
+        by_reach = sorted(
+            self.attacks, key=lambda name: sum(self.attacks[name].covers(a) for a in self.attacks.values())
+        )
+        self.missing = [
+            (name, *batch)
+            for name in by_reach
+            for batch in self.batches
+            if (*self._key(name), *batch) not in self.stands
+        ]
+
+    def check(self, run: Run) -> None:
+        """Every run can be evaluated."""
+
+    def store_recorded(self) -> None:
+        """Store finished results: of batches that a crash left complete, and the seconds of training."""
+        if not self.missing:
+            self._save([])
+
+    def measure(self, run: Run, device: torch.device) -> Iterator[str]:
+        """Evaluate what is missing, yielding run and attack after each batch; store it every few seconds."""
+        new, saved = [], time.monotonic()
+        model, data = run.load_model(self.epoch, device), run.data
+        try:
+            for name, start, size in self.missing:
+                index = self.order[start : start + size]
+                x, y = to_unit(data.test_x[index]).to(device), data.test_y[index].to(device)
+                known = self._known(self.attacks[name], start, size)
+                rng = make_rng(device, run.info.probe_seed, "evaluation", start)
+                with evaluating(model):
+                    stands = self.attacks[name].robust_mask(
+                        model, x, y, rng, candidates=None if known is None else known.to(device)
+                    )
+                self.stands[(*self._key(name), start, size)] = stands.cpu()
+                new.append((name, start, size))
+                if time.monotonic() - saved > SAVE_EVERY:
+                    self._save(new)
+                    new, saved = [], time.monotonic()
+                yield f"{run.name} {name}"
+        finally:
+            self._save(new)
+
+    def rows(self) -> pd.DataFrame:
+        """The tidy table of the attacks that are done, in the order they were asked for."""
+        labels = self.run.labels(self.epoch, RESULTS)
+        rows: list[dict[str, Any]] = []
+        for name in self.attacks:
+            parts = [self.stands.get((*self._key(name), *batch)) for batch in self.batches]
+            done = [part for part in parts if part is not None]
+            if len(done) == len(parts):
+                about = {"attack": name, "epsilon": self.epsilon, "version": self.versions[name]}
+                rows.append(labels | about | accuracy_row("accuracy", torch.cat(done)))
+        seconds = [metrics["seconds"] for e in self.run.epochs if "seconds" in (metrics := self.run.metrics(e))]
+        if seconds:
+            middle = statistics.median(seconds)  # not the mean: the first may have waited for a compiler
+            about = {"attack": "", "epsilon": self.epsilon, "version": ""}
+            row = {"quantity": "seconds", "value": middle, "low": min(seconds), "high": max(seconds)}
+            rows.append(labels | about | row | {"n": len(seconds)})
+        return pd.DataFrame(rows)
+
+    def _attack(self, attack: AttackLike) -> Any:
+        return named_attack(attack, self.epsilon, self.run.norm, self.live.info.bounds)
+
+    def _version(self, name: str) -> str:
+        """That of a complete stored result if there is one (so that no package is needed to read it), else today's."""
+        stored = dict.fromkeys(version for attack, version, *_ in self.stands if attack == name)
+        for version in reversed(stored):
+            if all((name, version, *batch) in self.stands for batch in self.batches):
+                return version
+        return self.attacks[name].version
+
+    def _key(self, name: str) -> tuple[str, str]:
+        return name, self.versions[name]
+
+    def _known(self, attack: Perturbation, start: int, size: int) -> Tensor | None:
+        """The images of a batch that attacks covered by this one have left, or None if there is no such attack."""
+        left = None
+        for (name, _, *batch), stands in self.stands.items():
+            if batch == [start, size] and (other := self._stored_attack(name)) and attack.covers(other):
+                left = stands if left is None else left & stands
+        return left
+
+    def _stored_attack(self, name: str) -> Any:
+        """The attack of that name; None if it was an object, and is not one of this evaluation's."""
+        try:
+            return self.attacks[name] if name in self.attacks else self._attack(name)
+        except UserError:
+            return None
+
+    def _read(self) -> dict[tuple[str, str, int, int], Tensor]:
+        """{(attack, version, start, size): correctness of the batch} at this epoch and ε, oldest first."""
+        frame = self._stored(IMAGES)
+        if not len(frame):
+            return {}
+        frame = frame[(frame["epoch"] == self.epoch) & (frame["epsilon"] == self.epsilon)]
+        columns = (frame[name] for name in ("attack", "version", "start", "size", "correct"))
+        return {
+            (str(attack), str(version), int(start), int(size)): torch.tensor([bit == "1" for bit in bits])
+            for attack, version, start, size, bits in zip(*columns, strict=True)
+        }
+
+    def _save(self, new: list[tuple[str, int, int]]) -> None:
+        """Add batches to the stored ones, and the finished numbers to the table of results."""
+        labels = self.run.labels(self.epoch, IMAGES)
+        fresh = []
+        for name, start, size in new:
+            about = {"attack": name, "epsilon": self.epsilon, "version": self.versions[name]}
+            bits = "".join("01"[int(bit)] for bit in self.stands[(*self._key(name), start, size)])
+            fresh.append(labels | about | {"start": start, "size": size, "correct": bits})
+        self._add(IMAGES, pd.DataFrame(fresh), ["epoch", "attack", "epsilon", "version", "start", "size"])
+        self._add(RESULTS, self.rows(), ["epoch", "attack", "epsilon", "version", "quantity", "n"])
+
+    def _add(self, table: str, rows: pd.DataFrame, key: list[str]) -> None:
+        """Put `rows` into a stored table, in place of those with the same key. Known rows are not written again."""
+        old = self._stored(table)
+        merged = pd.concat([old, rows], ignore_index=True).drop_duplicates(key, keep="last") if len(rows) else old
+        if len(merged) and not (len(old) and _in_order(merged, key).equals(_in_order(old, key))):
+            self.run.add_rows(table, rows, key)
+
+    def _stored(self, table: str) -> pd.DataFrame:
+        """A stored table; rows that were written before images were told apart by ε have the run's."""
+        frame = self.run.frame(table)
+        if not len(frame):
+            return frame
+        epsilon = frame["epsilon"] if "epsilon" in frame else pd.Series(float("nan"), frame.index)
+        return frame.assign(epsilon=epsilon.fillna(self.run.epsilon))
+
+
+def _in_order(frame: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    return frame.sort_values(key, ignore_index=True)
