@@ -79,7 +79,8 @@ def build_model(info: RunInfo, given: ModelLike | None = None) -> nn.Module:
     sections = read_sections(info.settings or {}).values()
     wrappers = [section for section in sections if isinstance(section, ModelSection)]
     if info.model.foreign:
-        return _wrapped(_build_foreign(info, given), wrappers, info.shape)
+        foreign = build_foreign(info.model, info.shape, len(info.classes), info.mean, info.std, given)
+        return _wrapped(foreign, wrappers, info.shape)
     if isinstance(given, nn.Module):  # it normalises images itself, as the network of the run did
         return _wrapped(copied(given), wrappers, info.shape)
     channels, classes, settings = info.shape[0], len(info.classes), info.model.settings
@@ -90,20 +91,35 @@ def build_model(info: RunInfo, given: ModelLike | None = None) -> nn.Module:
     return _wrapped(made, wrappers, info.shape).to(memory_format=torch.channels_last)
 
 
-def _build_foreign(info: RunInfo, given: ModelLike | None) -> nn.Module:
-    if given is None and not is_own(info.model.name):
+def build_foreign(
+    spec: ModelSpec,
+    shape: tuple[int, int, int],
+    classes: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    given: ModelLike | None,
+) -> nn.Module:
+    """Build a network of another program, without its weights.
+
+    Args:
+        spec: What a run or an exported file says of it.
+        shape: (channels, height, width) of the images.
+        classes: Number of classes.
+        mean: Mean that images are normalised by in front of it, None if it takes them as they are.
+        std: Standard deviation, with `mean`.
+        given: The network, or what makes it; None to find it by its name.
+
+    Raises:
+        UserError: It cannot be found by its name, or not be built.
+    """
+    if given is None and not is_own(spec.name):
         raise UserError(
-            f"the run is of a model of another program, {info.model.name}, which cannot be found by that name: hand it "
-            "in, open_run(path, model=...)"
+            f"the weights are of a model of another program, {spec.name}, which cannot be found by that name: hand it "
+            "in, model=..."
         )
-    return resolve_model(
-        info.model.name if given is None else given,
-        channels=info.shape[0],
-        classes=len(info.classes),
-        mean=info.mean,
-        std=info.std,
-        settings=None if isinstance(given, nn.Module) else info.model.settings,
-    ).model
+    settings = None if isinstance(given, nn.Module) else spec.settings
+    made = spec.name if given is None else given
+    return resolve_model(made, channels=shape[0], classes=classes, mean=mean, std=std, settings=settings).model
 
 
 def new_model(

@@ -18,7 +18,9 @@ from co_probe.errors import DamagedFile, UserError
 from co_probe.files.atomic import write_atomic
 from co_probe.inference.execution import execute
 from co_probe.runs import Run, load_weights
-from co_probe.runs.build import new_model
+from co_probe.runs.build import build_foreign, new_model
+from co_probe.runs.foreign import ModelLike
+from co_probe.store import ModelSpec
 from co_probe.store.upgrade import ARCHITECTURE, upgrade_model, upgrade_wrappers
 
 SCHEMA = 2  # 1: without mean and std
@@ -99,16 +101,42 @@ def export(run: Run | str | Path, epoch: int | None, out: str | Path) -> None:
     write_atomic(out, buffer.getvalue())
 
 
-def load_reference(path: str | Path, device: str | torch.device = "cpu") -> Reference:
+def load_reference(
+    path: str | Path, device: str | torch.device = "cpu", *, model: ModelLike | None = None
+) -> Reference:
     """Read what `export` wrote, on whatever device it was. Only tensors, numbers and strings are read: no code is run.
 
-    Raises UserError if there is no such file, DamagedFile if it is not such a file or its weights do not fit.
+    Args:
+        path: The file.
+        device: Where the model is to be.
+        model: The network, or what makes it, of a file whose model is of another program.
+
+    Raises:
+        UserError: There is no such file, or its model cannot be built here.
+        DamagedFile: It is not such a file, or its weights do not fit.
     """
     path = Path(path)
+    content = _read(path)
+    try:
+        return _reference(path, content, device, model)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise DamagedFile(f"{path} is not a model that co-probe exported: {error!r}") from error
+
+
+def is_exported(path: str | Path) -> bool:
+    """Return whether `export` wrote the file, and not another program; False if it cannot be read as such."""
+    try:
+        content = _read(Path(path))
+    except UserError:
+        return False
+    return isinstance(content, dict) and content.get("format") == "co-probe model"
+
+
+def _read(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"{path} is a folder; make a reference of a run with: co-probe export {path} -o FILE.pt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; make it with: co-probe export RUN --epoch N -o {path}") from None
     except pickle.UnpicklingError as error:
@@ -118,13 +146,9 @@ def load_reference(path: str | Path, device: str | torch.device = "cpu") -> Refe
     except Exception as error:  # of any kind: the file may hold anything
         reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise DamagedFile(f"{path} cannot be read as a .pt file ({reason})") from error
-    try:
-        return _reference(path, content, device)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise DamagedFile(f"{path} is not a model that co-probe exported: {error!r}") from error
 
 
-def _reference(path: Path, content: dict[str, Any], device: str | torch.device) -> Reference:
+def _reference(path: Path, content: dict[str, Any], device: str | torch.device, given: ModelLike | None) -> Reference:
     if not isinstance(content, dict) or content.get("format") != "co-probe model":
         raise DamagedFile(
             f"{path} is a .pt file, but not one that co-probe export wrote: to take a checkpoint of another program, "
@@ -141,7 +165,11 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device) 
     wrappers = [section for section in sections if isinstance(section, ModelSection)]
 
     def build(mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-        model = new_model(name, settings, shape, len(classes), mean, std, wrappers=wrappers)
+        if content.get("foreign", False):
+            constants = content.get("mean"), content.get("std")
+            model = build_foreign(ModelSpec(name, settings), shape, len(classes), *constants, given)
+        else:
+            model = new_model(name, settings, shape, len(classes), mean, std, wrappers=wrappers)
         load_weights(model, weights, str(path))
         return model
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from co_probe.data.normalisation import as_normalisation
 from co_probe.errors import UserError
-from co_probe.runs.checkpoints import Reference, fingerprint, load_reference
+from co_probe.runs.checkpoints import Reference, fingerprint, is_exported, load_reference
 from co_probe.runs.foreign import ModelLike, class_name, resolve_model
 from co_probe.runs.run import Run
 from co_probe.runs.state_dicts import fit, read_state_dict
@@ -53,8 +53,8 @@ def find_reference(
         return _of_run(Run(parts[1], model=model), parts[2], device)
     if not isinstance(given, str | Path):
         raise UserError(f"the reference must be a file, RUN@EPOCH or a module, not {type(given).__name__}")
-    if model is None:
-        return load_reference(given, device)
+    if model is None or is_exported(given):
+        return load_reference(given, device, model=model)
     return _of_checkpoint(Path(given), model, normalise, like, device)
 
 

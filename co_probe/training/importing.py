@@ -229,9 +229,11 @@ def _otherwise_normalised(x: Tensor, constants: Normalisation | None) -> list[tu
     if constants is not None:
         mean, std = _on(x, constants)
         return [("without normalisation", x * std + mean)]
-    others = {name: value for name, value in NORMALISATIONS.items() if len(value.mean) == channels}
-    others["half"] = as_normalisation("half", channels)
-    constants_on_x = {f"with the normalisation {name} ({value})": _on(x, value) for name, value in others.items()}
+    others = {f"as {name}": value for name, value in NORMALISATIONS.items() if len(value.mean) == channels}
+    others["as half"] = as_normalisation("half", channels)
+    own = [tuple(part.tolist()) for part in (x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp(min=1e-3))]
+    others["by their own mean and std"] = Normalisation(*own)
+    constants_on_x = {f"normalised {name} ({value})": _on(x, value) for name, value in others.items()}
     return [(name, (x - mean) / std) for name, (mean, std) in constants_on_x.items()]
 
 

@@ -36,6 +36,23 @@ def test_an_epoch_of_a_run_equals_its_export(trained, tmp_path):
     assert find_reference(named) is named
 
 
+def test_the_export_of_an_imported_run_is_read_with_its_model(tmp_path):
+    x, y = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
+    torch.save(Net().state_dict(), tmp_path / "m.pth")
+    options = {"test": (x, y), "epsilon": 0.1, "check": False, "device": "cpu"}
+    run = co_probe.import_run(tmp_path / "m.pth", model=Net, normalise=(0.3, 0.2), out=tmp_path / "run", **options)
+    export(run, 1, tmp_path / "ref.pt")
+    for model in (Net, Net()):
+        reference = find_reference(tmp_path / "ref.pt", model=model)
+        torch.testing.assert_close(reference.model(X), run.load_model(1)(X))
+        assert reference.identity == find_reference(f"{tmp_path}/run@1", model=model).identity
+        assert reference.mismatch("other", (3, 8, 8), run.info.classes) and not reference.mismatch(
+            "same", (1, 8, 8), run.info.classes
+        )
+    with pytest.raises(UserError, match="is code of its own"):
+        find_reference(tmp_path / "ref.pt")
+
+
 def test_epochs_and_runs_that_are_not_there(trained):
     with pytest.raises(UserError, match="has no epoch 9"):
         find_reference(f"{trained}/pgd@9")

@@ -138,7 +138,7 @@ def test_a_run_that_was_trained_is_not_imported_into(ckpts, runs):
 
 def test_the_wrong_normalisation_is_found_before_anything_is_written(ckpts, tmp_path):
     options = ASK | {"normalise": None, "test": (DATA.test_x[:400], DATA.test_y[:400])}
-    dark = DATA.test_x[:400] * 0.4 + 0.6
+    dark = DATA.test_x[:400] * 0.4 + 0.6  # what a network sees that was trained on normalised images, without that
     with pytest.raises(UserError, match="check=False imports it as it is"):
         co_probe.import_run(pattern(ckpts), **options | {"test": (dark, DATA.test_y[:400])}, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
