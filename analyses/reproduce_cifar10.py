@@ -134,9 +134,9 @@ class Reproduction:
         self.clock.check()
         for metrics in epochs(config, path, resume=True, **self.how):
             numbers = ", ".join(
-                f"{name} {metrics[name]:.3f}" for name in ("train_loss", "clean", "fgsm", "pgd10", "gap")
+                f"{name} {getattr(metrics, name):.3f}" for name in ("train_loss", "clean", "fgsm", "pgd10", "gap")
             )
-            say(f"{path.name} epoch {metrics['epoch']}/{config.epochs}: {numbers}, {metrics['seconds']:.1f} s")
+            say(f"{path.name} epoch {metrics.epoch}/{config.epochs}: {numbers}, {metrics.seconds:.1f} s")
 
     def attack(self, path: Path) -> None:
         options: dict[str, Any] = {"epoch": "last", "device": self.asked.device, "progress": self.clock.check}

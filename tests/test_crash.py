@@ -20,6 +20,7 @@ from co_probe.cli.main import cli, main
 from co_probe.errors import Diverged, UserError
 from co_probe.store import RunWriter, StoredRun
 from co_probe.training import loop
+from co_probe.training.metrics import EpochMetrics
 from co_probe.training.recorder import Checkpoint, Recorder
 
 KILLED = -signal.SIGKILL
@@ -178,8 +179,8 @@ def test_the_next_epoch_trains_meanwhile_and_is_not_seen_in_what_is_written(tmp_
             slow_disk.set()  # only when all of its steps have moved the weights, ω and momenta
 
     for metrics in loop.epochs(tiny_config("apart", epochs=3), tmp_path / "run", device="cpu", progress=progress):
-        events.append(f"{metrics['epoch']} is done")
-        assert set(StoredRun(tmp_path / "run").epochs) >= set(range(1, int(metrics["epoch"]) - 1))
+        events.append(f"{metrics.epoch} is done")
+        assert set(StoredRun(tmp_path / "run").epochs) >= set(range(1, metrics.epoch - 1))
     # An epoch is told when it is trained, and not when it is written.
     assert events.index((1, True)) < events.index("1 is done") < events.index((2, False))
     assert [event for event in events if isinstance(event, str)] == [f"{i} is done" for i in (1, 2, 3)]
@@ -209,7 +210,7 @@ def test_an_error_of_writing_stops_training_at_the_next_epoch_or_at_the_end(plan
         for metrics in loop.epochs(
             config, tmp_path / "run", device="cpu", progress=lambda epoch, *_: seen.append(epoch)
         ):
-            told.append(metrics["epoch"])
+            told.append(metrics.epoch)
     assert told == [1] and max(seen) == min(planned, 2) and not (tmp_path / "run" / "run.lock").exists()
 
 
@@ -250,7 +251,7 @@ def test_what_the_caller_draws_is_not_seen_in_training(tmp_path):
 def test_the_callers_time_is_not_the_epochs(tmp_path):
     seconds = []
     for metrics in loop.epochs(tiny_config("fgsm", epochs=2), tmp_path / "run", device="cpu"):
-        seconds.append(metrics["seconds"])
+        seconds.append(metrics.seconds)
         time.sleep(seconds[0] + 1)
     assert seconds[1] < seconds[0] + 1
 
@@ -258,7 +259,7 @@ def test_the_callers_time_is_not_the_epochs(tmp_path):
 # -- a loss that is no number ----------------------------------------------------------------------------------------
 
 
-def train(path: Path, **options) -> list[dict[str, float]]:
+def train(path: Path, **options) -> list[EpochMetrics]:
     return list(loop.epochs(tiny_config("fgsm"), path, device="cpu", **options))
 
 

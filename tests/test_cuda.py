@@ -67,7 +67,7 @@ def test_bfloat16_is_what_auto_means_and_learns(tmp_path):
     config = configure("digits", "fgsm", TINY, {"epochs": 6, "batch_size": 32, "epsilon": 0.05})
     *_, last = epochs(config, tmp_path / "run", device="cuda")
     assert co_probe.open_run(tmp_path / "run").precision == "bfloat16"
-    assert last["clean"] > 0.8
+    assert last.clean > 0.8
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from co_probe.methods.base import Task
 from co_probe.methods.fgsm import FGSM
 from co_probe.numerics.rng import make_rng
 from co_probe.training import loop
+from co_probe.training.metrics import EpochMetrics
 from co_probe.training.resolution import ResolutionStages
 from co_probe.training.schedules import SCHEDULES
 
@@ -71,7 +72,7 @@ def tiny(tree: Path, name: str = "fgsm", /, **settings) -> Config:
     )
 
 
-def train(config: Config, out: Path, **options) -> list[dict[str, float]]:
+def train(config: Config, out: Path, **options) -> list[EpochMetrics]:
     return list(loop.epochs(config, out, device="cpu", **options))
 
 
@@ -223,14 +224,14 @@ def test_a_run_goes_on_bit_for_bit_between_two_phases_and_within_one(method, tre
     for stop in (2, 3):
         out = tmp_path / f"stopped-{stop}"
         for metrics in loop.epochs(config, out, device="cpu"):
-            if metrics["epoch"] == stop:
+            if metrics.epoch == stop:
                 break
         train(config, out, resume=True)
         expected, got = (co_probe.open_run(path) for path in (tmp_path / "whole", out))
         assert got.epochs == expected.epochs == [1, 2, 3, 4]
         weights = got.weights(4)
         assert all(np.array_equal(value, weights[name]) for name, value in expected.weights(4).items())
-        assert got.metrics(4)["train_loss"] == whole[-1]["train_loss"]
+        assert got.metrics(4)["train_loss"] == whole[-1].train_loss
         assert got.method_parameters(4) == expected.method_parameters(4)
 
 

@@ -237,4 +237,4 @@ def test_speed_setting_is_built(tmp_path):
     sizes = {"data": {"train": 200, "dimension": 50, "patches": 10, "test": 50}, "model": {"width": 100}}
     config = configure("patches", "shrink", {**sizes, "epochs": 2, "batch_size": 200, "method": {"replays": 2}})
     (metrics,) = epochs(config, tmp_path / "run", device="cpu")
-    assert math.isfinite(metrics["train_loss"])
+    assert math.isfinite(metrics.train_loss)

@@ -277,7 +277,7 @@ def test_methods_of_l2_balls_are_measured_in_them(name, tmp_path):
     config = memorising_config(method={"name": name, "replays": 3}, epochs=3, optimizer=slow)
     (metrics,) = epochs(config, tmp_path / "run", device="cpu")
     run = co_probe.open_run(tmp_path / "run")
-    assert run.norm == "l2" and math.isfinite(metrics["gap"])
+    assert run.norm == "l2" and math.isfinite(metrics.gap)
     generator, (x, y) = run.generator(1), run.test_data()
     assert generator.norm == "l2" and x.dtype == torch.float64
     longest = lengths(generator.perturb(run.load_model(1), x, y, torch.Generator().manual_seed(0))).max().item()

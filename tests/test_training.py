@@ -160,8 +160,8 @@ def test_epochs_yields_what_comes_to_the_disk(tmp_path):
     told = list(epochs(tiny_config("fgsm", epochs=2), tmp_path / "run", device="cpu"))
     run = co_probe.open_run(tmp_path / "run")
     for metrics in told:
-        assert run.metrics(int(metrics["epoch"])) == {k: v for k, v in metrics.items() if k != "epoch"}
-    assert [metrics["epoch"] for metrics in told] == run.epochs == [1, 2]
+        assert run.metrics(metrics.epoch) == metrics.to_dict()
+    assert [metrics.epoch for metrics in told] == run.epochs == [1, 2]
 
 
 def test_each_step_of_an_epoch_is_recorded(trained):

@@ -95,8 +95,8 @@ def run(
         ):
             if not finished:
                 click.echo("  epoch " + " ".join(f"{name:>{width}}" for name, _, width, _ in COLUMNS))
-            finished = int(metrics["epoch"])
-            cells = " ".join(f"{show_as(metrics[key]):>{width}}" for _, key, width, show_as in COLUMNS)
+            finished = metrics.epoch
+            cells = " ".join(f"{show_as(getattr(metrics, key)):>{width}}" for _, key, width, show_as in COLUMNS)
             click.echo(f"{finished:>3}/{planned:<3} {cells}")
     if finished:
         click.echo(f"Kept in {folder}. Next: co-probe show {folder}")

@@ -290,7 +290,7 @@ def _metrics(
         own=own.perturb if own else None,
         seed=info.probe_seed,
     )
-    found = log.metrics.get(epoch, {}) | measured
+    found = log.metrics.get(epoch, {}) | measured.to_dict()
     return {name: value for name, value in found.items() if abs(value) < float("inf")}
 
 

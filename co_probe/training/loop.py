@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from co_probe.methods.base import Batch, Method
 from co_probe.numerics.rng import derive_seed, make_rng
 from co_probe.runs.build import describe, kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.training.memory import keep_freed_memory
-from co_probe.training.metrics import measure
+from co_probe.training.metrics import EpochMetrics, measure
 from co_probe.training.recorder import Checkpoint, Recorder
 from co_probe.training.resolution import ResolutionStages
 from co_probe.training.schedules import SCHEDULES, warmup
@@ -36,7 +36,7 @@ def epochs(
     device: str = "auto",
     compile: bool = False,
     progress: Progress | None = None,
-) -> Iterator[dict[str, float]]:
+) -> Iterator[EpochMetrics]:
     """Train `config` into the folder `out`, one epoch per item.
 
     An epoch is one pass over the data, in which a method that replays its batches takes every one of them several
@@ -53,9 +53,7 @@ def epochs(
         progress: Called after each batch with the epoch, the number of images done of it, and that of all images.
 
     Yields:
-        The metrics of each epoch when it is trained and measured, while its file is being written: `epoch`,
-        `learning_rate` (the last one), `train_loss` (nats) and `train_accuracy` (both on the perturbed images as they
-        were trained on), those of `co_probe.training.metrics.measure`, and `seconds` of training. An error of writing
+        The metrics of each epoch when it is trained and measured, while its file is being written. An error of writing
         is raised with the next epoch, or at the end.
 
     Raises:
@@ -134,37 +132,38 @@ def epochs(
                 if progress:
                     progress(epoch, done, count)
 
-            metrics = {
-                "epoch": epoch,
-                "learning_rate": config.optimizer.learning_rate * share,
-                "train_loss": total.item() / (count * method.replays),
-                "train_accuracy": correct.item() / (count * method.replays),
-                "seconds": time.perf_counter() - started,
-            }
+            train_loss, train_accuracy = (number.item() / (count * method.replays) for number in (total, correct))
+            seconds = time.perf_counter() - started
             method.epsilon = config.epsilon
-            if math.isfinite(metrics["train_loss"]):
-                metrics |= measure(
-                    model,
-                    test_x,
-                    test_y,
-                    epsilon=config.epsilon,
-                    norm=config.norm,
-                    bounds=data.bounds,
-                    own=method.attack or method.perturb,
-                    seed=seed,
-                )
+            if not math.isfinite(train_loss):
+                raise _diverged(out, epoch, f"training loss {train_loss:g}")
+            robustness = measure(
+                model,
+                test_x,
+                test_y,
+                epsilon=config.epsilon,
+                norm=config.norm,
+                bounds=data.bounds,
+                own=method.attack or method.perturb,
+                seed=seed,
+            )
             # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
-            if not math.isfinite(metrics["train_loss"] + metrics.get("gap", 0.0)):
-                raise Diverged(
-                    f"{out}: the loss is no longer a finite number in epoch {epoch} (training loss "
-                    f"{metrics['train_loss']:g}); stopped; epochs kept: {epoch - 1}"
-                )
+            if not math.isfinite(robustness.gap):
+                raise _diverged(out, epoch, f"training loss {train_loss:g}, gap {robustness.gap:g}")
+            metrics = EpochMetrics(
+                epoch=epoch,
+                learning_rate=config.optimizer.learning_rate * share,
+                train_loss=train_loss,
+                train_accuracy=train_accuracy,
+                seconds=seconds,
+                **asdict(robustness),
+            )
             going_on = {"momentum": momenta(model, optimizer), "method": method.state_dict()}
             recorder.epoch(
                 Checkpoint(
                     epoch=epoch,
                     model=model.state_dict(),
-                    metrics={name: value for name, value in metrics.items() if name != "epoch"},
+                    metrics=metrics.to_dict(),
                     method=method.parameters(),
                     # Not of images of another size than diagnostics see: it would belong to other pixels.
                     images=method.image_state(probe_train) if stages.stage(epoch).shape == data.shape else None,
@@ -172,6 +171,12 @@ def epochs(
                 )
             )
             yield metrics
+
+
+def _diverged(out: str | Path, epoch: int, seen: str) -> Diverged:
+    return Diverged(
+        f"{out}: the loss is no longer a finite number in epoch {epoch} ({seen}); stopped; epochs kept: {epoch - 1}"
+    )
 
 
 def train_step(

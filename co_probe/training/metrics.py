@@ -1,5 +1,6 @@
 """What a run measures of itself after each epoch."""
 
+from dataclasses import asdict, dataclass
 from functools import cache
 
 from torch import Tensor, nn
@@ -9,6 +10,52 @@ from co_probe.inference.evaluation import Generator, Outcome, outcome, perturb
 from co_probe.inference.execution import compiling, input_gradients_only
 from co_probe.numerics.rng import make_rng
 from co_probe.numerics.statistics import mean_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """Robustness of a model on the test images of the probe set.
+
+    Attributes:
+        clean: Accuracy without a perturbation, in [0, 1].
+        fgsm: Accuracy under FGSM.
+        pgd10: Accuracy under PGD-10.
+        own: Accuracy under the training attack, None if it is unknown.
+        gap: Mean L(δ_PGD-10) − L(δ_FGSM), in nats.
+        gap_low: Lower end of its 95% interval.
+        gap_high: Upper end of its 95% interval.
+    """
+
+    clean: float
+    fgsm: float
+    pgd10: float
+    own: float | None = None
+    gap: float
+    gap_low: float
+    gap_high: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return what is stored of an epoch: its numbers, without those that are unknown."""
+        return {name: value for name, value in asdict(self).items() if value is not None and name != "epoch"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics(Robustness):
+    """What a run measures of one epoch.
+
+    Attributes:
+        epoch: Its number, from 1.
+        learning_rate: The learning rate of its last step.
+        train_loss: Mean loss on the perturbed images as they were trained on, in nats.
+        train_accuracy: Accuracy on the same images, in [0, 1].
+        seconds: Duration of its training, without the measurement.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    seconds: float
 
 
 def measure(
@@ -21,7 +68,7 @@ def measure(
     bounds: tuple[float, float] = (0.0, 1.0),
     own: Generator | None = None,
     seed: int = 0,
-) -> dict[str, float]:
+) -> Robustness:
     """Measure the robustness of a model after an epoch, in eval mode; nothing of the model is changed.
 
     Args:
@@ -33,11 +80,6 @@ def measure(
         bounds: Least and greatest pixel value.
         own: The training attack, (model, x, y, rng=None) -> δ; None if it is unknown.
         seed: Seed of random starts, the same at every epoch: what changes is then the model, not the luck.
-
-    Returns:
-        `clean`, `fgsm`, `pgd10`: accuracy on the images, and under FGSM and PGD-10, in [0, 1]; `own`: under the
-        training attack, absent if it is unknown; `gap`: mean L(δ_PGD-10) − L(δ_FGSM) in nats, with its 95% interval
-        `gap_low`, `gap_high`.
     """
 
     @cache  # the training attack is often one of the others
@@ -50,12 +92,12 @@ def measure(
         clean = outcome(model, x, y)
     fgsm, pgd10 = (under(attacks.named_attack(name, epsilon, norm, bounds)) for name in ("fgsm", "pgd10"))
     gap, low, high = mean_interval((pgd10.loss - fgsm.loss).cpu().numpy())
-    return {
-        "clean": clean.accuracy,
-        "fgsm": fgsm.accuracy,
-        "pgd10": pgd10.accuracy,
-        **({} if own is None else {"own": under(own).accuracy}),
-        "gap": gap,
-        "gap_low": low,
-        "gap_high": high,
-    }
+    return Robustness(
+        clean=clean.accuracy,
+        fgsm=fgsm.accuracy,
+        pgd10=pgd10.accuracy,
+        own=None if own is None else under(own).accuracy,
+        gap=gap,
+        gap_low=low,
+        gap_high=high,
+    )

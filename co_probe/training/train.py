@@ -15,6 +15,7 @@ from co_probe.runs import Run
 from co_probe.runs.build import kept_epochs
 from co_probe.store import StoredRun
 from co_probe.training.loop import Progress, epochs
+from co_probe.training.metrics import EpochMetrics
 
 
 def settle(out: Path, method: str, preset: str | None, overrides: list[dict[str, Any]], resume: bool) -> Config:
@@ -45,7 +46,7 @@ def train(
     overwrite: bool = False,
     device: str = "auto",
     compile: bool = False,
-    on_epoch: Callable[[dict[str, float]], object] | None = None,
+    on_epoch: Callable[[EpochMetrics], object] | None = None,
     progress: bool | Progress = False,
     **settings: Any,
 ) -> Run:
@@ -59,7 +60,7 @@ def train(
         overwrite: Delete a run that is there and start afresh.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         compile: Run training steps through torch.compile.
-        on_epoch: Called with the metrics of each epoch (`co_probe.training.loop.epochs` lists them).
+        on_epoch: Called with the metrics of each epoch (`co_probe.training.metrics.EpochMetrics`).
         progress: True for a progress bar on standard error; or a function that is called after each batch with the
             epoch, the number of images done of it, and the number of images in it.
         settings: Settings over the preset: `epochs=10`, `epsilon=8/255`, `model={"width": 32}`. A class or a function

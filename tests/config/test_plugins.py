@@ -277,7 +277,7 @@ def test_classes_and_functions_are_handed_in(here):
     run = co_probe.train(
         Quarter, model=Tiny, data=few, out="run", device="cpu", on_epoch=metrics.append, **SMALL | {"epochs": 2}
     )
-    assert [m["epoch"] for m in metrics] == [1, 2] and run.config.method_title == f"{__name__}:Quarter"
+    assert [m.epoch for m in metrics] == [1, 2] and run.config.method_title == f"{__name__}:Quarter"
     assert run.load_model(2)(run.test_data()[0]).shape == (8, 2)
     wide = co_probe.train("fgsm", model={"name": Tiny, "width": 5}, data=few, out="wide", device="cpu", **SMALL)
     assert wide.load_model(1).state_dict()["body.1.weight"].shape == (5, 25)

@@ -187,8 +187,8 @@ def test_every_method_follows_its_epsilon(method, trained):
 
 def test_a_resumed_warmup_goes_on_where_it_was(tmp_path):
     config = tiny_config("fgsm", epsilon_warmup=2)
-    whole = [m["train_loss"] for m in epochs(config, tmp_path / "whole", device="cpu")]
+    whole = [m.train_loss for m in epochs(config, tmp_path / "whole", device="cpu")]
     first = next(iter(epochs(config, tmp_path / "halves", device="cpu")))
-    rest = [m["train_loss"] for m in epochs(config, tmp_path / "halves", device="cpu", resume=True)]
+    rest = [m.train_loss for m in epochs(config, tmp_path / "halves", device="cpu", resume=True)]
     assert [first["train_loss"], *rest] == whole
     assert Path(tmp_path / "halves" / "epoch-0003.h5").exists()
