@@ -1,6 +1,8 @@
 """The interface of attacks, the input gradient, and the projections onto ε-balls and image bounds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -134,8 +136,27 @@ class Attack(Perturbation):
             raise ValueError(f"epsilon must be greater than 0, not {self.epsilon:g}")
 
 
+_checking: ContextVar[bool] = ContextVar("checking", default=True)
+
+
+@contextmanager
+def unchecked_input() -> Iterator[None]:
+    """Within the context attacks take images as they are.
+
+    For the images of a run: they were checked when its data were loaded, a study may have moved pixels out of the
+    bounds since, and on a GPU checking means to wait.
+    """
+    token = _checking.set(False)
+    try:
+        yield
+    finally:
+        _checking.reset(token)
+
+
 def check_input(x: Tensor, y: Tensor, targets: Tensor | None, bounds: Bounds) -> None:
     """Raise UserError, saying what was seen, if these are not images within `bounds` with a class (and target) each."""
+    if not _checking.get():
+        return
     if x.ndim != 4 or not x.is_floating_point():
         raise UserError(f"attacks take float images of shape (B, C, H, W), not {_seen(x)}")
     for name, classes in (("y", y), ("targets", targets)):

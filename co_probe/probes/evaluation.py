@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from co_probe.attacks.base import Perturbation
+from co_probe.attacks.base import Perturbation, unchecked_input
 from co_probe.attacks.named import named_attack
 from co_probe.config.labels import AttackLike, attack_name
 from co_probe.data.dataset import to_unit
@@ -83,7 +83,7 @@ class EvaluationTable(Table):
                 x, y = to_unit(data.test_x[index]).to(device), data.test_y[index].to(device)
                 known = self._known(self.attacks[name], start, size)
                 rng = make_rng(device, run.info.probe_seed, "evaluation", start)
-                with evaluating(model):
+                with evaluating(model), unchecked_input():
                     stands = self.attacks[name].robust_mask(
                         model, x, y, rng, candidates=None if known is None else known.to(device)
                     )

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from co_probe.attacks.base import unchecked_input
 from co_probe.attacks.named import named_attack
 from co_probe.config.labels import AttackLike
 from co_probe.inference.evaluation import perturb
@@ -38,7 +39,8 @@ def perturbations(
             attack = live.generator(epoch).perturb
         else:
             attack = named_attack(generator, live.epsilon, live.norm, live.info.bounds)
-        delta = perturb(live.load_model(epoch), attack, x, y).cpu().numpy()
+        with unchecked_input():
+            delta = perturb(live.load_model(epoch), attack, x, y).cpu().numpy()
         accuracy = live.metrics(epoch)["pgd10"]
         for number in range(len(y)):
             rows.append(

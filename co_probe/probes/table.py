@@ -93,6 +93,7 @@ class EpochTable(Table):
 
     def measure(self, run: "Run", device: "torch.device") -> Iterator[str]:
         """Measure the missing epochs, yielding the run's name after each."""
+        from co_probe.attacks.base import unchecked_input
         from co_probe.probes.images import Checkpoint, ProbeSet
 
         x, y = run.test_data() if self.probe.split == "test" else run.train_data()
@@ -101,7 +102,8 @@ class EpochTable(Table):
         images = ProbeSet(x.to(device), y.to(device), epsilon, info.probe_seed, norm=info.norm, bounds=info.bounds)
         new, saved = [], time.monotonic()
         if 0 not in self._known_epochs():
-            new += self._labelled(0, self.probe.baselines(images))
+            with unchecked_input():
+                new += self._labelled(0, self.probe.baselines(images))
         try:
             for epoch, model in run.models(self.missing, device, compile=self.compile):
                 new += self._labelled(epoch, self._measure_epoch(Checkpoint(run, epoch, device, model), images))
@@ -115,9 +117,12 @@ class EpochTable(Table):
     def _measure_epoch(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
         import torch
 
+        from co_probe.attacks.base import unchecked_input
+
         if self.probe.split == "train" and (state := checkpoint.run.image_state(checkpoint.epoch)) is not None:
             images = replace(images, state=torch.from_numpy(state).to(checkpoint.device))
-        return self.probe.measure(checkpoint, images)
+        with unchecked_input():
+            return self.probe.measure(checkpoint, images)
 
     def _known_epochs(self) -> set[int]:
         rows = self.rows()

@@ -6,6 +6,7 @@ from functools import cache
 from torch import Tensor, nn
 
 from co_probe import attacks
+from co_probe.attacks.base import unchecked_input
 from co_probe.inference.evaluation import Generator, Outcome, outcome, perturb
 from co_probe.inference.execution import compiling, input_gradients_only
 from co_probe.numerics.rng import make_rng
@@ -84,7 +85,7 @@ def measure(
 
     @cache  # the training attack is often one of the others
     def under(generator: Generator) -> Outcome:
-        with compiling(model), input_gradients_only(model):
+        with compiling(model), input_gradients_only(model), unchecked_input():
             delta = perturb(model, generator, x, y, make_rng(x.device, seed, "probe"))
             return outcome(model, x, y, delta, bounds)
 
