@@ -15,7 +15,7 @@ import co_probe
 from co_probe.config.presets import configure
 from co_probe.data.augment import pad_images, random_view
 from co_probe.methods.apart import APART, APARTSimple, pack, unpack
-from co_probe.methods.base import Batch, Task
+from co_probe.methods.base import Batch, TrainingContext
 from co_probe.methods.taps import find_taps, tapped
 from co_probe.models.preact_resnet import PreActBlock, PreActResNet
 from co_probe.training.loop import epochs
@@ -89,15 +89,15 @@ class Literal:
         for b, i, j in torch.cartesian_prod(*map(torch.arange, (len(batch.y), 6, 6))).tolist():
             self.omega[batch.view.index[b], 0, batch.view.rows[b, i], batch.view.columns[b, j]] = new[b, 0, i, j]
         self.velocity = 0.9 * self.velocity + alpha.grad - 2 * self.penalty * self.alpha
-        self.alpha = self.alpha + self.rate * batch.rate * self.velocity
+        self.alpha = self.alpha + self.rate * batch.lr_scale * self.velocity
 
 
 def make(kind, **settings) -> tuple[nn.Module, APARTSimple, list[Batch]]:
     torch.manual_seed(0)
     model = PreActResNet(1, 10, (0.3,), (0.5,), width=3, blocks=(1, 1)).double().train()
     rng = torch.Generator().manual_seed(0)
-    method = kind(EPSILON, **settings)
-    method.setup(model, Task(9, (1, 6, 6), 1, 100, torch.device("cpu"), rng))
+    method = kind(**settings)
+    method.setup(model, TrainingContext(9, (1, 6, 6), 1, 100, EPSILON, torch.device("cpu"), rng))
     method.omega = torch.rand(method.omega.shape, generator=rng, dtype=torch.float64) * 2 - 1
     with torch.no_grad():
         method.alpha.copy_(torch.tensor(ALPHA[: len(method.alpha)]))
@@ -105,7 +105,7 @@ def make(kind, **settings) -> tuple[nn.Module, APARTSimple, list[Batch]]:
     batches = []
     for index in ([4, 0, 8, 3, 7], [0, 1, 2, 8]):
         view = random_view(torch.tensor(index), (6, 6), 1, True, rng)
-        batches.append(Batch(view.take(images), torch.tensor(index) % 10, view, 0.5, rng))
+        batches.append(Batch(view.take(images), torch.tensor(index) % 10, view, EPSILON, 0.5, rng))
     return model, method, batches
 
 
@@ -121,6 +121,7 @@ def test_two_updates_against_the_literal_algorithm(kind):
         model.zero_grad()
         literal.model.zero_grad()
         method.step(model, batch)
+        method.update()
         literal.step(batch)
         gradients = {plain(name): p.grad for name, p in literal.model.named_parameters()}
         for name, parameter in model.named_parameters():
@@ -131,6 +132,24 @@ def test_two_updates_against_the_literal_algorithm(kind):
         statistics = {plain(name): value for name, value in literal.model.state_dict().items()}
         for name, value in model.state_dict().items():
             assert torch.allclose(value, statistics[name], atol=1e-6), name
+
+
+def test_step_sizes_move_in_update_and_not_before_by_whatever_is_then_their_gradient():
+    """Between `step` and `update` the gradient may be changed, by an all-reduce say."""
+    (model, method, (batch, _)), (_, other, _) = make(APART), make(APART)
+    before = method.alpha.detach().clone()
+    method.step(model, batch)
+    assert torch.equal(method.alpha.detach(), before) and method.alpha.grad.abs().min() > 0
+    other.step(copy.deepcopy(model), batch)
+    gradient = method.alpha.grad.clone()
+    other.alpha.grad = 3 * gradient
+    method.update()
+    other.update()
+    decay = 2 * method.step_penalty * before
+    expected = before + method.learning_rate * batch.lr_scale * (gradient - decay)
+    assert torch.allclose(method.alpha.detach(), expected, atol=1e-7)
+    expected = before + method.learning_rate * batch.lr_scale * (3 * gradient - decay)
+    assert torch.allclose(other.alpha.detach(), expected, atol=1e-7)
 
 
 def test_step_size_gradients_against_finite_differences():
@@ -164,24 +183,25 @@ def test_batchnorm_update_lets_only_the_weight_pass_move_statistics():
 
 def test_raw_constants_are_the_scale_free_ones_of_the_paper():
     epsilon, steps = 8 / 255, 60 * 391
-    raw = APARTSimple(epsilon, raw_penalty=200, raw_rate=5e-8)
+    raw = APARTSimple(raw_penalty=200, raw_rate=5e-8)
     model, method, _ = make(APARTSimple)
-    raw.setup(model, replace(task(), steps=steps))
-    assert raw.step_penalty == pytest.approx(0.2, rel=0.02)
-    assert raw.rate * steps == pytest.approx(1.19, rel=0.01)
+    raw.setup(model, replace(context(), steps=steps, epsilon=epsilon))
+    assert raw.optimizer.param_groups[0]["weight_decay"] / 2 == pytest.approx(0.2, rel=0.02)
+    assert raw.learning_rate * steps == pytest.approx(1.19, rel=0.01)
     assert method.step_penalty == 0.2 and 1.2 <= method.step_rate <= 1.6
     # Starting values: 1e-4 of raw pixels for ω and the input, 0 for blocks.
     assert raw.alpha[0].item() * epsilon == pytest.approx(1e-4)
 
 
-def task() -> Task:
-    return Task(9, (1, 6, 6), 1, 100, torch.device("cpu"), torch.Generator().manual_seed(0))
+def context() -> TrainingContext:
+    rng = torch.Generator().manual_seed(0)
+    return TrainingContext(9, (1, 6, 6), 1, 100, EPSILON, torch.device("cpu"), rng)
 
 
 def test_start():
     model, _, _ = make(APART)
-    method = APART(EPSILON)
-    method.setup(model, task())
+    method = APART()
+    method.setup(model, context())
     assert method.parameters()["alpha"] == pytest.approx(
         {"omega": 0.0031875, "input": 0.0031875, "layer1.0.conv1": 0.0, "layer2.0.conv1": 0.0}
     )
@@ -194,9 +214,9 @@ def test_perturb_uses_what_was_learned_of_each_image_and_nothing_else():
     omega = method.image_state(batch.view.index)
     x, y = torch.rand_like(batch.x), batch.y
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    known, unseen = method.perturb(model, x, y, state=omega), method.perturb(model, x, y)
+    known, unseen = (method.perturb(model, x, y, epsilon=EPSILON, state=state) for state in (omega, None))
     assert not torch.allclose(known, unseen)
-    assert torch.equal(unseen, method.perturb(model, x, y, state=torch.zeros_like(omega)))
+    assert torch.equal(unseen, method.perturb(model, x, y, epsilon=EPSILON, state=torch.zeros_like(omega)))
     for delta in (known, unseen):
         assert delta.abs().max() <= EPSILON + 1e-9 and (x + delta).min() >= 0 and (x + delta).max() <= 1
         assert not delta.requires_grad
@@ -221,7 +241,7 @@ def test_omega_is_rounded_where_it_is_kept_and_nowhere_else(dtype, step):
     model, exact, (batch, _) = make(APART)
     copied, rounded, _ = make(APART, omega_dtype=dtype)
     assert rounded.image_state(torch.arange(3)).dtype == torch.float64  # `make` gives all the same ω, in float64
-    rounded.start_phase(task())
+    rounded.start_stage(context())
     rounded.omega.copy_(pack(exact.omega, rounded.omega.dtype))
     exact.omega = unpack(rounded.omega).double()
     exact.step(model, batch)
@@ -249,29 +269,29 @@ def test_a_run_goes_on_with_omega_as_it_was_kept(dtype, tmp_path):
 
 
 def test_omega_in_float32_unless_it_is_asked_for_less_or_there_is_a_gpu(monkeypatch):
-    method = APARTSimple(EPSILON)
-    method.setup(make(APART)[0], task())
+    method = APARTSimple()
+    method.setup(make(APART)[0], context())
     assert method.omega.dtype == torch.float32
-    on_gpu = replace(task(), device=torch.device("cuda"))
-    monkeypatch.setattr(Task, "new_store", lambda self, dtype: torch.zeros(0, dtype=dtype))
-    method.start_phase(on_gpu)
+    on_gpu = replace(context(), device=torch.device("cuda"))
+    monkeypatch.setattr(TrainingContext, "new_store", lambda self, dtype: torch.zeros(0, dtype=dtype))
+    method.start_stage(on_gpu)
     assert method.omega.dtype == torch.float16
     with pytest.raises(ValueError, match="omega_dtype must be one of auto, float32, float16, int8, not 'int4'"):
-        APART(EPSILON, omega_dtype="int4")
+        APART(omega_dtype="int4")
 
 
 def test_a_model_without_residual_blocks_is_refused():
     plain_model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
     with pytest.raises(ValueError, match="no residual block"):
-        APART(EPSILON).setup(plain_model, task())
-    APARTSimple(EPSILON).setup(plain_model, task())
+        APART().setup(plain_model, context())
+    APARTSimple().setup(plain_model, context())
 
 
 def test_learned_numbers_survive_storage_in_any_order():
     _, method, _ = make(APART)
     stored = method.parameters()
     shuffled = {"alpha": dict(sorted(stored["alpha"].items()))}
-    other = APART(EPSILON)
+    other = APART()
     other.load_parameters(shuffled)
     assert other.parameters() == stored
     assert torch.equal(other.alpha, method.alpha.detach())

@@ -17,7 +17,7 @@ from co_probe.indicators.curvature import curvature
 from co_probe.inference import execution
 from co_probe.inference.execution import compiling, execute, resolve
 from co_probe.methods import METHODS
-from co_probe.methods.base import Batch, Method, Task
+from co_probe.methods.base import Batch, Method, TrainingContext
 from co_probe.models.preact_resnet import PreActResNet
 from co_probe.runs.checkpoints import export, load_reference
 from co_probe.studies.injection.low_pass import LowPass
@@ -44,8 +44,8 @@ def train(
     """A few steps, inside `watch`, on batches of these sizes; the model and the method afterwards."""
     device, dtype = next((p.device, p.dtype) for p in model.parameters())
     rng = torch.Generator(device).manual_seed(0)
-    method = METHODS.make(name, EPSILON, **settings)
-    method.setup(model, Task(COUNT, SIZE, 1, 4, device, rng))
+    method = METHODS.make(name, **settings)
+    method.setup(model, TrainingContext(COUNT, SIZE, 1, 4, EPSILON, device, rng))
     if name.startswith("apart"):
         with torch.no_grad():
             method.alpha.fill_(0.4)  # far from the start, so that every term counts
@@ -57,7 +57,8 @@ def train(
         index = torch.randperm(COUNT, generator=rng, device=device)[:size]
         view = random_view(index, SIZE[1:], 1, True, rng)
         with compiling(model), watch or nullcontext():
-            train_step(model, method, optimizer, Batch(view.take(images), labels[index], view, 0.5, rng), 0.1)
+            batch = Batch(view.take(images), labels[index], view, EPSILON, 0.5, rng)
+            train_step(model, method, optimizer, batch, 0.1)
     return model, method
 
 

@@ -16,7 +16,7 @@ from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
 from co_probe.inference.evaluation import batch_size
 from co_probe.methods.apart import APARTSimple
-from co_probe.methods.base import Task
+from co_probe.methods.base import TrainingContext
 from co_probe.methods.fgsm import FGSM
 from co_probe.numerics.rng import make_rng
 from co_probe.training import loop
@@ -188,7 +188,7 @@ def test_each_phase_has_its_size_and_batches_and_the_learning_rate_runs_through(
     original = loop.train_step
 
     def step(model, method, optimizer, batch, learning_rate):
-        rates.append(batch.rate)
+        rates.append(batch.lr_scale)
         return original(model, method, optimizer, batch, learning_rate)
 
     monkeypatch.setattr(loop, "train_step", step)
@@ -237,14 +237,14 @@ def test_a_run_goes_on_bit_for_bit_between_two_phases_and_within_one(method, tre
 
 def test_omega_starts_afresh_with_each_phase_and_the_steps_go_on(tree, tmp_path, monkeypatch):
     stores, alphas = [], []
-    original = APARTSimple.start_phase
+    original = APARTSimple.start_stage
 
-    def start_phase(self, task):
+    def start_stage(self, task):
         alphas.append(self.alpha.detach().clone())
         original(self, task)
         stores.append((tuple(self.omega.shape), self.omega.abs().max().item()))
 
-    monkeypatch.setattr(APARTSimple, "start_phase", start_phase)
+    monkeypatch.setattr(APARTSimple, "start_stage", start_stage)
     train(tiny(tree, "apart", method={"learn_initialisation": True, "raw_rate": 1e-7}), tmp_path / "run")
     assert [shape for shape, _ in stores] == [(18, 3, 12, 12), (18, 3, 16, 16)]
     assert all(0 < largest < 0.01 for _, largest in stores)
@@ -257,7 +257,7 @@ def test_omega_starts_afresh_with_each_phase_and_the_steps_go_on(tree, tmp_path,
 
 def test_what_does_not_fit_into_memory_is_refused_before_anything_is_written(tree, tmp_path, monkeypatch):
     rng = torch.Generator()
-    task = Task(1281167, (3, 128, 128), 16, 1, torch.device("cpu"), rng, largest=1281167 * 3 * 384**2)
+    task = TrainingContext(1281167, (3, 128, 128), 16, 1, 0.01, torch.device("cpu"), rng, largest=1281167 * 3 * 384**2)
     with pytest.raises(ValueError, match=r"1281167 images takes 2267 GB.*method\.learn_initialisation=false"):
         task.new_store()
     monkeypatch.setattr("os.sysconf", lambda name: 100)
@@ -277,7 +277,7 @@ def test_replays_count_as_passes(tree):
     plan = ResolutionStages(config, data, 2, 8, torch.device("cpu"))
     assert [plan.stage(epoch).shape[1] for epoch in (1, 2)] == [128, 224]
     assert asked == [160, 352], "what is passed over is not decoded"
-    assert plan._task(2, torch.Generator()).steps == 16  # 18 images are one batch in both
+    assert plan._context(2, torch.Generator()).steps == 16  # 18 images are one batch in both
 
 
 @pytest.mark.parametrize(

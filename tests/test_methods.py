@@ -15,7 +15,7 @@ from co_probe.data.augment import View, random_view
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
-from co_probe.methods.base import Batch, Task
+from co_probe.methods.base import Batch, TrainingContext
 from co_probe.store import StoredRun
 from co_probe.training.loop import epochs
 from co_probe.training.schedules import triangular
@@ -62,8 +62,8 @@ def images(count: int = COUNT, seed: int = 1) -> tuple[torch.Tensor, torch.Tenso
 
 def make(name: str, model: nn.Module, count: int = COUNT, padding: int = 0, epsilon: float = EPSILON, **settings):
     """A method that is ready to train on `count` images."""
-    method = METHODS.make(name, epsilon, **settings)
-    method.setup(model, Task(count, SIZE, padding, 10, torch.device("cpu"), seeded(7)))
+    method = METHODS.make(name, **settings)
+    method.setup(model, TrainingContext(count, SIZE, padding, 10, epsilon, torch.device("cpu"), seeded(7)))
     return method
 
 
@@ -72,7 +72,7 @@ def plain_view(index: torch.Tensor) -> View:
 
 
 def make_batch(x: torch.Tensor, y: torch.Tensor, rng: torch.Generator, view: View | None = None) -> Batch:
-    return Batch(x, y, view or plain_view(torch.arange(len(x))), 1.0, rng)
+    return Batch(x, y, view or plain_view(torch.arange(len(x))), EPSILON, 1.0, rng)
 
 
 # -- the formulas, one image at a time -----------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def assert_gradients(model, expected, atol=1e-10):
 @pytest.mark.parametrize("name", SLOW)
 def test_perturbation_is_the_formula(name):
     model, (x, y) = small_model(), images()
-    delta = METHODS.make(name, EPSILON).perturb(model, x, y, seeded())
+    delta = METHODS.make(name).perturb(model, x, y, epsilon=EPSILON, rng=seeded())
     expected = torch.stack(SLOW[name](model, x, y, seeded()))
     torch.testing.assert_close(delta, expected, rtol=0, atol=1e-12)
 
@@ -283,8 +283,8 @@ def test_grad_align_without_any_gradient_is_its_base():
 def test_s_fgsm_takes_every_share():
     """The images of the tests above meet every case: clean, a part of the way, and all of it."""
     model, (x, y) = small_model(), images()
-    delta = METHODS.make("s-fgsm", EPSILON).perturb(model, x, y, seeded())
-    full = METHODS.make("fgsm-rs", EPSILON).perturb(model, x, y, seeded())
+    delta = METHODS.make("s-fgsm").perturb(model, x, y, epsilon=EPSILON, rng=seeded())
+    full = METHODS.make("fgsm-rs").perturb(model, x, y, epsilon=EPSILON, rng=seeded())
     share = delta.abs().amax((1, 2, 3)) / full.abs().amax((1, 2, 3))
     assert sorted({round(s * 3) for s in share.tolist()}) == [0, 1, 2, 3]
     assert share.sub((share * 3).round() / 3).abs().max() < 1e-12
@@ -292,10 +292,10 @@ def test_s_fgsm_takes_every_share():
 
 def test_s_fgsm_without_checkpoints_is_fgsm_rs_but_for_images_that_are_wrong_at_the_start():
     model, (x, y) = small_model(), images()
-    delta = METHODS.make("s-fgsm", EPSILON, checkpoints=1).perturb(model, x, y, seeded())
+    delta = METHODS.make("s-fgsm", checkpoints=1).perturb(model, x, y, epsilon=EPSILON, rng=seeded())
     expected = torch.stack(slow_s_fgsm(model, x, y, seeded(), checkpoints=1))
     torch.testing.assert_close(delta, expected, rtol=0, atol=1e-12)
-    full = METHODS.make("fgsm-rs", EPSILON).perturb(model, x, y, seeded())
+    full = METHODS.make("fgsm-rs").perturb(model, x, y, epsilon=EPSILON, rng=seeded())
     kept = delta.flatten(1).any(1)
     assert kept.any() and not kept.all()
     assert torch.equal(delta[kept], full[kept])
@@ -303,7 +303,7 @@ def test_s_fgsm_without_checkpoints_is_fgsm_rs_but_for_images_that_are_wrong_at_
 
 def test_n_fgsm_leaves_the_ball():
     model, (x, y) = small_model(), images()
-    delta = METHODS.make("n-fgsm", EPSILON).perturb(model, x, y, seeded())
+    delta = METHODS.make("n-fgsm").perturb(model, x, y, epsilon=EPSILON, rng=seeded())
     assert 2 * EPSILON < delta.abs().max() <= 3 * EPSILON + 1e-12
 
 
@@ -411,10 +411,10 @@ def test_atta_keeps_each_image_its_perturbation_through_crops_and_flips(steps, s
 
 def test_atta_on_unseen_images_starts_from_nothing_and_on_known_ones_from_their_state():
     model, (x, y) = small_model(), images()
-    method, state = METHODS.make("atta", EPSILON, steps=2), 0.5 * uniform(x, EPSILON, seeded())
+    method, state = METHODS.make("atta", steps=2), 0.5 * uniform(x, EPSILON, seeded())
     for start, delta in (
-        (torch.zeros_like(x), method.perturb(model, x, y)),
-        (state, method.perturb(model, x, y, None, state)),
+        (torch.zeros_like(x), method.perturb(model, x, y, epsilon=EPSILON)),
+        (state, method.perturb(model, x, y, epsilon=EPSILON, state=state)),
     ):
         slow = [slow_atta(model, a, b, s, 2, EPSILON / 3) for a, b, s in zip(x, y, start, strict=True)]
         torch.testing.assert_close(delta, torch.stack(slow), rtol=0, atol=1e-12)
@@ -470,15 +470,16 @@ def test_apart_without_learned_initialisation_starts_from_zero_and_keeps_nothing
         assert list(alpha) == ["input"]
         model.zero_grad()
         method.step(model, make_batch(x, y, seeded()))
+        method.update()
         slow = [alpha["input"] * EPSILON * sign_of(model, a, b) for a, b in zip(x, y, strict=True)]
         slow = [into_image(a, d) for a, d in zip(x, slow, strict=True)]
         assert_gradients(model, weight_gradients(model, slow_cross_entropy(model, x, y, slow)), ROUNDED)
     assert method.parameters()["alpha"]["input"] != alpha["input"]  # it learns
     assert method.image_state(torch.tensor([0])) is None
     assert not any(tensor.numel() > 2 for tensor in method.state_dict().values())
-    other = METHODS.make("apart-simple", EPSILON, learn_initialisation=False)
+    other = METHODS.make("apart-simple", learn_initialisation=False)
     other.load_parameters(method.parameters())
-    assert torch.equal(other.perturb(model, x, y), method.perturb(model, x, y))
+    assert torch.equal(*(each.perturb(model, x, y, epsilon=EPSILON) for each in (other, method)))
 
 
 @pytest.mark.parametrize(("name", "settings"), EVERY, ids=IDS)
@@ -490,8 +491,8 @@ def test_perturb_stays_in_bounds_and_leaves_the_weights_alone(name, settings):
         model = normed_model()
     x, y = images()
     x = x.float()
-    method = make(name, model, epsilon=0.25, **settings)
-    delta = method.perturb(model.eval(), x, y, seeded())
+    method = make(name, model, **settings)
+    delta = method.perturb(model.eval(), x, y, epsilon=0.25, rng=seeded())
     assert delta.shape == x.shape and not delta.requires_grad
     assert (x + delta).min() >= 0 and (x + delta).max() <= 1 + 1e-6
     if name == "n-fgsm":
@@ -558,8 +559,8 @@ def test_methods_that_perturb_in_eval_mode(name):
     assert method.batchnorm == "eval"
     model(x * 0.3)  # now the two differ
     state = {"state": plain_view(torch.arange(COUNT)).take(method.delta)} if name == "atta" else {}
-    expected = method.perturb(deepcopy(model).eval(), x, y, seeded(), **state)
-    trained = method.perturb(deepcopy(model), x, y, seeded(), **state)
+    expected = method.perturb(deepcopy(model).eval(), x, y, epsilon=EPSILON, rng=seeded(), **state)
+    trained = method.perturb(deepcopy(model), x, y, epsilon=EPSILON, rng=seeded(), **state)
     seen = []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
     method.step(model, make_batch(x, y, seeded()))
@@ -587,7 +588,7 @@ def test_methods_that_perturb_in_eval_mode(name):
 )
 def test_settings_out_of_range_are_named(name, settings, complaint):
     with pytest.raises(UserError, match=complaint):
-        METHODS.make(name, EPSILON, **settings)
+        METHODS.make(name, **settings)
 
 
 # -- through the loop ------------------------------------------------------------------------------------------------
@@ -675,7 +676,7 @@ def test_replays_step_the_optimizer_on_the_same_images(tiny_data, tmp_path, monk
 
     def spy(self, model, batch):
         weight = next(model.parameters()).detach().clone()
-        calls.append((batch.x.clone(), weight, batch.rate))
+        calls.append((batch.x.clone(), weight, batch.lr_scale))
         return step(self, model, batch)
 
     monkeypatch.setattr(Free, "step", spy)

@@ -7,7 +7,7 @@ from torch import nn
 from co_probe.data.augment import View
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
-from co_probe.methods.base import Batch, Task
+from co_probe.methods.base import Batch, TrainingContext
 from co_probe.methods.taps import find_taps, tapped
 from co_probe.numerics.rng import make_rng
 from co_probe.runs.build import new_model
@@ -122,10 +122,10 @@ def test_an_apart_step_works(residual):
     y = torch.tensor([0, 1])
     size = tuple(x.shape[1:])
     rng = make_rng("cpu", 0, "test")
-    method = METHODS.make("apart", 8 / 255)
-    method.setup(model, Task(2, size, 0, 10, torch.device("cpu"), rng))
+    method = METHODS.make("apart")
+    method.setup(model, TrainingContext(2, size, 0, 10, 0.03, torch.device("cpu"), rng))
     rows = torch.arange(size[1]).expand(2, size[1])
-    batch = Batch(x, y, View(torch.arange(2), rows, rows), 1.0, rng)
+    batch = Batch(x, y, View(torch.arange(2), rows, rows), 0.03, 1.0, rng)
     result = method.step(model, batch)
     assert torch.isfinite(result.loss)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -166,9 +166,9 @@ def test_children_names_alone_make_no_residual_block():
 @pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
 @pytest.mark.parametrize("name", ["torchvision:densenet121", "torchvision:squeezenet1_0", "torchvision:googlenet"])
 def test_apart_refuses_what_has_no_residual_block(name):
-    task = Task(2, (3, 32, 32), 0, 10, torch.device("cpu"), make_rng("cpu", 0, "test"))
+    task = TrainingContext(2, (3, 32, 32), 0, 10, 0.03, torch.device("cpu"), make_rng("cpu", 0, "test"))
     with pytest.raises(ValueError, match=r"no residual block.*apart-simple"):
-        METHODS.make("apart", 0.1).setup(make(name), task)
+        METHODS.make("apart").setup(make(name), task)
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")

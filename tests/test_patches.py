@@ -17,7 +17,7 @@ from co_probe.config import Config
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
-from co_probe.methods.base import descend
+from co_probe.methods.base import forward_backward
 from co_probe.runs.build import make_data, make_method, make_model, new_model
 from co_probe.store import StoredRun
 from co_probe.studies.memorisation.attack import Shrink
@@ -117,7 +117,7 @@ def test_other_images_have_no_signal(x, y):
 @pytest.mark.parametrize("power", [1, 3])
 def test_the_gradient_is_the_one_by_hand(power):
     made, model = data(alpha=1.5), network(power=power)
-    result = descend(model, made.train_x, made.train_y)
+    result = forward_backward(model, made.train_x, made.train_y)
     x, y = made.train_x[..., 0].transpose(1, 2), (2 * made.train_y - 1).double()
     inner = torch.einsum("bpd,srd->bsrp", x, model.filters.detach())
     f = (inner.clamp(min=0) ** power).sum((2, 3)) @ torch.tensor([-1.0, 1.0], dtype=torch.float64)
@@ -280,7 +280,8 @@ def test_methods_of_l2_balls_are_measured_in_them(name, tmp_path):
     assert run.norm == "l2" and math.isfinite(metrics.gap)
     generator, (x, y) = run.generator(1), run.test_data()
     assert generator.norm == "l2" and x.dtype == torch.float64
-    longest = lengths(generator.perturb(run.load_model(1), x, y, torch.Generator().manual_seed(0))).max().item()
+    rng = torch.Generator().manual_seed(0)
+    longest = lengths(generator.perturb(run.load_model(1), x, y, epsilon=run.epsilon, rng=rng)).max().item()
     least, most = {"standard": (0, 0), "fgsm": (9.6, 9.6), "pgd": (9, 9.6)}[name]
     assert least - 1e-6 <= longest <= most + 1e-6
 
@@ -298,7 +299,7 @@ def test_methods_of_l2_balls_are_measured_in_them(name, tmp_path):
         ({"data": {"patches": 0}}, "must be at least 1"),
         ({"data": {"alpha": -1.0}}, "alpha must be greater than 0 and sigma not negative, not -1 and 0.2"),
         ({"data": {"sigma": "wide"}}, "sigma must be a number, not 'wide'"),
-        ({"method": {"replays": 0}}, "replays must be at least 1, not 0"),
+        ({"method": {"replays": 0}}, "replays must be greater than 0, not 0"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(settings, message, tmp_path):
@@ -338,4 +339,4 @@ def test_the_same_seed_gives_the_same_bits_and_a_resumed_run_goes_on_with_them(t
 
 
 def test_replays_are_a_setting_of_every_method():
-    assert METHODS.make("fgsm", 0.1, replays=5).replays == 5
+    assert METHODS.make("fgsm", replays=5).replays == 5

@@ -10,7 +10,7 @@ from co_probe.attacks import FGSM, PGD
 from co_probe.config.presets import configure
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
-from co_probe.methods.base import Batch, Method, descend
+from co_probe.methods.base import Batch, Method, forward_backward
 from co_probe.numerics.rng import derive_seed
 from co_probe.runs.build import make_data
 from co_probe.sweeps.sweep import train_cells
@@ -111,13 +111,13 @@ def test_a_method_of_ones_own_is_one_class(tmp_path, monkeypatch):
     class Reversed(Method):
         """Steps down the loss: harmless images."""
 
-        def perturb(self, model, x, y, rng=None, state=None):
-            return -FGSM(epsilon=self.epsilon)(model, x, y)
+        def perturb(self, model, x, y, *, epsilon, rng=None, state=None):
+            return -FGSM(epsilon=epsilon)(model, x, y)
 
         def step(self, model, batch: Batch):
             with self.perturbation_pass(model):
-                delta = self.perturb(model, batch.x, batch.y)
-            return descend(model, (batch.x + delta).clamp(0, 1), batch.y)
+                delta = self.perturb(model, batch.x, batch.y, epsilon=batch.epsilon)
+            return forward_backward(model, (batch.x + delta).clamp(0, 1), batch.y)
 
     import co_probe.methods.fgsm as home
 

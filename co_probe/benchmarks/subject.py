@@ -18,7 +18,7 @@ from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import UserError
 from co_probe.inference.execution import compiling, execute, resolve
 from co_probe.methods import METHODS
-from co_probe.methods.base import Batch, Task
+from co_probe.methods.base import Batch, TrainingContext
 from co_probe.numerics.rng import derive_seed, make_rng
 from co_probe.runs.build import make_data, make_method, make_model, pick_device
 from co_probe.training.loop import train_step
@@ -147,7 +147,8 @@ class Trainee:
         self.method = make_method(self.config, data.bounds)
         count = len(data.train_y)
         try:
-            self.method.setup(self.model, Task(count, data.shape, padding, 1000, device, self.rng))
+            context = TrainingContext(count, data.shape, padding, 1000, self.config.epsilon, device, self.rng)
+            self.method.setup(self.model, context)
         except ValueError as error:
             raise UserError(f"method {method}: {error}") from error
         self.method.start_epoch(1, self.rng)
@@ -164,7 +165,7 @@ class Trainee:
         within = replace(view, index=torch.arange(len(index), device=index.device))
         images = pad_images(data.train_x[index.cpu()], padding).to(index.device)
         x, y = to_unit(within.take(images)), data.train_y[index.cpu()].to(index.device)
-        self.batch = Batch(x, y, view, 1.0, self.rng)
+        self.batch = Batch(x, y, view, self.config.epsilon, 1.0, self.rng)
 
     def step(self) -> None:
         with compiling(self.model):

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from co_probe.attacks import Rng, project
 from co_probe.data.augment import centre
-from co_probe.methods.base import Batch, Method, StepResult, Task, descend
+from co_probe.methods.base import (
+    Batch,
+    Method,
+    StepResult,
+    TrainingContext,
+    check_not_negative,
+    check_positive,
+    forward_backward,
+)
 from co_probe.methods.taps import Taps, find_taps
 
 NO_TAPS = Taps({})
@@ -27,24 +35,33 @@ class APARTSimple(Method):
         δ₀ = clip(ε·α_ω·ω, ±ε);   s = sign ∇ₓL(x + δ₀);   δ₁ = clip(δ₀ + ε·α₁·s, ±ε)
         θ descends L(x + δ₁), and α ascends L(x + δ₁) − penalty·‖α‖² with s constant
         ω ← clip(ω + (α₁/α_ω)·sign ∇ₓL(x + δ₁), ±1)
-    and α is trained by SGD with momentum 0.9, at a rate that follows the schedule of θ. The last line's gradient is the
-    second pass's, as it follows from the order of Algorithm 1: ω moves on from where δ₁ has got to.
+    and α is trained by SGD with momentum 0.9, at a rate that follows the learning-rate schedule of θ. The gradient in
+    the last line is that of the second pass, as it follows from the order of Algorithm 1: ω continues from δ₁.
+    Where images grow during a run, ω starts afresh with each size, and the step sizes go on.
 
-    `step_penalty`: λ·ε²; `step_rate`: μ/ε² times the number of steps in the run. The defaults are the paper's CIFAR-10
-    constants (λ = 200, μ = 5e-8, ε = 8/255, 60 epochs), made free of scale. `raw_penalty` (λ) and `raw_rate` (μ) give
-    the paper's own units instead. `initial_step`: α₁ and α_ω at the start (1e-4 of raw pixels at ε = 8/255);
-    `initial_omega`: standard deviation of ω at the start. Without `learn_initialisation` (Table 6) ω stays 0, α_ω has
-    no part, and nothing is kept for the images. Where images grow during a run, ω starts afresh with each size, and the
-    step sizes go on.
+    What rounding ω costs: on digits of 8×8 pixels (`apart`, width 8, 15 epochs, 3 seeds, 500 test images) accuracy
+    under PGD-10 was 55.6% in float32, 57.0% in float16 and 56.2% in int8, means with a standard deviation of 1 to 2
+    points over seeds, so the differences may be chance. Not measured on larger data.
 
-    `omega_dtype`: what ω is kept in between steps, a number a pixel of every padded image: `float32`, `float16` or
-    `int8` (multiples of 1/127; 240 MB for CIFAR-10). `auto` is float16 on a GPU, else float32. A run goes on in what it
-    began with. What rounding costs: on digits of 8×8 pixels (`apart`, width 8, 15 epochs, 3 seeds, 500 test images)
-    accuracy under PGD-10 was 55.6% in float32, 57.0% in float16 and 56.2% in int8, means with a standard deviation of
-    1 to 2 points over seeds: nothing that this could tell from chance. Not measured on larger data.
-    Raises ValueError for a setting out of range, or if ω does not fit into memory.
-    Source: arXiv 2010.08034, section 4 and Algorithm 1, and for the
-    starting values, the momentum and the weight decay of 2λ the authors' released code.
+    Args:
+        step_penalty: λ·ε². This default and the next are the paper's CIFAR-10 constants (λ = 200, μ = 5e-8, ε = 8/255,
+            60 epochs), made free of scale.
+        step_rate: μ/ε² times the number of steps in the run.
+        raw_penalty: λ in the paper's units, instead of `step_penalty`.
+        raw_rate: μ in the paper's units, instead of `step_rate`.
+        initial_step: α₁ and α_ω at the start (1e-4 of raw pixels at ε = 8/255).
+        initial_omega: Standard deviation of ω at the start.
+        omega_dtype: What ω is stored in between steps, one number per pixel of every padded image: `float32`,
+            `float16`, `int8` (multiples of 1/127; 240 MB for CIFAR-10), or `auto` for float16 on a GPU, else float32.
+            A resumed run keeps what it began with.
+        learn_initialisation: If false (Table 6), ω stays 0, α_ω has no part, and nothing is stored per image.
+
+    Raises:
+        ValueError: If a setting is out of range or, at its setup, ω does not fit into memory.
+
+    Reference:
+        arXiv 2010.08034, section 4 and Algorithm 1; the starting values, the momentum and the weight decay of 2λ are
+        those of the authors' released code.
     """
 
     step_penalty: float = 0.2
@@ -56,14 +73,11 @@ class APARTSimple(Method):
     omega_dtype: str = "auto"
     learn_initialisation: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        if self.raw_penalty is not None:
-            self.step_penalty = self.raw_penalty * self.epsilon**2
-        if self.step_penalty < 0 or self.step_rate < 0 or (self.raw_rate or 0) < 0:
-            raise ValueError("penalties and rates must not be negative")
-        if not (self.initial_step > 0 and self.initial_omega >= 0):
-            raise ValueError("initial_step must be greater than 0 and initial_omega must not be negative")
+        check_not_negative(step_penalty=self.step_penalty, step_rate=self.step_rate, initial_omega=self.initial_omega)
+        check_not_negative(raw_penalty=self.raw_penalty, raw_rate=self.raw_rate)
+        check_positive(initial_step=self.initial_step)
         if self.omega_dtype not in OMEGA_DTYPES:
             raise ValueError(f"omega_dtype must be one of {', '.join(OMEGA_DTYPES)}, not {self.omega_dtype!r}")
         self.taps = NO_TAPS
@@ -74,44 +88,48 @@ class APARTSimple(Method):
         """The layers inside the model that are perturbed too: none here."""
         return {}
 
-    def setup(self, model: nn.Module, task: Task) -> None:
+    def setup(self, model: nn.Module, context: TrainingContext) -> None:
         self.taps = Taps(self.find_taps(model))
         self.names = ["omega", "input", *self.taps.modules]
-        self.alpha = torch.zeros(len(self.names), device=task.device)
+        self.alpha = torch.zeros(len(self.names), device=context.device)
         self.alpha[:2] = self.initial_step
         self.alpha.requires_grad_()
-        self.rate = self.step_rate / task.steps if self.raw_rate is None else self.raw_rate / self.epsilon**2
+        square = context.epsilon**2
+        penalty = self.step_penalty if self.raw_penalty is None else self.raw_penalty * square
+        self.learning_rate = self.step_rate / context.steps if self.raw_rate is None else self.raw_rate / square
         self.optimizer = torch.optim.SGD(
-            [self.alpha], lr=self.rate, momentum=0.9, weight_decay=2 * self.step_penalty, maximize=True
+            [self.alpha], lr=self.learning_rate, momentum=0.9, weight_decay=2 * penalty, maximize=True
         )
-        self.start_phase(task)
+        self.start_stage(context)
 
-    def start_phase(self, task: Task) -> None:
-        self.padding = task.padding
+    def start_stage(self, context: TrainingContext) -> None:
+        self.padding = context.padding
         if not self.learn_initialisation:
             return
-        auto = "float16" if task.device.type == "cuda" else "float32"
+        auto = "float16" if context.device.type == "cuda" else "float32"
         dtype = getattr(torch, auto if self.omega_dtype == "auto" else self.omega_dtype)
         self.omega = torch.empty(0)  # the old one must not take memory beside the new one
-        self.omega = task.new_store(dtype)
+        self.omega = context.new_store(dtype)
         # Drawn in float32: at once where it is kept so, else in parts, so as not to take that memory after all.
         for part in self.omega.split(len(self.omega) if dtype == torch.float32 else PART):
             drawn = part if dtype == torch.float32 else torch.empty(part.shape, device=part.device)
-            part.copy_(pack(drawn.normal_(0, self.initial_omega, generator=task.rng), dtype))
+            part.copy_(pack(drawn.normal_(0, self.initial_omega, generator=context.rng), dtype))
 
-    def start(self, omega: Tensor) -> Tensor:
+    def start(self, omega: Tensor, epsilon: float) -> Tensor:
         """δ₀, the learned initialisation; differentiable in α_ω."""
-        return (self.epsilon * self.alpha[0] * omega).clamp(-self.epsilon, self.epsilon)
+        return (epsilon * self.alpha[0] * omega).clamp(-epsilon, epsilon)
 
-    def advance(self, delta: Tensor, sign: Tensor) -> Tensor:
+    def advance(self, delta: Tensor, sign: Tensor, epsilon: float) -> Tensor:
         """δ₁, one learned step from δ₀; differentiable in α₁ and through `delta`."""
-        return (delta + self.epsilon * self.alpha[1] * sign).clamp(-self.epsilon, self.epsilon)
+        return (delta + epsilon * self.alpha[1] * sign).clamp(-epsilon, epsilon)
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+    ) -> Tensor:
         with torch.no_grad():
-            delta = self.start(torch.zeros_like(x) if state is None else state)
-            sign, _ = self.signs(model, (x + delta).clamp(*self.bounds), y, NO_TAPS)
-            return project(self.advance(delta, sign), x, self.epsilon, self.bounds)
+            delta = self.start(torch.zeros_like(x) if state is None else state, epsilon)
+            sign, _ = self.signs(model, self.clip(x + delta), y, NO_TAPS)
+            return project(self.advance(delta, sign, epsilon), x, epsilon, self.bounds)
 
     def signs(self, model: nn.Module, x: Tensor, y: Tensor, taps: Taps) -> tuple[Tensor, dict[str, Tensor]]:
         """Signs of the loss gradient at `x`, and at each tap's input: the first pass, without weight gradients."""
@@ -123,31 +141,34 @@ class APARTSimple(Method):
         return gradient.sign(), {name: g.sign() for name, g in zip(seen, inner, strict=True)}
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
+        epsilon = batch.epsilon
         omega = unpack(batch.view.take(self.omega)) if self.learn_initialisation else torch.zeros_like(batch.x)
         self.alpha.grad = None
-        delta = self.start(omega)
+        delta = self.start(omega, epsilon)
         with self.perturbation_pass(model):
-            sign, signs = self.signs(model, (batch.x + delta).clamp(*self.bounds), batch.y, self.taps)
+            sign, signs = self.signs(model, self.clip(batch.x + delta), batch.y, self.taps)
 
         # Computed in float32 whatever the layer computes in, so that α has its gradient in float32.
         alphas = dict(zip(self.names, self.alpha, strict=True))
         steps = {
-            name: (self.epsilon * alphas[name] * s.to(torch.promote_types(s.dtype, torch.float32))).to(s.dtype)
+            name: (epsilon * alphas[name] * s.to(torch.promote_types(s.dtype, torch.float32))).to(s.dtype)
             for name, s in signs.items()
         }
-        x = (batch.x + self.advance(delta, sign)).clamp(*self.bounds)
+        x = self.clip(batch.x + self.advance(delta, sign, epsilon))
         x.retain_grad()
         with self.taps.adding(steps):
-            result = descend(model, x, batch.y)
+            result = forward_backward(model, x, batch.y)
 
         with torch.no_grad():
             assert x.grad is not None
             ratio = self.alpha[1] / self.alpha[0].clamp(min=1e-6)  # α_ω = 0 must not make 0·∞ of a zero sign
             if self.learn_initialisation:
                 batch.view.put(self.omega, pack((omega + ratio * x.grad.sign()).clamp(-1, 1), self.omega.dtype))
-        self.optimizer.param_groups[0]["lr"] = self.rate * batch.rate
-        self.optimizer.step()
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate * batch.lr_scale  # for `update`
         return result
+
+    def update(self) -> None:
+        self.optimizer.step()
 
     def parameters(self) -> dict[str, dict[str, float]]:
         alpha = dict(zip(self.names, self.alpha.tolist(), strict=True))
@@ -195,8 +216,13 @@ class APART(APARTSimple):
 
     The block perturbation enters at the block's first convolution (in a pre-activation network that is after the
     block's first BatchNorm and ReLU); the shortcut never sees it; α_i starts at 0.
-    Its settings are those of `apart-simple`.
-    Raises ValueError if the model has no residual block. Source: arXiv 2010.08034, section 4 and Algorithm 1.
+    Its arguments are those of `APARTSimple`.
+
+    Raises:
+        ValueError: At its setup, if the model has no residual block.
+
+    Reference:
+        arXiv 2010.08034, section 4 and Algorithm 1.
     """
 
     def find_taps(self, model: nn.Module) -> Mapping[str, nn.Module]:

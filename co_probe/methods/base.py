@@ -1,10 +1,11 @@
-"""What a training method is."""
+"""The interface of training methods, and what they are given."""
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -19,25 +20,41 @@ from co_probe.inference.execution import input_gradients_only
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a method may need to know before training: for step counts and for state it keeps per image."""
+class TrainingContext:
+    """What a method may need to know before training, for step counts and for state that it stores per image.
 
-    images: int  # training images
-    shape: tuple[int, int, int]  # (channels, height, width) of one, without padding
-    padding: int  # pixels of padding that crops are taken from
-    steps: int  # optimizer steps in the whole run, replays included
+    Attributes:
+        images: Number of training images.
+        shape: (channels, height, width) of an image, without padding.
+        padding: Width of the border that crops may reach into, in pixels.
+        steps: Number of optimizer steps in the whole run, replays included.
+        epsilon: ε of the run, after any warm-up, in pixel units.
+        device: Where training takes place.
+        rng: For initial values, on `device`.
+        largest: Number of pixels of all padded training images where they are largest; 0 if they do not grow.
+    """
+
+    images: int
+    shape: tuple[int, int, int]
+    padding: int
+    steps: int
+    epsilon: float
     device: torch.device
     rng: torch.Generator
-    largest: int = 0  # numbers in the largest store of the run, where images grow
+    largest: int = 0
 
     @property
     def store_shape(self) -> tuple[int, int, int, int]:
-        """Of a tensor that keeps a number for each pixel of each padded training image, for `View.take` and `put`."""
+        """Shape of a tensor with a number for each pixel of each padded training image, for `View.take` and `put`."""
         channels, height, width = self.shape
         return self.images, channels, height + 2 * self.padding, width + 2 * self.padding
 
     def new_store(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Such a tensor, not yet filled. Raises ValueError if the device will not have memory for the run's largest."""
+        """Allocate a tensor of `store_shape`, not yet filled.
+
+        Raises:
+            ValueError: If the device does not have the memory for the largest one of the run.
+        """
         need = dtype.itemsize * max(self.largest, math.prod(self.store_shape))
         if self.device.type == "cuda":
             there = torch.cuda.get_device_properties(self.device).total_memory
@@ -54,87 +71,137 @@ class Task:
 
 @dataclass(frozen=True)
 class Batch:
-    """`x`: (B, C, H, W) in [0, 1], augmented; `y`: (B,); `view`: where x was cut out; `rate`: the schedule, 0 to 1."""
+    """A batch of training images, and the settings that change from step to step.
+
+    Attributes:
+        x: Images (B, C, H, W), augmented, within the bounds of the data set.
+        y: Classes, int64 (B,).
+        view: Where in the padded training images `x` was cut out.
+        epsilon: ε of this step, in pixel units; it may be warming up.
+        lr_scale: Value of the learning-rate schedule, 0 to 1.
+        rng: For the draws of this step, on the device of `x`.
+    """
 
     x: Tensor
     y: Tensor
     view: View
-    rate: float
+    epsilon: float
+    lr_scale: float
     rng: torch.Generator
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """On the images that the weights were updated with: mean loss in nats, and how many were classified rightly.
+    """What a step reports of the images that it updates the weights with.
 
-    The loss is what the step descended: regularisers are in it.
+    Attributes:
+        loss: Mean loss in nats, regularisers included, as a scalar tensor.
+        correct: Number of images classified correctly, as a scalar tensor.
     """
 
     loss: Tensor
     correct: Tensor
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Method:
-    """How a method makes a perturbation, and what it does with it.
+    """A training method: how it makes a perturbation, and what it does with it.
 
-    A new method is one file with a subclass: an `attack` is enough for those that train on its perturbations, or a
-    `perturb`; others define their own `step`.
-    `epsilon`: bound in pixel units, of the ball of `norm` (the run's, one of the method's `norms`); while ε
-    warms up the loop sets it before each step, so read it when it is used, and keep nothing that was made from it.
-    `batchnorm`: what BatchNorm does in the passes that make the perturbation:
-    it uses batch statistics and moves the running ones, as in the pass that updates the weights (`both`); it uses batch
-    statistics and moves nothing (`update`); or it uses the running ones, as in eval mode (`eval`). A method's default
-    is what its authors' code does. `replays`: optimizer steps on every batch, one call of `step` each; with all images
-    in one batch, the run then keeps every so many-th step.
-    Raises ValueError for a setting out of range.
+    A new method is one file with a subclass. For a method that trains on the perturbations of an attack, `attack_at` is
+    enough; otherwise it defines `perturb`, and if it does more with the perturbation also `step`. A training step is
+
+        result = method.step(model, batch)  # leaves gradients
+        optimizer.step()
+        method.update()  # applies what the method learns itself
+
+    so that gradients can be reduced across processes before the last two.
+
+    Args:
+        norm: The ball that perturbations stay in, one of the class's `norms`.
+        bounds: Least and greatest pixel value.
+        batchnorm: What BatchNorm does in the passes that make the perturbation: `both` uses batch statistics and moves
+            the running ones, as the pass that updates the weights does; `update` uses batch statistics and moves
+            nothing; `eval` uses the running ones, as in eval mode. A method's default is what its authors' code does.
+        replays: Number of optimizer steps on every batch, one call of `step` each. The budget of a run counts passes,
+            so it has fewer epochs.
+
+    Raises:
+        ValueError: If a setting is out of range.
     """
 
-    epsilon: float
-    batchnorm: str = field(default="both", kw_only=True)
-    replays: int = field(default=1, kw_only=True)
-    norms: ClassVar[tuple[str, ...]] = ("linf",)  # the balls that it can keep to
-    norm: str = field(default="linf", kw_only=True)
-    bounds: Bounds = field(default=(0.0, 1.0), kw_only=True)
+    norms: ClassVar[tuple[str, ...]] = ("linf",)  # the balls that it is defined in
+    norm: str = "linf"
+    bounds: Bounds = (0.0, 1.0)
+    batchnorm: str = "both"
+    replays: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.norm not in self.norms:
             raise ValueError(
                 f"it has no {NORMS.get(self.norm, self.norm)} ball: set norm={' or '.join(self.norms)}, and epsilon"
             )
         if self.batchnorm not in ("both", "update", "eval"):
             raise ValueError(f"batchnorm must be 'both', 'update' or 'eval', not {self.batchnorm!r}")
-        if self.replays < 1:
-            raise ValueError(f"replays must be at least 1, not {self.replays}")
+        check_positive(replays=self.replays)
 
-    @property
-    def attack(self) -> Attack | None:
-        """What `perturb` comes down to, where that is an attack without state."""
+    def attack_at(self, epsilon: float) -> Attack | None:
+        """The attack that `perturb` comes down to at ε = `epsilon`; None if there is none."""
         return None
 
-    def setup(self, model: nn.Module, task: Task) -> None:
+    def setup(self, model: nn.Module, context: TrainingContext) -> None:
         """Allocate state before the first step of a run."""
+        self.start_stage(context)
 
-    def start_phase(self, task: Task) -> None:
-        """Before the first step with images of another size than until then: start afresh what is kept per image."""
+    def start_stage(self, context: TrainingContext) -> None:
+        """Allocate the state per image: before the first step, and again where images come to have another size."""
 
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """Before the first step of each epoch (from 1); `rng`: that of the epoch's batches."""
+        """Prepare for an epoch, numbered from 1; `rng` is that of its batches."""
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
-        """f_A: δ of the shape of `x`, with x + δ within the model's bounds, as the images are.
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+    ) -> Tensor:
+        """The generator f_A: make δ at the current weights.
 
-        `state`: what `image_state` gave for these images; unseen images have none, and it is taken as 0.
+        Args:
+            model: Classifier, used in the mode it is in.
+            x: Images (B, C, H, W) within `bounds`; they are not checked, since on a GPU that means to wait for them.
+            y: Classes (B,).
+            epsilon: Norm bound, in pixel units.
+            rng: Source of random numbers, on the device of `x`; the global one if None.
+            state: What `image_state` returns for these images; None for unseen images, whose state is 0.
+
+        Returns:
+            δ, of the shape of `x`, with x + δ within `bounds`.
         """
-        if self.attack is None:
-            raise NotImplementedError(f"{type(self).__name__} must define perturb, or have an attack")
-        return self.attack.generate(model, x, y, rng)
+        attack = self.attack_at(epsilon)
+        if attack is None:
+            raise NotImplementedError(f"{type(self).__name__} must define perturb or attack_at")
+        return attack.generate(model, x, y, rng)
+
+    def generator_at(self, epsilon: float) -> Callable[..., Tensor]:
+        """f_A at ε = `epsilon` as a function (model, x, y, rng=None[, state=None]): the attack, where `perturb` is one.
+
+        Equal attacks of two methods are equal objects.
+        """
+        attack = self.attack_at(epsilon) if type(self).perturb is Method.perturb else None
+        return attack or partial(self.perturb, epsilon=epsilon)
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
-        """Leave the gradients of one training step in the parameters' `.grad`, and update the method's own state."""
+        """Leave the gradients of a training step in `.grad`: of the weights, and of what the method learns itself.
+
+        State per image, which no other process shares, may be changed here.
+        """
         with self.perturbation_pass(model):
-            delta = self.perturb(model, batch.x, batch.y, batch.rng)
-        return descend(model, (batch.x + delta).clamp(*self.bounds), batch.y)
+            delta = self.perturb(model, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng)
+        return forward_backward(model, self.clip(batch.x + delta), batch.y)
+
+    def update(self) -> None:
+        """Apply the gradients of what the method learns itself, left by the last `step`."""
+
+    def clip(self, x: Tensor) -> Tensor:
+        """The nearest images within `bounds`."""
+        return x.clamp(*self.bounds)
 
     @contextmanager
     def perturbation_pass(self, model: nn.Module) -> Iterator[None]:
@@ -163,16 +230,16 @@ class Method:
                 module.track_running_stats = True
 
     def parameters(self) -> dict[str, dict[str, float]]:
-        """Learned numbers to keep with every epoch: {group: {name: value}}; enough for `perturb`, and to plot."""
+        """Learned numbers, stored with every epoch: {group: {name: value}}; enough for `perturb`, and to plot."""
         return {}
 
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
-        """The inverse of `parameters`."""
+        """Restore what `parameters` returned."""
 
     def image_state(self, index: Tensor) -> Tensor | None:
-        """What is kept for these training images, un-augmented, (len(index), C, H, W); None if nothing is.
+        """State of these training images, un-augmented, (len(index), C, H, W); None if the method has none.
 
-        It is stored with each epoch, rounded as `co_probe.store.rounding` says; resuming takes nothing from it.
+        It is stored with each epoch, rounded as `co_probe.store.rounding` says; resuming does not use it.
         """
         return None
 
@@ -181,12 +248,26 @@ class Method:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore what `state_dict` returned."""
 
 
-def descend(model: nn.Module, x: Tensor, y: Tensor) -> StepResult:
-    """One forward and one backward pass at `x`, into every leaf's `.grad`."""
+def forward_backward(model: nn.Module, x: Tensor, y: Tensor) -> StepResult:
+    """Add the gradients of the mean cross-entropy at `x` to the `.grad` of every leaf."""
     logits = model(x)
     loss = F.cross_entropy(logits, y)
     loss.backward()
     return StepResult(loss.detach(), (logits.detach().argmax(1) == y).sum())
+
+
+def check_positive(**settings: float | None) -> None:
+    """Raise ValueError for the first of these settings that is neither None nor greater than 0."""
+    for name, value in settings.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be greater than 0, not {value:g}")
+
+
+def check_not_negative(**settings: float | None) -> None:
+    """Raise ValueError for the first of these settings that is negative."""
+    for name, value in settings.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name} must not be negative, and is {value:g}")

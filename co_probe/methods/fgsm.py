@@ -7,15 +7,15 @@ from co_probe import attacks
 from co_probe.methods.base import Method
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class FGSM(Method):
     """Train on x + ε · sign ∇ₓL(θ; x, y), without random start.
 
-    Source: Goodfellow et al. (2015), section 6; the FGSM rows of arXiv 2010.08034.
+    Reference:
+        Goodfellow et al. (2015), section 6; the FGSM rows of arXiv 2010.08034.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
-    @property
-    def attack(self) -> attacks.FGSM:
-        return attacks.FGSM(epsilon=self.epsilon, norm=self.norm, bounds=self.bounds)
+    def attack_at(self, epsilon: float) -> attacks.FGSM:
+        return attacks.FGSM(epsilon=epsilon, norm=self.norm, bounds=self.bounds)

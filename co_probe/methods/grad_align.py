@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe import attacks
-from co_probe.attacks import Rng
+from co_probe.attacks import Attack, Rng, project
 from co_probe.inference.execution import as_one
-from co_probe.methods.base import Batch, Method, StepResult, descend
+from co_probe.methods.base import Batch, Method, StepResult, check_not_negative, forward_backward
 from co_probe.methods.fgsm import FGSM
 from co_probe.methods.fgsm_rs import FGSMRS
 
@@ -22,49 +21,51 @@ class GradAlign(Method):
 
     θ descends L(x + δ) plus the regulariser; its gradient goes through both input gradients (double backward).
     x + η is not clipped; images whose gradient is 0 at either place have no cosine and are left out of the mean.
-    `base`: `fgsm` or `fgsm-rs`, which makes δ; `penalty`: λ, 0.2 at ε = 8/255 on CIFAR-10 (larger at a larger ε);
-    `detach`: take ∇ₓL(x) as a constant, as the authors' code does (their formula does not say so).
-    In the base `fgsm` the attack and the regulariser share ∇ₓL(x).
-    Raises ValueError for a setting out of range. Source: Andriushchenko and Flammarion (2020), "Understanding and
-    improving fast adversarial training", section 5; `fgsm` is their choice there.
+    With the base `fgsm` the attack and the regulariser share ∇ₓL(x).
+
+    Args:
+        base: Method that makes δ, `fgsm` or `fgsm-rs`.
+        penalty: λ, 0.2 at ε = 8/255 on CIFAR-10 (larger at a larger ε).
+        detach: Take ∇ₓL(x) as a constant, as the authors' code does (their formula does not say so).
+
+    Reference:
+        Andriushchenko and Flammarion (2020), "Understanding and improving fast adversarial training", section 5;
+        `fgsm` is their choice there.
     """
 
     base: str = "fgsm"
     penalty: float = 0.2
     detach: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.base not in BASES:
             raise ValueError(f"base must be one of {', '.join(BASES)}, not {self.base!r}")
-        if self.penalty < 0:
-            raise ValueError(f"penalty must not be negative, not {self.penalty:g}")
+        check_not_negative(penalty=self.penalty)
 
-    @property
-    def generator(self) -> Method:
-        """The method whose perturbation is trained on."""
-        return BASES[self.base](self.epsilon, bounds=self.bounds)
+        self._base = BASES[self.base](bounds=self.bounds)
 
-    @property
-    def attack(self) -> attacks.Attack | None:
-        return self.generator.attack
+    def attack_at(self, epsilon: float) -> Attack | None:
+        return self._base.attack_at(epsilon)
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
-        return self.generator.perturb(model, x, y, rng)
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+    ) -> Tensor:
+        return self._base.perturb(model, x, y, epsilon=epsilon, rng=rng)
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
-        x, y = batch.x, batch.y
-        noise = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=batch.rng)
+        x, y, epsilon = batch.x, batch.y, batch.epsilon
+        noise = torch.empty_like(x).uniform_(-epsilon, epsilon, generator=batch.rng)
         with self.batchnorm_mode(model):
             here, there = live_gradient(model, x, y), live_gradient(model, x + noise, y)
         regulariser = self.penalty * (1 - mean_cosine(here.detach() if self.detach else here, there))
         regulariser.backward()  # before another pass moves the running statistics, if it is a function of them
         if self.base == "fgsm":
-            delta = attacks.project(self.epsilon * here.detach().sign(), x, self.epsilon, self.bounds)
+            delta = project(epsilon * here.detach().sign(), x, epsilon, self.bounds)
         else:
             with self.perturbation_pass(model):
-                delta = self.perturb(model, x, y, batch.rng)
-        result = descend(model, (x + delta).clamp(*self.bounds), y)
+                delta = self.perturb(model, x, y, epsilon=epsilon, rng=batch.rng)
+        result = forward_backward(model, self.clip(x + delta), y)
         return StepResult(result.loss + regulariser.detach(), result.correct)
 
 

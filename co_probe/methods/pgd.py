@@ -9,21 +9,25 @@ from co_probe.methods.base import Method
 
 @dataclass(eq=False, kw_only=True)
 class PGD(Method):
-    """Train on PGD-`steps` perturbations: uniform random start, steps of ε/4 or of `step_size` (pixel units).
+    """Train on the perturbations of PGD with a random start.
 
-    Source: Madry et al. (2018), section 2.1; the PGD-10 rows of arXiv 2010.08034.
+    Args:
+        steps: Number of steps.
+        step_size: In pixel units; ε/4 if None.
+
+    Reference:
+        Madry et al. (2018), section 2.1; the PGD-10 rows of arXiv 2010.08034.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     steps: int = 10
     step_size: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.attack  # raises for a setting out of range
+        self.attack_at(1.0)  # raises for a setting out of range
 
-    @property
-    def attack(self) -> attacks.PGD:
+    def attack_at(self, epsilon: float) -> attacks.PGD:
         return attacks.PGD(
-            epsilon=self.epsilon, steps=self.steps, step_size=self.step_size, norm=self.norm, bounds=self.bounds
+            epsilon=epsilon, steps=self.steps, step_size=self.step_size, norm=self.norm, bounds=self.bounds
         )

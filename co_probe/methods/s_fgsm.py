@@ -6,45 +6,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe import attacks
+from co_probe.attacks import Rng, project, random_start
 from co_probe.inference.evaluation import evaluating
-from co_probe.methods.base import Method
+from co_probe.methods.base import Method, check_positive
 
 
 @dataclass(eq=False, kw_only=True)
 class SFGSM(Method):
     """S+FGSM: the direction v of F+FGSM, but only as far along it as is needed to fool the model.
 
-    δ₀ ~ U(−ε, ε) and v = clip(δ₀ + α · sign ∇ₓL(x + δ₀), ±ε), both with the image clipped to [0, 1]; then
+    δ₀ ~ U(−ε, ε) and v = clip(δ₀ + α · sign ∇ₓL(x + δ₀), ±ε), both with the image clipped to the bounds; then
         δ = (k/c) · v with the smallest k of 1 ... c for which x + (k/c) · v is misclassified, k = c if there is none;
         δ = 0 (the clean image) for images that are misclassified at x + δ₀ already.
-    The checkpoints 1 to c − 1 of all images are looked at in one batch, by inference alone; c needs no look, because it
-    is taken either way. As in the authors' code, v is made in the mode that the model is in, and the checkpoints are
-    looked at in eval mode, so that they never move BatchNorm's running statistics.
-    `checkpoints`: c; `relative_step`: α in units of ε. Raises ValueError for a setting out of range.
-    Source: Kim et al. (2021), "Understanding catastrophic overfitting in single-step adversarial training",
-    Algorithm 1; which images train on the clean image is from their code.
+    The checkpoints 1 to c − 1 of all images are classified in one batch, by inference alone; c is used either way and
+    need not be classified. As in the authors' code, v is made in the mode that the model is in, and checkpoints are
+    classified in eval mode, so that they never move BatchNorm's running statistics.
+
+    Args:
+        checkpoints: c.
+        relative_step: α in units of ε.
+
+    Reference:
+        Kim et al. (2021), "Understanding catastrophic overfitting in single-step adversarial training", Algorithm 1;
+        which images train on the clean image is from their code.
     """
 
     checkpoints: int = 3
     relative_step: float = 1.25
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        if self.checkpoints < 1 or not self.relative_step > 0:
-            raise ValueError("checkpoints and relative_step must be greater than 0")
+        check_positive(checkpoints=self.checkpoints, relative_step=self.relative_step)
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, rng: attacks.Rng = None, state: Tensor | None = None
+        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
-        start = attacks.random_start(x, self.epsilon, self.bounds, rng)
+        start = random_start(x, epsilon, self.bounds, rng)
         noisy = (x + start).requires_grad_()
         with torch.enable_grad():
             logits = model(noisy)
             gradient = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), noisy)[0]
-        full = attacks.project(
-            start + self.relative_step * self.epsilon * gradient.sign(), x, self.epsilon, self.bounds
-        )
+        full = project(start + self.relative_step * epsilon * gradient.sign(), x, epsilon, self.bounds)
         share = torch.where(logits.argmax(1) == y, self._first_wrong(model, x, full, y), 0)
         return share[:, None, None, None] * full
 

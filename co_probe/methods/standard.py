@@ -10,15 +10,16 @@ from co_probe.attacks import Rng
 from co_probe.methods.base import Method
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Standard(Method):
     """Train on x itself: δ = 0.
 
-    So its own perturbation, wherever one is asked for, is none: accuracy under it is clean accuracy.
-    ε has no part in training; the run's attacks use it.
+    Accuracy under its own perturbation is clean accuracy. ε has no part in training; the run's attacks use it.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: Rng = None, state: Tensor | None = None) -> Tensor:
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+    ) -> Tensor:
         return torch.zeros_like(x)

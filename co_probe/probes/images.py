@@ -73,7 +73,9 @@ class ProbeSet:
         model = checkpoint.model
         with compiling(model), input_gradients_only(model):
             if generator == "method":
-                return perturb(model, checkpoint.method.perturb, self.x, self.y, self.rng(), self.state)
+                return perturb(
+                    model, checkpoint.method.generator_at(self.epsilon), self.x, self.y, self.rng(), self.state
+                )
             attack = named_attack(generator, self.epsilon, self.norm, self.bounds)
             return perturb(model, attack, self.x, self.y, self.rng())
 

@@ -36,7 +36,7 @@ def perturbations(
     for epoch in epochs or telling_epochs(live):
         attack: Any
         if generator == "method":
-            attack = live.generator(epoch).perturb
+            attack = live.generator(epoch).generator_at(run.epsilon)
         else:
             attack = named_attack(generator, live.epsilon, live.norm, live.info.bounds)
         with unchecked_input():

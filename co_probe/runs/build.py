@@ -201,7 +201,7 @@ def make_method(config: Config, bounds: tuple[float, float] = (0.0, 1.0)) -> Met
     for key in ("norm", "bounds"):
         if key in settings:
             raise UserError(f"{key} is not a setting of method {name}: it belongs to the run or its data set")
-    made = METHODS.make(name, config.epsilon, norm=config.norm, bounds=bounds, **settings)
+    made = METHODS.make(name, norm=config.norm, bounds=bounds, **settings)
     return _expect(Method, "method", name, made)
 
 

@@ -127,7 +127,7 @@ class Run(StoredRun):
         return model.eval()
 
     def generator(self, epoch: int) -> Method:
-        """The method with what it had learned by `epoch`; its `perturb(model, x, y)` is f_A."""
+        """The method with what it had learned by `epoch`; its `perturb(model, x, y, epsilon=...)` is f_A."""
         method = make_method(self.config, self.info.bounds)
         method.load_parameters(self.method_parameters(epoch))
         return method

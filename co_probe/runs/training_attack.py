@@ -47,8 +47,8 @@ def training_attack(
     """
     if isinstance(given, str):
         if given in METHODS:
-            method = METHODS.make(given, epsilon, norm=norm, bounds=bounds)
-            return TrainingAttack(given, method.perturb)
+            method = METHODS.make(given, norm=norm, bounds=bounds)
+            return TrainingAttack(given, method.generator_at(epsilon))
         return TrainingAttack(given, named_attack(given, epsilon, norm, bounds))
     if isinstance(given, Perturbation):
         return TrainingAttack(attack_name(given), given)

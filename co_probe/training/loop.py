@@ -121,8 +121,7 @@ def epochs(
                 for _ in range(method.replays):
                     share = schedule(step / (steps * last_epoch))
                     step += 1
-                    method.epsilon = config.epsilon * warmup(step, rising)
-                    batch = Batch(x, y, view, share, rng)
+                    batch = Batch(x, y, view, config.epsilon * warmup(step, rising), share, rng)
                     with compiling(model):
                         loss, right = train_step(model, method, optimizer, batch, config.optimizer.learning_rate)
                     recorder.step(loss=loss)
@@ -134,7 +133,6 @@ def epochs(
 
             train_loss, train_accuracy = (number.item() / (count * method.replays) for number in (total, correct))
             seconds = time.perf_counter() - started
-            method.epsilon = config.epsilon
             if not math.isfinite(train_loss):
                 raise _diverged(out, epoch, f"training loss {train_loss:g}")
             robustness = measure(
@@ -144,7 +142,7 @@ def epochs(
                 epsilon=config.epsilon,
                 norm=config.norm,
                 bounds=data.bounds,
-                own=method.attack or method.perturb,
+                own=method.generator_at(config.epsilon),
                 seed=seed,
             )
             # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
@@ -182,10 +180,11 @@ def _diverged(out: str | Path, epoch: int, seen: str) -> Diverged:
 def train_step(
     model: nn.Module, method: Method, optimizer: torch.optim.Optimizer, batch: Batch, learning_rate: float
 ) -> tuple[Tensor, Tensor]:
-    """One step of the method and the optimizer. Returns the batch's mean loss and its number of right answers."""
+    """Take one step of the method and the optimizer; return the batch's mean loss and its number of correct images."""
     optimizer.zero_grad()
     result = method.step(model, batch)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * batch.rate
+        group["lr"] = learning_rate * batch.lr_scale
     optimizer.step()
+    method.update()
     return result.loss, result.correct

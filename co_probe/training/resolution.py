@@ -11,7 +11,7 @@ from co_probe.config import Config
 from co_probe.data.augment import View, pad_images, random_view
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import UserError
-from co_probe.methods.base import Method, Task
+from co_probe.methods.base import Method, TrainingContext
 from co_probe.numerics.rng import make_rng
 
 
@@ -38,9 +38,9 @@ class ResolutionStages:
     """The training images of each epoch, in batches.
 
     Without `config.phases` there is one stage: the images of the data set, padded, on `device`. Crops of stored images
-    work like those of padded ones, with pixels of the image in place of zeros: `View` and `Task.padding` hold for both.
-    An epoch that goes through its batches `replays` times belongs to the stage that its first pass lies in; a stage in
-    which no epoch begins is left out.
+    work like those of padded ones, with pixels of the image in place of zeros: `View` and `TrainingContext.padding`
+    hold for both. An epoch that goes through its batches `replays` times belongs to the stage that its first pass lies
+    in; a stage in which no epoch begins is left out.
 
     Args:
         config: The settings of the run.
@@ -55,6 +55,7 @@ class ResolutionStages:
 
     def __init__(self, config: Config, data: Dataset, epochs: int, replays: int, device: torch.device):
         self._seed, self._flip, self._device = config.seed, config.augmentation.flip, device
+        self._epsilon = config.epsilon
         self._labels = data.train_y.to(device)
         self._count = count = len(data.train_y)
 
@@ -96,17 +97,17 @@ class ResolutionStages:
         Raises:
             UserError, ValueError: It cannot train on these images.
         """
-        method.setup(model, self._task(1, make_rng(self._device, self._seed, "method")))
+        method.setup(model, self._context(1, make_rng(self._device, self._seed, "method")))
 
     def go_on(self, method: Method, epoch: int) -> None:
         """Let `method`, newly set up, make room for the state that it had after `epoch`."""
         if self.stage(epoch) is not self.stage(1):
-            method.start_phase(self._task(epoch, make_rng(self._device, self._seed, "method")))
+            method.start_stage(self._context(epoch, make_rng(self._device, self._seed, "method")))
 
     def enter(self, method: Method, epoch: int) -> None:
         """Tell `method`, before `epoch`, if a new stage begins with it."""
         if epoch > 1 and self.stage(epoch) is not self.stage(epoch - 1):
-            method.start_phase(self._task(epoch, make_rng(self._device, self._seed, "method", epoch)))
+            method.start_stage(self._context(epoch, make_rng(self._device, self._seed, "method", epoch)))
 
     def batches(self, epoch: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor, View]]:
         """Shuffle the images of `epoch` at once, and crop and flip them batch by batch.
@@ -128,7 +129,9 @@ class ResolutionStages:
 
         return each()
 
-    def _task(self, epoch: int, rng: torch.Generator) -> Task:
+    def _context(self, epoch: int, rng: torch.Generator) -> TrainingContext:
         here = self.stage(epoch)
         steps, largest = sum(s.steps for s in self._stages), max(s.images.numel() for s in self._stages)
-        return Task(len(here.images), here.shape, here.padding, steps, rng.device, rng, largest)
+        return TrainingContext(
+            len(here.images), here.shape, here.padding, steps, self._epsilon, rng.device, rng, largest
+        )

@@ -1,6 +1,7 @@
 """A user's own code: it loads when its name is typed or allowed, and never because a file names it."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import co_probe
+from co_probe.attacks import PGD
 from co_probe.cli.main import main
 from co_probe.config import Config, plugins
 from co_probe.config.presets import configure
@@ -17,6 +19,7 @@ from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.fgsm import FGSM
 from co_probe.models import MODELS
+from co_probe.runs.build import make_method
 from co_probe.runs.checkpoints import load_reference
 
 SOURCE = """
@@ -96,8 +99,32 @@ def test_typed_in_a_call(here):
     assert run.data.classes == ("left", "right") and len(run.data.train_y) == 6
     model = run.load_model(1)
     assert model.body[0].out_channels == 2
-    delta = run.generator(1).perturb(model, x, y)
+    delta = run.generator(1).perturb(model, x, y, epsilon=run.epsilon)
     assert delta.abs().max().item() == pytest.approx(run.epsilon / 2)
+
+
+def test_the_method_of_the_readme_is_all_there_is_to_one(here):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(# my_methods.py.*?)```", readme, re.DOTALL)
+    (here / "mine.py").write_text(SOURCE + code)
+    run = co_probe.train("mine:Mine", device="cpu", **ALL, **SMALL)
+    x, y = run.test_data()
+    delta = run.generator(1).perturb(run.load_model(1), x, y, epsilon=0.1, rng=torch.Generator().manual_seed(0))
+    expected = PGD(epsilon=0.1, steps=2)(run.load_model(1), x, y, torch.Generator().manual_seed(0))
+    assert torch.equal(delta, expected) and delta.any()
+
+
+def test_a_perturb_of_its_own_is_what_training_reports_even_where_an_attack_is_inherited(here):
+    run = co_probe.train("mine:Half", device="cpu", **ALL, **SMALL)
+    generate = run.generator(1).generator_at(0.1)
+    x, y = run.test_data()
+    assert generate(run.load_model(1), x, y).abs().max().item() == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("key", ["norm", "bounds", "epsilon"])
+def test_what_belongs_to_the_run_is_no_setting_of_a_method(key):
+    with pytest.raises(UserError, match=f"{key}"):
+        make_method(configure("digits", "fgsm", {"method": {key: 1}}))
 
 
 def test_typed_on_the_command_line(here, capsys):
@@ -305,6 +332,6 @@ def test_progress_of_a_call(progress, here, capsys):
 
 def test_registered_names_are_not_shadowed(here):
     (here / "fgsm.py").write_text("raise SystemError")
-    assert METHODS.make("fgsm", 0.1).epsilon == 0.1
+    assert isinstance(METHODS.make("fgsm"), FGSM)
     with pytest.raises(UserError, match="nothing behind a colon"):
         METHODS.load("fgsm:FGSM")

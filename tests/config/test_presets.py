@@ -60,7 +60,8 @@ def test_every_preset_is_known_and_makes_every_method():
         assert presets.summary(name) and not presets.summary(name).startswith("#")
         for method in METHODS:
             config = configure(name, method)
-            assert METHODS.make(method, config.epsilon, **config.method.settings).epsilon == config.epsilon
+            norm = METHODS.load(method).norms[0]
+            assert METHODS.make(method, norm=norm, **config.method.settings).norm == norm
 
 
 @pytest.mark.parametrize("name", ["cifar10-small", "digits", "imagenet", "patches", *PAPER])
@@ -147,8 +148,8 @@ def test_epsilon_rises_in_a_straight_line_and_is_whole_where_it_is_measured(tmp_
     seen: list[tuple[bool, float]] = []
     original = FGSM.perturb
 
-    def perturb(self, model, x, y, rng=None, state=None):
-        delta = original(self, model, x, y, rng, state)
+    def perturb(self, model, x, y, **given):
+        delta = original(self, model, x, y, **given)
         seen.append((model.training, delta.abs().max().item()))
         return delta
 
@@ -171,17 +172,16 @@ def test_no_warmup_changes_nothing_at_all():
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "shrink"])  # which needs data of its own
 def test_every_method_follows_its_epsilon(method, trained):
-    """A tenth of ε gives perturbations of that size: nothing was made from ε beforehand. 3 ε is N-FGSM's bound."""
+    """A small ε gives perturbations of that size: nothing was made from the ε of the run. 3 ε is N-FGSM's bound."""
     import co_probe
 
     source = trained / method
     model = co_probe.open_run(source if source.exists() else trained / "fgsm").load_model(3)
-    made = METHODS.make(method, 0.1)
+    made = METHODS.make(method)
     if source.exists():
         made = co_probe.open_run(source).generator(3)
     x, y = co_probe.open_run(trained / "fgsm").test_data()
-    made.epsilon = 0.01
-    delta = made.perturb(model, x, y, torch.Generator().manual_seed(0))
+    delta = made.perturb(model, x, y, epsilon=0.01, rng=torch.Generator().manual_seed(0))
     assert delta.abs().max() <= 3 * 0.01 + 1e-6
 
 

@@ -7,7 +7,7 @@ from co_probe.methods.base import Method
 from co_probe.studies.memorisation import attack
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Shrink(Method):
     """Train on images whose signal has lost ε: adversarial gradient descent of arXiv 2306.01271, on its own data.
 
@@ -17,6 +17,5 @@ class Shrink(Method):
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)
 
-    @property
-    def attack(self) -> attack.Shrink:
-        return attack.Shrink(epsilon=self.epsilon)
+    def attack_at(self, epsilon: float) -> attack.Shrink:
+        return attack.Shrink(epsilon=epsilon)
