@@ -15,6 +15,7 @@ from co_probe.models import MODELS
 from co_probe.plots import PLOTS
 from co_probe.probes import PROBES
 
+OF_THE_RUN = {("method.", "norm"), ("method.", "bounds")}  # arguments that are no settings of the entry
 SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are typed, and the names
     "methods": ("method.", METHODS),
     "models": ("model.", MODELS),
@@ -48,6 +49,7 @@ def _describe(section: str, registry: Registry, entry: str) -> None:
     target = registry.target(entry)
     click.echo(f"{entry}: {inspect.getdoc(target)}\n")
     settings = [p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    settings = [p for p in settings if (section, p.name) not in OF_THE_RUN]
     typed = [f"--set {section}{p.name}={_as_toml(p.default)}" for p in settings]
     for parameter, text in zip(settings, typed, strict=True):
         click.echo(f"{text:<{max(map(len, typed))}}  {in_words(parameter.annotation)}")

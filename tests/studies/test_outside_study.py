@@ -1,0 +1,87 @@
+"""A study that co-probe does not know is registered from outside, and has all that its own studies have."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+import striped_study
+
+import co_probe
+from co_probe.config.sections import SECTIONS
+from co_probe.config.settings import Config
+from co_probe.data import DATA
+from co_probe.errors import UserError
+from co_probe.methods import METHODS
+from co_probe.plots import PLOTS
+
+matplotlib.use("Agg")
+
+SMALL = {"epochs": 2, "epsilon": 0.1, "batch_size": 32, "probe": {"test": 8, "train": 8}, "model": {"width": 8}}
+ENTRY_POINTS = "[co_probe.studies]\nstriped = striped_study:register\nbroken = striped_study:nothing\n"
+
+
+@pytest.fixture
+def registered():
+    """The study, for the length of a test: other tests count what there is."""
+    registries = (DATA, METHODS, PLOTS, SECTIONS)
+    before = [dict(registry.entries) for registry in registries]
+    striped_study.register()
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry.entries.clear()
+        registry.entries.update(entries)
+
+
+def test_a_study_has_data_a_method_settings_and_a_figure(registered, tmp_path):
+    run = co_probe.train("half-fgsm", data="stripes", contrast="1/2", out=tmp_path / "run", device="cpu", **SMALL)
+    x, y = run.test_data()
+    assert x.unique().tolist() == [0, 0.5]
+    delta = run.generator(2).perturb(run.load_model(2), x, y)
+    assert delta.abs().max().item() <= run.epsilon / 2 + 1e-6
+    assert Config.from_dict(run.config.to_dict()) == run.config and run.config.to_dict()["contrast"] == 0.5
+    figure = co_probe.draw("stripes", [run])
+    (label,) = figure.axes[0].get_legend().get_texts()
+    assert label.get_text() == "FGSM/2" and "contrast 0.5" in figure.get_suptitle()
+
+
+def test_a_study_is_swept_over(registered, tmp_path):
+    grid = co_probe.Grid(methods=("half-fgsm",), vary={"contrast": ("1/2", 0.9)}, settings={"data": "stripes", **SMALL})
+    cells = grid.cells(tmp_path)
+    assert [path.name for path in cells] == ["half-fgsm-eps0.1-contrast0.5-seed0", "half-fgsm-eps0.1-contrast0.9-seed0"]
+    assert [config.to_dict()["contrast"] for config in cells.values()] == [0.5, 0.9]
+
+
+def test_what_a_study_refuses_is_one_line(registered):
+    with pytest.raises(UserError, match="contrast must be between 0 and 1, not 2"):
+        co_probe.train("half-fgsm", data="stripes", contrast=2, **SMALL)
+    with pytest.raises(UserError, match="did you mean contrast"):
+        co_probe.train("half-fgsm", data="stripes", contrst=2, **SMALL)
+
+
+def test_a_name_stands_for_one_thing(registered):
+    striped_study.register()  # the same once more
+    with pytest.raises(ValueError, match=r"method fgsm is registered already, as co_probe\.methods\.fgsm:FGSM"):
+        METHODS.register("fgsm", "striped_study.parts:HalfFGSM")
+    with pytest.raises(ValueError, match=r"the target must be package\.module:Name, not 'striped_study'"):
+        METHODS.register("striped", "striped_study")
+
+
+@pytest.mark.slow
+def test_an_installed_study_is_known_to_the_command_line(tmp_path):
+    info = tmp_path / "striped_study-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: striped-study\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+
+    def call(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "co_probe", *arguments]
+        return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+
+    listed = call("list")
+    assert "half-fgsm" in listed.stdout and "stripes" in listed.stdout
+    assert "the study broken cannot be registered" in listed.stderr, "and takes nothing along"
+    assert "--contrast" in call("run", "--help").stdout and "--contrasts" in call("sweep", "--help").stdout
