@@ -1,6 +1,7 @@
 """APART against a slow, literal version of Algorithm 1 of arXiv 2010.08034."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import h5py
@@ -92,7 +93,7 @@ class Literal:
         self.alpha = self.alpha + self.rate * batch.lr_scale * self.velocity
 
 
-def make(kind, **settings) -> tuple[nn.Module, APARTSimple, list[Batch]]:
+def make(kind, start: Sequence[float] = ALPHA, **settings) -> tuple[nn.Module, APARTSimple, list[Batch]]:
     torch.manual_seed(0)
     model = PreActResNet(1, 10, (0.3,), (0.5,), width=3, blocks=(1, 1)).double().train()
     rng = torch.Generator().manual_seed(0)
@@ -100,7 +101,7 @@ def make(kind, **settings) -> tuple[nn.Module, APARTSimple, list[Batch]]:
     method.setup(model, TrainingContext(9, (1, 6, 6), 1, 100, EPSILON, torch.device("cpu"), rng))
     method.omega = torch.rand(method.omega.shape, generator=rng, dtype=torch.float64) * 2 - 1
     with torch.no_grad():
-        method.alpha.copy_(torch.tensor(ALPHA[: len(method.alpha)]))
+        method.alpha.copy_(torch.tensor(start[: len(method.alpha)]))
     images = pad_images(torch.rand((9, 1, 6, 6), generator=rng, dtype=torch.float64), 1)
     batches = []
     for index in ([4, 0, 8, 3, 7], [0, 1, 2, 8]):
@@ -114,24 +115,31 @@ def plain(name: str) -> str:
 
 
 @pytest.mark.parametrize("kind", [APARTSimple, APART])
-def test_two_updates_against_the_literal_algorithm(kind):
-    model, method, batches = make(kind)
+@pytest.mark.parametrize("start", [ALPHA, [-0.4, 0.5, 0.3, -0.2]])
+def test_successive_updates_against_the_literal_algorithm(kind, start):
+    model, method, batches = make(kind, start)
     literal = Literal(model, method)
-    for batch in batches:
-        model.zero_grad()
-        literal.model.zero_grad()
-        method.step(model, batch)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9) for m in (model, literal.model)]
+    for scale in (0.0, 0.5, 1.0, 0.7, 0.2, 0.1):  # weights, step sizes and ω all move on from each update to the next
+        batches = [replace(batches[1], lr_scale=scale), batches[0]]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        method.step(model, batches[0])
         method.update()
-        literal.step(batch)
+        literal.step(batches[0])
         gradients = {plain(name): p.grad for name, p in literal.model.named_parameters()}
         for name, parameter in model.named_parameters():
             assert torch.allclose(parameter.grad, gradients[name], atol=1e-6), name
+        for optimizer in optimizers:
+            optimizer.step()
         assert torch.allclose(method.alpha.double(), literal.alpha, atol=1e-6)
         assert torch.allclose(method.omega, literal.omega, atol=1e-6)
         # Both passes move BatchNorm's running statistics, each once.
         statistics = {plain(name): value for name, value in literal.model.state_dict().items()}
         for name, value in model.state_dict().items():
             assert torch.allclose(value, statistics[name], atol=1e-6), name
+    assert (method.alpha - torch.tensor(start[: len(method.alpha)])).abs().min() > 1e-3
+    assert 0.05 < (method.omega.abs() == 1).double().mean() < 0.95  # some of ω is clipped, some is not
 
 
 def test_step_sizes_move_in_update_and_not_before_by_whatever_is_then_their_gradient():
