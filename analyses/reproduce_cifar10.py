@@ -32,6 +32,7 @@ import torch
 from co_probe.config import Config
 from co_probe.config.labels import epsilon_label
 from co_probe.config.presets import configure
+from co_probe.diagnosis import verdict_of
 from co_probe.drawing import draw
 from co_probe.errors import CoProbeError
 from co_probe.plots.style import headless, save
@@ -219,7 +220,7 @@ def summary(run: StoredRun) -> dict[str, Any]:
     if len(gaps):
         rows = gaps[(gaps["epoch"] == run.last_epoch) & (gaps["against"] == "pgd20") & (gaps["quantity"] == "accuracy")]
         row["pgd20"] = rows["value"].iloc[0] if len(rows) else float("nan")
-    return row | {"onset": run.onset, "seconds": seconds.median()}
+    return row | {"onset": verdict_of(run).onset, "seconds": seconds.median()}
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

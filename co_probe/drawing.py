@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from co_probe.config.labels import bound_label
 from co_probe.config.probes import PROBES
+from co_probe.diagnosis import verdict_of
 from co_probe.errors import UserError, unknown
 from co_probe.plots import PLOTS
 from co_probe.plots.series import series
-from co_probe.plots.spec import FigureOptions, FigureSpec
+from co_probe.plots.spec import FigureOptions, FigureSpec, Span
 from co_probe.plots.style import paper_style
 from co_probe.probes.named import probe
 from co_probe.store import RunLike, StoredRun, opened
@@ -56,12 +57,12 @@ def draw(
     for run in stored:
         if reason := unsupported_reason(kind, run, **options):
             raise UserError(reason)
+    episodes = {run.name: spans for run in stored if (spans := spans_of(run))}
     if spec.single:
-        stored = [next((run for run in stored if run.onset is not None), stored[0])]
+        stored = [next((run for run in stored if run.name in episodes), stored[0])]
     frames = {name: table(kind, name, stored, device=device, progress=progress, **options) for name in spec.tables}
-    onsets = {run.name: onset for run in stored if (onset := run.onset) is not None}
     with paper_style():
-        figure = spec.draw(frames, onsets)
+        figure = spec.draw(frames, episodes)
         figure.suptitle(fill(_title(stored), WIDE) if title is None else title, fontsize=8)
     return figure
 
@@ -90,6 +91,12 @@ def unsupported_reason(kind: str, run: StoredRun, **options: Any) -> str | None:
     if not run.epochs:
         return f"{run.name} has no finished epoch yet"
     return spec.unsupported_reason(run, _options(spec, options))
+
+
+def spans_of(run: StoredRun) -> list[Span]:
+    """First and last epoch of each episode of a run; an episode that has not ended lasts to the last epoch."""
+    found = verdict_of(run)
+    return [(each.start, run.last_epoch if each.end is None else each.end) for each in found.episodes]
 
 
 def figure_spec(kind: str) -> FigureSpec:

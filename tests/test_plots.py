@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from conftest import tiny_config
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 matplotlib.use("Agg")
 
@@ -34,14 +35,33 @@ def lines(ax: Axes) -> dict[str, list[float]]:
     return {line.get_label(): list(line.get_ydata()) for line in ax.lines if not line.get_label().startswith("_")}
 
 
-def test_gap_draws_each_run_in_its_methods_colour_and_marks_the_onset():
-    ax = gap(table(quantity="gap", against="pgd20"), onsets={"fgsm": 2})
+def shades(ax: Axes) -> list[tuple[float, float, str]]:
+    """Left and right end and colour of what is shaded."""
+    boxes = [(patch.get_path().get_extents(patch.get_patch_transform()), patch) for patch in ax.patches]
+    return [(box.x0, box.x1, to_hex(patch.get_facecolor()).upper()) for box, patch in boxes]
+
+
+def test_gap_draws_each_run_in_its_methods_colour_and_shades_episodes():
+    ax = gap(table(quantity="gap", against="pgd20"), episodes={"fgsm": [(2, 3)]})
     assert lines(ax)["FGSM"] == pytest.approx([0.1, 0.2, 0.3]) and set(lines(ax)) == {"FGSM", "APART"}
     assert "PGD-20 (nats)" in ax.get_ylabel() and "larger = weaker" in ax.get_ylabel()
-    assert [t.get_text() for t in ax.texts] == ["onset"]
-    assert any(list(line.get_xdata()) == [2, 2] for line in ax.lines)
+    assert [t.get_text() for t in ax.texts] == ["collapsed"]
+    assert shades(ax) == [(1.5, 3.0, method_style("fgsm")["color"])]
     colours = {line.get_label(): line.get_color() for line in ax.lines}
     assert colours["FGSM"] == method_style("fgsm")["color"]
+
+
+def test_shades_of_many_runs_stay_light_and_within_the_epochs():
+    frame = pd.concat([table(quantity="gap", against="pgd20").assign(run=f"fgsm-seed{seed}") for seed in range(20)])
+    ax = gap(frame[frame["method"] == "fgsm"], episodes={f"fgsm-seed{seed}": [(1, 1), (3, 3)] for seed in range(20)})
+    assert len(ax.patches) == 40 and {(left, right) for left, right, _ in shades(ax)} == {(1.0, 1.5), (2.5, 3.0)}
+    assert 1 - (1 - ax.patches[0].get_alpha()) ** 20 == pytest.approx(0.25)
+    assert len(ax.texts) == 1
+
+
+def test_runs_without_episodes_are_not_shaded():
+    ax = gap(table(quantity="gap", against="pgd20"), episodes={"other": [(1, 2)], "apart": []})
+    assert not ax.patches and not ax.texts
 
 
 def test_an_axes_of_ones_own_is_used():

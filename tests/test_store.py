@@ -347,13 +347,13 @@ def test_an_array_that_is_said_to_be_larger_than_its_file_is_not_allocated(run):
         run.weights(2)
 
 
-def test_a_run_without_metrics_has_none_and_no_onset(tmp_path):
+def test_a_run_without_metrics_has_none(tmp_path):
     info = children.info_of(tiny_config("fgsm"), settings=None, seed=None, planned=None, attack=None)
     with RunWriter(tmp_path / "run", info, {"test": PROBE["test"]}, {}) as writer:
         for epoch in (1, 2):
             writer.commit(epoch, checkpoint(epoch) | {"metrics": {}, "images": {}}, None)
     run = StoredRun(tmp_path / "run")
-    assert run.metrics(2) == {} and run.metric("pgd10") == {} and run.onset is None
+    assert run.metrics(2) == {} and run.metric("pgd10") == {}
     assert run.best_epoch == 2 and run.planned == 2 and len(run.frame("metrics")) == 0
     assert run.probe_images("train") is None and run.info == info
     with pytest.raises(UserError, match="was not trained by co-probe"):

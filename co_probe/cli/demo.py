@@ -78,7 +78,7 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
     print_table(
         f"{config.data_title}, ε = {config.epsilon:.3g}, seed {config.seed}: after epoch {config.epochs}, "
         f"on {config.probe.test} test images",
-        ["method", "clean", "FGSM", "PGD-10", "gap (nats)", "strength", "onset", "seconds"],
+        ["method", "clean", "FGSM", "PGD-10", "gap (nats)", "strength", "seconds", "verdict"],
         [_cells(row) for row in summary.to_dict("records")],
     )
     click.echo("gap: loss under PGD-10 less that under FGSM, on test images; larger = FGSM has decayed.")
@@ -102,14 +102,16 @@ def _train(runs_dir: Path, seed: int, jobs: int | None, quick: bool, device: str
 
 
 def _summary(run: "Run", strengths: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, object]:
-    """The numbers of one run after its last epoch."""
+    """The numbers of one run after its last epoch, and the verdict."""
+    from co_probe.diagnosis import verdict_of
+
     last = run.last_epoch
 
     def final(frame: pd.DataFrame, quantity: str) -> float:
         rows = frame[(frame["run"] == run.name) & (frame["epoch"] == last) & (frame["quantity"] == quantity)]
         return float(rows["value"].iloc[0])
 
-    metrics = run.metrics(last)
+    metrics, found = run.metrics(last), verdict_of(run)
     return {
         "method": run.config.method.name,
         "clean": metrics["clean"],
@@ -117,19 +119,20 @@ def _summary(run: "Run", strengths: pd.DataFrame, gaps: pd.DataFrame) -> dict[st
         "pgd10": metrics["pgd10"],
         "gap": final(gaps, "gap"),
         "strength": final(strengths, "strength"),
-        "onset": run.onset,
         "seconds": sum(run.metrics(epoch)["seconds"] for epoch in run.epochs),
+        "kind": found.kind,
+        "onset": found.onset,
+        "verdict": found.headline,
     }
 
 
 def _cells(row: dict[str, float]) -> list[str]:
     accuracies = [percent(row[key]) for key in ("clean", "fgsm", "pgd10")]
-    onset = "none" if pd.isna(row["onset"]) else f"epoch {row['onset']:.0f}"
     return [
         str(row["method"]),
         *accuracies,
         f"{row['gap']:z.2f}",
         percent(row["strength"]),
-        onset,
         f"{row['seconds']:.0f}",
+        str(row["verdict"]),
     ]

@@ -42,7 +42,7 @@ def plot(
 
     deterioration: robust accuracy and strength (Figures 1b and 2a of arXiv 2010.08034); run `co-probe strength` first.
     gap: the gap to PGD-10 (2b, 5c). steps: APART's step sizes (3). robust-overfitting: training accuracy, test accuracy
-    under PGD-20, gap (5). perturbations: images and their perturbations before and after the onset (1a), of the first
+    under PGD-20, gap (5). perturbations: images and their perturbations before and during a collapse (1a), of the first
     run that has one, else of the first run at its best and last epochs.
     trade-off: clean against PGD-20 accuracy at several ε (4), at each run's best epoch.
     generalisation: clean and robust accuracy on train and test images; capacity: the same after the last epoch, against

@@ -1,21 +1,38 @@
 """The verdict on a stored run, from the metrics that it holds."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import pandas as pd
 
 from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
-
-if TYPE_CHECKING:
-    from co_probe.store import StoredRun
 
 NAN = float("nan")
 METRICS = {"clean": ("clean",), "fgsm": ("own", "fgsm"), "pgd": ("pgd10",), "train": ("train_accuracy",)}
 """Metrics of a run that each curve is read from; the first that the run has is taken."""
 
 
-def curves_of(run: "StoredRun") -> pd.DataFrame:
+class MeasuredRun(Protocol):
+    """What the verdict asks of a run; `co_probe.store.StoredRun` and `co_probe.Run` have it."""
+
+    @property
+    def epochs(self) -> list[int]:
+        """The finished epochs, from 1, sorted."""
+
+    @property
+    def info(self) -> Any:
+        """The facts of the run, with the attributes `attack` and `classes`."""
+
+    @property
+    def probe_set(self) -> Mapping[str, Any]:
+        """Numbers of the probe images, by split."""
+
+    def metrics(self, epoch: int) -> dict[str, float]:
+        """Return what was measured after an epoch."""
+
+
+def curves_of(run: MeasuredRun) -> pd.DataFrame:
     """Accuracy curves that a run has stored.
 
     Args:
@@ -34,7 +51,7 @@ def curves_of(run: "StoredRun") -> pd.DataFrame:
     return pd.DataFrame({"epoch": pd.Series(metrics.keys(), dtype="int64"), **columns})
 
 
-def verdict_of(run: "StoredRun", *, images: int | None = None, classes: int | None = None) -> Verdict:
+def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | None = None) -> Verdict:
     """Diagnose a run from the metrics that it has stored.
 
     A run of clean training is `never-robust`: it has no training attack to overfit to.
@@ -66,21 +83,21 @@ def verdict_of(run: "StoredRun", *, images: int | None = None, classes: int | No
     return _of_clean_training(found, curves) if trained_on_clean_images(run, curves) else found
 
 
-def images_of(run: "StoredRun") -> int | None:
+def images_of(run: MeasuredRun) -> int | None:
     """Number of test images that the metrics of a run are measured on; None if unknown."""
     return len(run.probe_set.get("test", ())) or None
 
 
-def classes_of(run: "StoredRun") -> int | None:
+def classes_of(run: MeasuredRun) -> int | None:
     """Number of classes of a run; None if its files do not tell (versions 1 and 2 of the format)."""
     return len(run.info.classes) or None
 
 
-def trained_on_clean_images(run: "StoredRun", curves: pd.DataFrame) -> bool:
+def trained_on_clean_images(run: MeasuredRun, curves: pd.DataFrame) -> bool:
     """Whether a run was trained without an attack: it says so, or accuracy under its own attack is clean accuracy."""
     if run.info.attack is not None:
         return run.info.attack == "standard"
-    return "own" in run.metrics(run.last_epoch) and bool((curves["fgsm"] == curves.get("clean")).all())
+    return "own" in run.metrics(run.epochs[-1]) and bool((curves["fgsm"] == curves.get("clean")).all())
 
 
 def _of_clean_training(found: Verdict, curves: pd.DataFrame) -> Verdict:

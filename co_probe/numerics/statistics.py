@@ -1,6 +1,5 @@
-"""Intervals and verdicts: plain functions on numbers and arrays."""
+"""Intervals: plain functions on numbers and arrays."""
 
-from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
@@ -28,21 +27,3 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     mean = float(values.mean())
     half = Z95 * float(values.std(ddof=1)) / sqrt(values.size) if values.size > 1 else 0.0
     return mean, mean - half, mean + half
-
-
-def onset(pgd: Sequence[float], own: Sequence[float]) -> int | None:
-    """Index of the first epoch of catastrophic overfitting, or None.
-
-    `pgd`: accuracy under PGD, one number an epoch, in [0, 1]; `own`: accuracy under the training attack.
-    The rule: PGD accuracy is below half of its best so far, accuracy under the training attack is not below half
-    of its own best so far, and both stay so to the last epoch. A run that learned nothing has no onset.
-    Raises ValueError if the lengths differ.
-    """
-    strong, weak = np.asarray(pgd, dtype=float), np.asarray(own, dtype=float)
-    if strong.shape != weak.shape:
-        raise ValueError("pgd and own must have one number for each epoch")
-    fallen = (strong < np.maximum.accumulate(strong) / 2) & (weak >= np.maximum.accumulate(weak) / 2)
-    if not (len(fallen) and fallen[-1]):
-        return None
-    standing = np.flatnonzero(~fallen)
-    return int(standing[-1]) + 1 if len(standing) else 0

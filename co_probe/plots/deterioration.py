@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
-from co_probe.plots.spec import FigureOptions, FigureSpec, Frames, Measure, Onsets, StoredRun, stored
+from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
+from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun, stored
 from co_probe.plots.style import BASELINE, axes_or_new, panels
 
 BASELINES = {
@@ -18,7 +18,7 @@ BASELINES = {
 }
 
 
-def strength(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None = None, **style: Any) -> Axes:
+def strength(frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | None = None, **style: Any) -> Axes:
     """Accuracy of the reference model on each epoch's perturbations, with the lines of noise; lower = stronger.
 
     `frame`: the table of the probe `strength`, for one reference and one generator. `style` goes to `Axes.plot`.
@@ -29,26 +29,28 @@ def strength(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None 
         if len(values):
             ax.axhline(100 * values.mean(), linestyle=dashes, label=label, **BASELINE)
     epoch_lines(frame[frame["quantity"] == "strength"], ax, scale=100, **style)
-    mark_onsets(frame, ax, onsets or {}, name=False)
+    shade_episodes(frame, ax, episodes or {}, name=False)
     ax.set_ylabel("accuracy of the reference (%)\nlower = stronger perturbation")
     return ax
 
 
-def robust_accuracy(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None = None, **style: Any) -> Axes:
+def robust_accuracy(
+    frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | None = None, **style: Any
+) -> Axes:
     """Test accuracy under PGD-10 against epochs. `frame`: the table `metrics`. `style` goes to `Axes.plot`."""
     ax = axes_or_new(ax)
     epoch_lines(frame[frame["quantity"] == "pgd10"], ax, scale=100, **style)
-    mark_onsets(frame, ax, onsets or {})
+    shade_episodes(frame, ax, episodes or {})
     percent_axis(ax)
     ax.set_ylabel("test accuracy\nunder PGD-10 (%)")
     return ax
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """Robust accuracy above, strength below, on one axis of epochs."""
     figure, (top, bottom) = panels(2, sharex=True)
-    robust_accuracy(frames["metrics"], top, onsets)
-    strength(frames["strength"], bottom, onsets)
+    robust_accuracy(frames["metrics"], top, episodes)
+    strength(frames["strength"], bottom, episodes)
     top.set_xlabel("")
     figure.legend(*bottom.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
     return figure

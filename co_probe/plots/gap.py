@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from co_probe.config.labels import attack_label
-from co_probe.plots.lines import epoch_lines, mark_onsets
-from co_probe.plots.spec import AGAINST, GENERATOR, FigureSpec, Frames, Onsets, probed
+from co_probe.plots.lines import epoch_lines, shade_episodes
+from co_probe.plots.spec import AGAINST, GENERATOR, Episodes, FigureSpec, Frames, probed
 from co_probe.plots.style import axes_or_new
 
 
-def gap(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None = None, **style: Any) -> Axes:
+def gap(frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | None = None, **style: Any) -> Axes:
     """L(δ_B) − L(δ_A) against epochs, with its 95% interval: larger = weaker, about 0 for a healthy run.
 
     `frame`: the table of the probe `gap`, for one attack B. `style` goes to `Axes.plot`.
@@ -20,14 +20,14 @@ def gap(frame: pd.DataFrame, ax: Axes | None = None, onsets: Onsets | None = Non
     ax = axes_or_new(ax)
     against = attack_label(frame["against"].iloc[0])
     epoch_lines(frame[frame["quantity"] == "gap"], ax, **style)
-    mark_onsets(frame, ax, onsets or {})
+    shade_episodes(frame, ax, episodes or {})
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set_ylabel(f"gap to {against} (nats)\n$L(δ_B) - L(δ_A)$\nlarger = weaker $δ_A$")
     return ax
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
-    ax = gap(frames["gap"], onsets=onsets)
+def draw(frames: Frames, episodes: Episodes) -> Figure:
+    ax = gap(frames["gap"], episodes=episodes)
     figure = ax.get_figure(root=True)
     assert figure is not None
     figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.6)

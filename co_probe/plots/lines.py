@@ -7,9 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from co_probe.plots.spec import Onsets
+from co_probe.plots.spec import Episodes
 from co_probe.plots.style import DASHES, method_style
 
+DARKEST = 0.25  # opacity where the shades of all runs lie upon each other
 SEED = re.compile(r"-seed\d+(?=-|$)")  # as sweeps name their runs
 
 
@@ -50,25 +51,37 @@ def _kinds(runs: pd.Series) -> list[str]:
     return list(dict.fromkeys(SEED.sub("", str(run)) for run in runs))
 
 
-def mark_onsets(frame: pd.DataFrame, ax: Axes, onsets: Onsets, *, name: bool = True) -> None:
-    """A dotted upright line at the first epoch of catastrophic overfitting of each run in `frame` that has one.
+def shade_episodes(frame: pd.DataFrame, ax: Axes, episodes: Episodes, *, name: bool = True) -> None:
+    """Shade the episodes of catastrophic overfitting of each run in a tidy table, in the colour of its method.
 
-    `name`: whether to write "onset" beside the first.
+    Where several runs have collapsed, shades add up; the more runs there are, the lighter each is.
+
+    Args:
+        frame: Tidy table that the axes show, with the columns run, method and epoch.
+        ax: Axes against epochs.
+        episodes: Episodes by run.
+        name: Whether to write "collapsed" over the earliest.
     """
     runs = frame[["run", "method"]].drop_duplicates()
-    for number, (run, method) in enumerate((r, m) for r, m in runs.itertuples(index=False) if r in onsets):
-        ax.axvline(onsets[run], color=method_style(method)["color"], linestyle=":", linewidth=1, zorder=0)
-        if number == 0 and name:
-            ax.annotate(
-                "onset",
-                (onsets[run], 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(2, -1),
-                textcoords="offset points",
-                va="top",
-                fontsize=6.5,
-                color=method_style(method)["color"],
-            )
+    fallen = [(run, method_style(method)["color"]) for run, method in runs.itertuples(index=False) if episodes.get(run)]
+    first, last = frame["epoch"].min(), frame["epoch"].max()
+    alpha = 1 - (1 - DARKEST) ** (1 / max(2, len(fallen)))
+    for run, color in fallen:
+        for start, end in episodes[run]:
+            left, right = max(start - 0.5, first), min(end + 0.5, last)
+            ax.axvspan(left, right, color=color, alpha=alpha, linewidth=0, zorder=0)
+    if fallen and name:
+        run, color = min(fallen, key=lambda each: episodes[each[0]][0][0])
+        ax.annotate(
+            "collapsed",
+            (max(episodes[run][0][0] - 0.5, first), 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, -1),
+            textcoords="offset points",
+            va="top",
+            fontsize=6.5,
+            color=color,
+        )
 
 
 def percent_axis(ax: Axes) -> None:

@@ -1,14 +1,16 @@
-"""What a perturbation looks like before and after the onset: Figure 1a of arXiv 2010.08034."""
+"""What a perturbation looks like before and during a collapse: Figure 1a of arXiv 2010.08034."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from co_probe.config.labels import NORMS
-from co_probe.plots.spec import GENERATOR, FigureOptions, FigureSpec, Frames, Onsets, StoredRun, computed
+from co_probe.plots.spec import GENERATOR, Episodes, FigureOptions, FigureSpec, Frames, Span, StoredRun, computed
 from co_probe.plots.style import COLUMN, plt
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """A row for each image: the image, then its perturbation at each epoch, all on one colour scale of ±ε.
 
     `frames["perturbations"]`: columns run, epoch, epsilon, image (number), label, accuracy of that epoch under PGD-10,
@@ -16,7 +18,7 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     """
     frame = frames["perturbations"]
     epochs, images = sorted(frame["epoch"].unique()), list(frame["image"].unique())
-    epsilon, onset = frame["epsilon"].iloc[0], onsets.get(frame["run"].iloc[0])
+    epsilon, spans = frame["epsilon"].iloc[0], episodes.get(frame["run"].iloc[0], [])
     columns = 1 + len(epochs)
     figure, axes = plt.subplots(
         len(images), columns, squeeze=False, figsize=(COLUMN, 0.35 + COLUMN * 0.86 / columns * len(images))
@@ -35,12 +37,19 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     axes[0, 0].set_title("image")
     for ax, epoch in zip(axes[0, 1:], epochs, strict=True):
         accuracy = frame.loc[frame["epoch"] == epoch, "accuracy"].iloc[0]
-        when = "" if onset is None else ("\nbefore onset" if epoch < onset else "\nafter onset")
-        ax.set_title(f"δ, epoch {epoch}{when}\n(PGD-10: {accuracy:.0%})")
+        measured = "" if np.isnan(accuracy) else f"\n(PGD-10: {accuracy:.0%})"
+        ax.set_title(f"δ, epoch {epoch}{_when(epoch, spans)}{measured}")
     assert shown is not None
     bar = figure.colorbar(shown, ax=axes[:, 1:], location="bottom", shrink=0.9, aspect=30, pad=0.02)
     bar.set_ticks([-epsilon, 0, epsilon], labels=["−ε", "0", f"ε = {epsilon:.3g}"])
     return figure
+
+
+def _when(epoch: int, spans: Sequence[Span]) -> str:
+    """Where an epoch lies among the episodes of a run, as a line of its own; nothing if there are none."""
+    if any(start <= epoch <= end for start, end in spans):
+        return "\ncollapsed"
+    return "" if not spans else "\nbefore the collapse" if epoch < spans[0][0] else "\nrecovered"
 
 
 def _show_image(ax: plt.Axes, x: np.ndarray) -> None:
@@ -59,7 +68,7 @@ def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
 
 FIGURE = FigureSpec(
     draw=draw,
-    tables={"perturbations": computed("co_probe.probes.perturbations:perturbations", generator=GENERATOR)},
+    tables={"perturbations": computed("co_probe.diagnosis.telling:perturbations", generator=GENERATOR)},
     single=True,
     unsupported_reason=unsupported_reason,
 )

@@ -4,12 +4,12 @@ from matplotlib.figure import Figure
 
 from co_probe.config.labels import attack_label
 from co_probe.plots.gap import gap
-from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
-from co_probe.plots.spec import AGAINST, GENERATOR, FigureSpec, Frames, Onsets, probed, stored
+from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
+from co_probe.plots.spec import AGAINST, GENERATOR, Episodes, FigureSpec, Frames, probed, stored
 from co_probe.plots.style import panels
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """Training accuracy (on the perturbed images trained on), test accuracy under B, and the gap to B."""
     metrics, measured = frames["metrics"], frames["gap"]
     against = attack_label(measured["against"].iloc[0])
@@ -20,10 +20,10 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     test.set_ylabel(f"test accuracy\nunder {against} (%)")
     for ax in (training, test):
         percent_axis(ax)
-        mark_onsets(metrics, ax, onsets, name=ax is test)
+        shade_episodes(metrics, ax, episodes, name=ax is test)
         ax.set_xlabel("")
     gap(measured, bottom)
-    mark_onsets(measured, bottom, onsets, name=False)
+    shade_episodes(measured, bottom, episodes, name=False)
     bottom.set_ylabel(f"gap to {against} (nats)\nlarger = weaker")
     handles, labels = training.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.6)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
-from co_probe.plots.spec import FigureSpec, Frames, Onsets, probed
+from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
+from co_probe.plots.spec import Episodes, FigureSpec, Frames, probed
 from co_probe.plots.style import panels
 
 
@@ -19,13 +19,13 @@ def series(probe: str, shares: Sequence[str] = (), details: Sequence[str] = ()) 
         details: Quantities that are left out.
     """
 
-    def draw(frames: Frames, onsets: Onsets) -> Figure:
+    def draw(frames: Frames, episodes: Episodes) -> Figure:
         frame = frames[probe]
         frame = frame[(frame["epoch"] > 0) & ~frame["quantity"].isin(details)]
         quantities = list(frame["quantity"].unique())
         figure, axes = panels(len(quantities), height=1.8, squeeze=False, sharex=True)
         for quantity, ax in zip(quantities, axes[:, 0], strict=True):
-            _panel(frame[frame["quantity"] == quantity], ax, quantity, onsets, percent=quantity in shares)
+            _panel(frame[frame["quantity"] == quantity], ax, quantity, episodes, percent=quantity in shares)
             ax.set_xlabel("epoch" if ax is axes[-1, 0] else "")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1)
         return figure
@@ -33,9 +33,9 @@ def series(probe: str, shares: Sequence[str] = (), details: Sequence[str] = ()) 
     return FigureSpec(draw=draw, tables={probe: probed(probe)})
 
 
-def _panel(frame: pd.DataFrame, ax, quantity: str, onsets: Onsets, *, percent: bool) -> None:
+def _panel(frame: pd.DataFrame, ax, quantity: str, episodes: Episodes, *, percent: bool) -> None:
     epoch_lines(frame, ax, scale=100 if percent else 1)
-    mark_onsets(frame, ax, onsets)
+    shade_episodes(frame, ax, episodes)
     if percent:
         percent_axis(ax)
     ax.set_ylabel(f"{quantity} (%)" if percent else quantity)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from co_probe.config.labels import AttackLike
 
 Frames = Mapping[str, pd.DataFrame]
-Onsets = Mapping[str, int]  # run -> first epoch of catastrophic overfitting, for the runs that have one
+Span = tuple[int, int]  # first and last epoch of an episode of catastrophic overfitting
+Episodes = Mapping[str, Sequence[Span]]  # run -> its episodes, in order, for the runs that have some
 
 
 class StoredRun(Protocol):
@@ -27,6 +28,14 @@ class StoredRun(Protocol):
     @property
     def config(self) -> Any:
         """The settings that it was trained with."""
+
+    @property
+    def info(self) -> Any:
+        """The facts of the run."""
+
+    @property
+    def probe_set(self) -> Mapping[str, Any]:
+        """Numbers of the probe images, by split."""
 
     @property
     def epsilon(self) -> float:
@@ -47,10 +56,6 @@ class StoredRun(Protocol):
     @property
     def best_epoch(self) -> int:
         """The most robust epoch."""
-
-    @property
-    def onset(self) -> int | None:
-        """The first epoch of catastrophic overfitting, or None."""
 
     def metrics(self, epoch: int) -> dict[str, float]:
         """What the run measured of itself after an epoch."""
@@ -91,16 +96,16 @@ class FigureSpec:
     """A figure.
 
     Attributes:
-        draw: Draws the figure from its tables, and the onsets of the runs that have one.
+        draw: Draws the figure from its tables, and the episodes of the runs that have some.
         tables: {name: what makes the table}: `stored`, `probed`, `computed`, or a function of runs, options and
             `measure`.
-        single: Whether it shows one run. Of several, the first that has an onset is drawn, else the first.
+        single: Whether it shows one run. Of several, the first that has an episode is drawn, else the first.
         against: The default of `FigureOptions.against`.
         unsupported_reason: Why a run cannot be drawn, in one line; None if it can. Runs without a finished epoch are
             never drawn, and need no check.
     """
 
-    draw: Callable[[Frames, Onsets], Figure]
+    draw: Callable[[Frames, Episodes], Figure]
     tables: Mapping[str, Table]
     single: bool = False
     against: AttackLike = "pgd10"

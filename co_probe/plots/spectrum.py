@@ -1,5 +1,6 @@
 """Which frequencies a run's perturbations are made of, from epoch to epoch: figures of arXiv 2206.08242."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
-from co_probe.plots.spec import GENERATOR, FigureSpec, Frames, Onsets, probed
+from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
+from co_probe.plots.spec import GENERATOR, Episodes, FigureSpec, Frames, Span, probed
 from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, plt
 
 SHARES = {"low": (OKABE_ITO[2], "-"), "high": (OKABE_ITO[0], (0, (4, 1.2)))}
@@ -38,17 +39,18 @@ def bands(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
     return ax
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """Maps of all frequencies at up to four epochs; bands against epochs; the shares of low and high ones."""
     frame = frames["spectrum"]
-    onset = onsets.get(frame["run"].iloc[0])
+    spans = episodes.get(frame["run"].iloc[0], [])
     figure = plt.figure(figsize=(COLUMN, 4.6))
     parts: Any = figure.subfigures(3, 1, height_ratios=(1.15, 1.15, 1.3))
     top, middle, bottom = parts
-    _maps(frame[frame["quantity"] == "energy"], onset, top)
+    _maps(frame[frame["quantity"] == "energy"], spans, top)
     ax = bands(frame, middle.add_subplot())
-    if onset is not None:
-        ax.axvline(onset, color="white", linestyle=":", linewidth=1)
+    for edge in (edge for start, end in spans for edge in (start - 0.5, end + 0.5)):  # shade would hide the colours
+        if edge < frame["epoch"].max():
+            ax.axvline(edge, color="white", linestyle=":", linewidth=1)
     ax.set_xlabel("")
     ax = bottom.add_subplot()
     side = int(frame.loc[frame["quantity"] == "low", "row"].iloc[0])
@@ -56,18 +58,19 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     for quantity, (color, dashes) in SHARES.items():
         rows = frame[frame["quantity"] == quantity]
         epoch_lines(rows, ax, scale=100, color=color, linestyle=dashes, label=names[quantity])
-    mark_onsets(frame, ax, onsets)
+    shade_episodes(frame, ax, episodes)
     percent_axis(ax)
     ax.set_ylabel("share of\nthe energy (%)")
     bottom.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, title="frequencies")
     return figure
 
 
-def _maps(energy: pd.DataFrame, onset: int | None, figure: Any) -> None:
-    """Every frequency's share at the first epoch, before and after the onset or in the middle, and at the last."""
+def _maps(energy: pd.DataFrame, spans: Sequence[Span], figure: Any) -> None:
+    """Every frequency's share at the first epoch, around the start of an episode or in the middle, and at the last."""
     epochs = sorted(int(epoch) for epoch in energy["epoch"].unique())
     middle = epochs[len(epochs) // 2]
-    wanted = {epochs[0], middle, epochs[-1]} if onset is None else {epochs[0], max(1, onset - 1), onset, epochs[-1]}
+    start = spans[0][0] if spans else middle
+    wanted = {epochs[0], start, epochs[-1]} | ({max(1, start - 1)} if spans else set())
     shown = sorted(wanted & set(epochs))
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     image = None
@@ -75,7 +78,7 @@ def _maps(energy: pd.DataFrame, onset: int | None, figure: Any) -> None:
         shares = 100 * energy[energy["epoch"] == epoch].pivot(index="row", columns="column", values="value").to_numpy()
         image = ax.imshow(np.maximum(shares, RANGE_EACH[0]), cmap="magma", norm=LogNorm(*RANGE_EACH))
         ax.set(xticks=[], yticks=[])
-        ax.set_title(f"epoch {epoch}" + ("\n(onset)" if epoch == onset else ""), fontsize=7)
+        ax.set_title(f"epoch {epoch}" + ("\n(collapsed)" if any(a <= epoch <= b for a, b in spans) else ""), fontsize=7)
     axes[0].set_ylabel("frequency\ndown")
     axes[0].set_xlabel("frequency across")
     assert image is not None

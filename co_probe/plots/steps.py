@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from co_probe.plots.spec import FigureOptions, FigureSpec, Frames, Onsets, StoredRun, stored
+from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, StoredRun, stored
 from co_probe.plots.style import OKABE_ITO, axes_or_new, method_style, panels
 
 NAMED: dict[str, dict[str, Any]] = {
@@ -41,7 +41,7 @@ def steps(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
     return ax
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """A panel for each run that learns step sizes."""
     groups = list(frames["steps"].groupby(["method", "run"], sort=False))
     figure, axes = panels(len(groups), squeeze=False, sharex=True)

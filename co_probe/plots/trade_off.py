@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from co_probe.config.labels import epsilon_label
 from co_probe.errors import UserError
-from co_probe.plots.spec import FigureOptions, FigureSpec, Frames, Measure, Onsets, StoredRun
+from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun
 from co_probe.plots.style import axes_or_new, method_style, panels
 
 ATTACKS = ("clean", "pgd20")  # of the axes
@@ -93,7 +93,7 @@ def _place_labels(ax: Axes, points: np.ndarray, labels: Sequence[str], methods: 
         taken = np.concatenate([taken, spots[best] + grid * half])
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """One panel; the legend comes first, so that labels are placed in the layout that the figure will have."""
     frame = frames["eval"]
     figure, ax = panels(height=2.7)

@@ -19,13 +19,13 @@ def perturbations(
 
     Args:
         run: The run.
-        epochs: Epochs; the two that `telling_epochs` picks, if None.
+        epochs: Epochs; the most robust and the last one, if None.
         images: Number of images.
         generator: An attack, its name, or `method` for the run's own.
 
     Returns:
         A row for each epoch and image, with the columns run, epoch, epsilon, image (its number), label, accuracy (of
-        that epoch under PGD-10), x and delta (arrays (C, H, W)).
+        that epoch under PGD-10, NaN if not stored), x and delta (arrays (C, H, W)).
 
     Raises:
         UserError: For an epoch that the run does not have, or an unknown attack.
@@ -33,7 +33,7 @@ def perturbations(
     live = live_run(run)
     x, y = (part[:images] for part in live.test_data())
     rows = []
-    for epoch in epochs or telling_epochs(live):
+    for epoch in epochs or sorted({live.best_epoch, live.last_epoch}):
         attack: Any
         if generator == "method":
             attack = live.generator(epoch).generator_at(run.epsilon)
@@ -41,7 +41,7 @@ def perturbations(
             attack = named_attack(generator, live.epsilon, live.norm, live.info.bounds)
         with unchecked_input():
             delta = perturb(live.load_model(epoch), attack, x, y).cpu().numpy()
-        accuracy = live.metrics(epoch)["pgd10"]
+        accuracy = live.metrics(epoch).get("pgd10", float("nan"))
         for number in range(len(y)):
             rows.append(
                 {
@@ -56,15 +56,3 @@ def perturbations(
                 }
             )
     return pd.DataFrame(rows)
-
-
-def telling_epochs(run: StoredRun) -> list[int]:
-    """The most robust epoch (before the onset, if there is one) and the last, at which a collapse shows.
-
-    Raises:
-        UserError: If no epoch is finished.
-    """
-    last, onset = run.last_epoch, run.onset
-    healthy = [epoch for epoch in run.epochs if onset is None or epoch < onset] or run.epochs
-    best = max(healthy, key=lambda epoch: run.metrics(epoch)["pgd10"])
-    return sorted({best, last})

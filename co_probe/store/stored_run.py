@@ -17,7 +17,7 @@ from co_probe.config.probes import PROBES
 from co_probe.errors import CoProbeError, DamagedFile, UserError
 from co_probe.files.atomic import write_atomic
 from co_probe.files.lock import Lock
-from co_probe.numerics.statistics import onset, wilson
+from co_probe.numerics.statistics import wilson
 from co_probe.store import rounding, table, tree
 from co_probe.store.info import RunInfo, info_from_tree, info_of_older
 from co_probe.store.upgrade import upgrade_model
@@ -285,19 +285,6 @@ class StoredRun:
     def probes(self) -> list[str]:
         """The probes whose results are stored, sorted."""
         return sorted(self._result_frames())
-
-    @property
-    def onset(self) -> int | None:
-        """The first epoch of catastrophic overfitting (`co_probe.numerics.statistics.onset`), or None.
-
-        None, too, for a run without the metrics `pgd10` and `own`.
-        """
-        robust, own, clean = (self.metric(name) for name in ("pgd10", "own", "clean"))
-        epochs = sorted(robust.keys() & own.keys())
-        if all(own[epoch] == clean.get(epoch) for epoch in epochs):
-            return None  # no training attack to overfit to: clean training never was robust
-        index = onset([robust[epoch] for epoch in epochs], [own[epoch] for epoch in epochs])
-        return None if index is None else epochs[index]
 
     def save_frame(self, probe: str, frame: pd.DataFrame) -> None:
         """Replace the stored table of `probe`. Raises UserError if it cannot be written."""

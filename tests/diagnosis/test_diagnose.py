@@ -12,7 +12,9 @@ from co_probe.cli.main import main
 from co_probe.diagnosis.advice import BY_KIND, advice_for
 from co_probe.diagnosis.diagnose import diagnose_all
 from co_probe.diagnosis.stored import curves_of, verdict_of
+from co_probe.diagnosis.telling import telling_epochs
 from co_probe.diagnosis.verdict import KINDS, verdict
+from co_probe.drawing import spans_of
 from co_probe.errors import UserError
 from co_probe.store import StoredRun
 
@@ -199,3 +201,25 @@ def test_a_table_of_a_run_is_a_log_too(trained):
     run = StoredRun(trained / "fgsm")
     found = co_probe.diagnose(run.frame("metrics"), classes=10)
     assert found.images == 40 and found.verdict == verdict_of(run)
+
+
+@pytest.mark.parametrize(
+    ("pgd", "expected"),
+    [
+        (COLLAPSE["pgd"], [4, 7]),
+        ([*COLLAPSE["pgd"], 0.35, 0.36, 0.37], [4, 6, 10]),  # recovered: within the episode, and after it
+        ([0.25, 0.3, 0.35, 0.36, 0.35, 0.34, 0.33], [4, 7]),
+    ],
+)
+def test_telling_epochs_are_before_in_and_after_a_collapse(pgd, expected):
+    count = len(pgd)
+    curves = {name: [*values, *[0.6] * 3][:count] for name, values in COLLAPSE.items()}
+    run = stored({"clean": curves["clean"], "own": curves["fgsm"], "pgd10": pgd}, images=2000)
+    run.best_epoch = 1 + int(np.argmax(pgd))
+    assert telling_epochs(run) == expected
+
+
+def test_an_episode_without_an_end_is_drawn_to_the_last_epoch():
+    metrics = {"clean": COLLAPSE["clean"], "own": COLLAPSE["fgsm"], "pgd10": COLLAPSE["pgd"]}
+    assert spans_of(stored(metrics)) == [(5, 7)]
+    assert spans_of(stored({})) == []

@@ -41,7 +41,7 @@ class Margin(Probe):
         return [mean_row("margin", self.scale * margin(checkpoint.model, images.x, images.y).detach())]
 
 
-def draw(frames, onsets):
+def draw(frames, episodes):
     figure, ax = panels()
     frame = frames["margin"]
     ax.plot(frame["epoch"], frame["value"], label="my own figure")

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from co_probe.config.labels import attack_label, attack_name, epsilon_label
-from co_probe.plots.lines import epoch_lines, mark_onsets, percent_axis
-from co_probe.plots.spec import AttackLike, FigureOptions, FigureSpec, Frames, Measure, Onsets, StoredRun, stored
+from co_probe.diagnosis import verdict_of
+from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
+from co_probe.plots.spec import AttackLike, Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun, stored
 from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, method_style, panels, plt
 from co_probe.studies.injection.settings import Inject
 
@@ -34,7 +35,7 @@ def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> 
     """Robust accuracy over ε and β, in percent, with the contour around the cells that collapsed.
 
     `frame`: the table of cells (columns beta, epsilon, value, onset) of one method. A cell is the mean over its runs,
-    and counts as collapsed if at least half of them have an onset. `style` goes to `Axes.imshow`.
+    and counts as collapsed if at least half of them have one. `style` goes to `Axes.imshow`.
     """
     ax = axes_or_new(ax)
     groups = frame.assign(fallen=frame["onset"] > 0).groupby(["beta", "epsilon"])
@@ -69,10 +70,10 @@ def _edges(inside: np.ndarray) -> list[tuple[tuple[float, float], tuple[float, f
     return edges
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """Of several runs a phase diagram for each method; of one run, what happens in it from epoch to epoch."""
     if len(frames["cells"]) == 1:
-        return _draw_epochs(frames["metrics"], frames["inside"], onsets)
+        return _draw_epochs(frames["metrics"], frames["inside"], episodes)
     groups = list(frames["cells"].groupby("method", sort=False))
     most = max(frame["beta"].nunique() for _, frame in groups)
     figure, axes = plt.subplots(len(groups), 1, figsize=(COLUMN, len(groups) * (1.3 + 0.25 * most)), squeeze=False)
@@ -82,12 +83,12 @@ def draw(frames: Frames, onsets: Onsets) -> Figure:
     attack = attack_label(frames["cells"]["attack"].iloc[0])
     bar = figure.colorbar(axes[0, 0].images[0], ax=axes[:, 0], aspect=30)
     bar.set_label(f"accuracy under {attack}\nafter the last epoch (%)")
-    if onsets:
-        figure.legend([Line2D([], [], **EDGE)], ["catastrophic overfitting (has an onset)"], loc="outside lower center")
+    if episodes:
+        figure.legend([Line2D([], [], **EDGE)], ["catastrophic overfitting"], loc="outside lower center")
     return figure
 
 
-def _draw_epochs(metrics: pd.DataFrame, inside: pd.DataFrame, onsets: Onsets) -> Figure:
+def _draw_epochs(metrics: pd.DataFrame, inside: pd.DataFrame, episodes: Episodes) -> Figure:
     views = inside[inside["quantity"].isin(VIEWS)]
     figure, axes = panels(3 if len(views) else 2, height=1.8, sharex=True)
     top, middle = axes[:2]
@@ -101,7 +102,7 @@ def _draw_epochs(metrics: pd.DataFrame, inside: pd.DataFrame, onsets: Onsets) ->
         _lines(views, VIEWS, axes[2])
         axes[2].set_ylabel("test accuracy (%)\nno perturbation")
     for ax in axes:
-        mark_onsets(metrics, ax, onsets, name=ax is middle)
+        shade_episodes(metrics, ax, episodes, name=ax is middle)
         ax.set_xlabel("epoch" if ax is axes[-1] else "")
     return figure
 
@@ -116,7 +117,8 @@ def _lines(frame: pd.DataFrame, looks: dict[str, tuple[str, str, Any]], ax: Axes
 
 
 def cells(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """A row for each run: β, ε, accuracy after its last epoch under PGD-10 or the attack B, and its onset (0: none)."""
+    """A row for each run: β, ε, accuracy after its last epoch under PGD-10 or the attack B, and the start of its
+    first episode of catastrophic overfitting (0: none)."""
     attack = options.against or "pgd10"
     rows = [
         {
@@ -125,7 +127,7 @@ def cells(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -
             "epsilon": run.epsilon,
             "attack": attack_name(attack),
             "value": run.metrics(run.last_epoch)["pgd10"] if attack == "pgd10" else _last_under(run, attack, measure),
-            "onset": run.onset or 0,
+            "onset": verdict_of(run).onset or 0,
         }
         for run in runs
     ]

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from co_probe.errors import UserError
 from co_probe.plots.lines import percent_axis
-from co_probe.plots.spec import FigureOptions, FigureSpec, Frames, Measure, Onsets, StoredRun
+from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun
 from co_probe.plots.style import axes_or_new, method_style, panels
 from co_probe.studies.memorisation.generalisation_figure import curves, legend
 
@@ -39,7 +39,7 @@ def capacity(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
     return ax
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """A panel for each method."""
     frame = frames["capacity"]
     groups = list(frame.groupby("method", sort=False))

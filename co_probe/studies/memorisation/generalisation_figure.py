@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from co_probe.config.labels import attack_label
 from co_probe.plots.lines import percent_axis
-from co_probe.plots.spec import AGAINST, FigureSpec, Frames, Onsets, probed
+from co_probe.plots.spec import AGAINST, Episodes, FigureSpec, Frames, probed
 from co_probe.plots.style import OKABE_ITO, axes_or_new, method_style, panels
 
 CLEAN, ROBUST = OKABE_ITO[2], OKABE_ITO[0]
@@ -49,7 +49,7 @@ def generalisation(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) ->
     return ax
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """A panel for each run."""
     frame = frames["memorisation"]
     groups = list(frame.groupby(["method", "run"], sort=False))

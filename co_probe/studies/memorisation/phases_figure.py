@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from co_probe.config.labels import attack_label
 from co_probe.plots.lines import percent_axis
-from co_probe.plots.spec import AGAINST, FigureOptions, FigureSpec, Frames, Onsets, StoredRun, probed
+from co_probe.plots.spec import AGAINST, Episodes, FigureOptions, FigureSpec, Frames, StoredRun, probed
 from co_probe.plots.style import OKABE_ITO, axes_or_new, panels
 from co_probe.studies.memorisation.generalisation_figure import curves
 from co_probe.studies.memorisation.phases import memorisation_phases
@@ -80,7 +80,7 @@ def mark_phases(ax: Axes, begins: Sequence[float], *, name: bool = True) -> None
         ax.text((start + end) / 2, 1.02, phase, transform=ax.get_xaxis_transform(), ha="center", fontsize=6.5)
 
 
-def draw(frames: Frames, onsets: Onsets) -> Figure:
+def draw(frames: Frames, episodes: Episodes) -> Figure:
     """Components above, accuracies and losses below, on one axis of steps; of one run."""
     frame = frames["memorisation"]
     figure, (top, middle, bottom) = panels(3, height=1.75, sharex=True)
