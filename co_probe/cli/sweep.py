@@ -61,6 +61,8 @@ def sweep(
     --runs FOLDER.
     """
     from co_probe.config import merge, parse_assignment
+    from co_probe.diagnosis import verdict_of
+    from co_probe.store import StoredRun
     from co_probe.sweeps.grid import Grid, axes, parse_variation, split
     from co_probe.sweeps.sweep import is_complete, train_cells
 
@@ -93,7 +95,7 @@ def sweep(
         ):
             if error:
                 failures[path] = error
-            click.echo(f"{path}: {f'FAILED: {error}' if error else 'done'}")
+            click.echo(f"{path}: {f'FAILED: {error}' if error else verdict_of(StoredRun(path)).headline}")
     click.echo(f"{len(cells) - len(failures)} of {len(cells)} runs are complete. Next: co-probe show --runs {folder}")
     if failures:
         click.echo(f"{len(failures)} failed; the same command tries them again:", err=True)
