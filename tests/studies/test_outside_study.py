@@ -10,6 +10,7 @@ import pytest
 import striped_study
 
 import co_probe
+from co_probe.config import labels
 from co_probe.config.sections import SECTIONS
 from co_probe.config.settings import Config
 from co_probe.data import DATA
@@ -24,9 +25,10 @@ ENTRY_POINTS = "[co_probe.studies]\nstriped = striped_study:register\nbroken = s
 
 
 @pytest.fixture
-def registered():
+def registered(monkeypatch):
     """The study, for the length of a test: other tests count what there is."""
     registries = (DATA, METHODS, PLOTS, SECTIONS)
+    monkeypatch.setattr(labels, "_LABELS", {kind: dict(names) for kind, names in labels._LABELS.items()})
     before = [dict(registry.entries) for registry in registries]
     striped_study.register()
     yield
@@ -39,7 +41,7 @@ def test_a_study_has_data_a_method_settings_and_a_figure(registered, tmp_path):
     run = co_probe.train("half-fgsm", data="stripes", contrast="1/2", out=tmp_path / "run", device="cpu", **SMALL)
     x, y = run.test_data()
     assert x.unique().tolist() == [0, 0.5]
-    delta = run.generator(2).perturb(run.load_model(2), x, y)
+    delta = run.generator(2).perturb(run.load_model(2), x, y, epsilon=run.epsilon)
     assert delta.abs().max().item() <= run.epsilon / 2 + 1e-6
     assert Config.from_dict(run.config.to_dict()) == run.config and run.config.to_dict()["contrast"] == 0.5
     figure = co_probe.draw("stripes", [run])
