@@ -73,11 +73,10 @@ class ProbeSet:
         model = checkpoint.model
         with compiling(model), input_gradients_only(model):
             if generator == "method":
-                return perturb(
-                    model, checkpoint.method.generator_at(self.epsilon), self.x, self.y, self.rng(), self.state
-                )
-            attack = named_attack(generator, self.epsilon, self.norm, self.bounds)
-            return perturb(model, attack, self.x, self.y, self.rng())
+                attack = checkpoint.run.training_attack(checkpoint.epoch, self.epsilon)
+                return perturb(model, attack, self.x, self.y, self.rng(), self.state)
+            named = named_attack(generator, self.epsilon, self.norm, self.bounds)
+            return perturb(model, named, self.x, self.y, self.rng())
 
     def outcome(self, model: nn.Module, delta: Tensor | None = None) -> Outcome:
         """Loss and correctness of `model` on these images with δ added."""

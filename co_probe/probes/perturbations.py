@@ -36,7 +36,7 @@ def perturbations(
     for epoch in epochs or sorted({live.best_epoch, live.last_epoch}):
         attack: Any
         if generator == "method":
-            attack = live.generator(epoch).generator_at(run.epsilon)
+            attack = live.training_attack(epoch)
         else:
             attack = named_attack(generator, live.epsilon, live.norm, live.info.bounds)
         with unchecked_input():

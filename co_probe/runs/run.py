@@ -1,7 +1,7 @@
 """A run as live objects: its models, its data, its perturbation generator."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -17,6 +17,7 @@ from co_probe.inference.execution import execute
 from co_probe.methods.base import Method
 from co_probe.runs.build import build_model, describe, make_data, make_method
 from co_probe.runs.foreign import ModelLike
+from co_probe.runs.training_attack import training_attack
 from co_probe.store import RunInfo, StoredRun
 
 AHEAD = 2  # epochs that are read from the disk while another is in use
@@ -131,6 +132,35 @@ class Run(StoredRun):
         method = make_method(self.config, self.info.bounds)
         method.load_parameters(self.method_parameters(epoch))
         return method
+
+    def training_attack(self, epoch: int, epsilon: float | None = None) -> Callable[..., Tensor]:
+        """Return f_A, what makes training perturbations at the weights after `epoch`.
+
+        Args:
+            epoch: Its number.
+            epsilon: Norm bound, in pixel units; the run's if None.
+
+        Returns:
+            A function (model, x, y, rng=None) -> δ.
+
+        Raises:
+            UserError: The run was imported without a training attack, or with one that no name stands for.
+        """
+        bound = self.epsilon if epsilon is None else epsilon
+        if self.info.settings is not None:
+            return self.generator(epoch).generator_at(bound)
+        name = self.info.attack
+        if name is None:
+            raise UserError(
+                f"{self.name} was recorded without its training attack: name one as generator, such as fgsm"
+            )
+        try:
+            return training_attack(name, epsilon=bound, norm=self.norm, bounds=self.info.bounds).perturb
+        except UserError as error:
+            raise UserError(
+                f"{self.name} was trained with {name}, which no registered method or attack is called: name one as "
+                "generator, such as fgsm"
+            ) from error
 
     def test_data(self) -> tuple[Tensor, Tensor]:
         """Return the probe set's test images, (n, C, H, W) within the bounds of the run, and their classes, (n,)."""

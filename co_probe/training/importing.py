@@ -24,7 +24,7 @@ from co_probe.runs.training_attack import AttackLike, TrainingAttack, training_a
 from co_probe.runs.training_log import TrainingLog, read_training_log
 from co_probe.store import ModelSpec, RunInfo, new_run_id
 from co_probe.training.metrics import measure
-from co_probe.training.plausibility import check_class_count, doubt, logits_on
+from co_probe.training.plausibility import check_class_count, logits_on, plausibility
 from co_probe.training.recorder import Checkpoint, Recorder
 
 Progress = Callable[[str, int, int], None]  # (epoch, checkpoints done, checkpoints to do)
@@ -127,7 +127,7 @@ def import_run(
 
     last = max(files.paths)
     network = loader.load(files.paths[last]).to(target)
-    count = _sanity(network, probe, names, constants, bounds, target, check)
+    count = _sanity(network, probe, names, constants, bounds, target, check, say)
     if probe_train is not None:
         _same_images(probe, probe_train, count)
 
@@ -206,6 +206,7 @@ def _sanity(
     bounds: tuple[float, float],
     device: torch.device,
     check: bool,
+    say: Callable[[str], None],
 ) -> int:
     """Return the number of classes of the model, the last checkpoint.
 
@@ -218,8 +219,11 @@ def _sanity(
     count = check_class_count(logits, probe.y, names)
     if check and bounds == (0.0, 1.0):
         others = {name: logits_on(model, seen) for name, seen in _otherwise_normalised(x, constants)}
-        if reason := doubt(logits, y, others):
-            raise UserError(f"{reason}; check=False imports it as it is")
+        judged = plausibility(logits, y, others)
+        if judged.serious:
+            raise UserError(f"{judged.remark}; check=False imports it as it is")
+        if judged.remark:
+            say(f"Note: {judged.remark}")
     return count
 
 

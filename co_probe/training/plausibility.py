@@ -1,6 +1,7 @@
 """Whether a foreign model, its images and its labels belong together, before anything is measured."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -10,6 +11,8 @@ from co_probe.data.coerce import check_labels
 from co_probe.errors import UserError
 from co_probe.inference.evaluation import batch_size
 from co_probe.numerics.statistics import wilson
+
+MARGIN, CLEAR_MARGIN = 0.015, 0.05  # by how much another normalisation is better where it is mentioned, or insisted on
 
 
 @torch.no_grad()
@@ -56,10 +59,21 @@ def check_class_count(logits: Tensor, y: Tensor, names: tuple[str, ...] | None) 
     return classes
 
 
-def doubt(logits: Tensor, y: Tensor, others: Mapping[str, Tensor]) -> str | None:
-    """Return why the accuracy on clean images is suspicious, in one line, or None.
+@dataclass(frozen=True)
+class Plausibility:
+    """What the accuracy on clean images says about a model and its images.
 
-    It is if it is not above chance (by its 95% interval), or clearly lower than with another normalisation.
+    Attributes:
+        remark: One line, or an empty string if nothing is suspicious.
+        serious: Whether accuracy is at chance, or clearly lower than with another normalisation.
+    """
+
+    remark: str = ""
+    serious: bool = False
+
+
+def plausibility(logits: Tensor, y: Tensor, others: Mapping[str, Tensor]) -> Plausibility:
+    """Judge the accuracy of the last checkpoint on clean images: wrong normalisation and class order are usual faults.
 
     Args:
         logits: Of the last checkpoint on clean images, (n, classes).
@@ -71,17 +85,19 @@ def doubt(logits: Tensor, y: Tensor, others: Mapping[str, Tensor]) -> str | None
     low, high = wilson(accuracy, n)
     best, rival = max(((_accuracy(other, y), name) for name, other in others.items()), default=(0.0, ""))
     seen = f"accuracy on clean images after the last checkpoint is {accuracy:.1%} (chance: {chance:.1%})"
-    if best > accuracy + 0.05 and wilson(best, n)[0] > high:
-        return f"{seen}, and {best:.1%} {rival}: is the normalisation wrong?"
+    if best > accuracy + MARGIN:
+        clearly = best > accuracy + CLEAR_MARGIN and wilson(best, n)[0] > high
+        return Plausibility(f"{seen}, and {best:.1%} {rival}: is the normalisation right?", clearly or low <= chance)
     if low > chance:
-        return None
+        return Plausibility()
     matched = _best_matching(logits, y)
     # The best of all orders is above chance for any model: compared with labels that have nothing to do with images.
     shuffled = y[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
     if matched > _best_matching(logits, shuffled) + 0.1:
-        return f"{seen}, and {matched:.1%} with the classes in another order: do labels and logits number them alike?"
+        reason = f"{seen}, and {matched:.1%} with the classes in another order: do labels and logits number them alike?"
+        return Plausibility(reason, True)
     tried = f", and {best:.1%} {rival}" if rival else ""
-    return f"{seen}{tried}: check normalisation, order of classes and preprocessing"
+    return Plausibility(f"{seen}{tried}: check normalisation, order of classes and preprocessing", True)
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> float:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from co_probe.errors import UserError
-from co_probe.training.plausibility import check_class_count, doubt, logits_on
+from co_probe.training.plausibility import check_class_count, logits_on, plausibility
 
 Y = torch.arange(200) % 5
 
@@ -18,21 +18,22 @@ def logits(share: float, order=None) -> torch.Tensor:
 
 
 def test_a_plausible_model_is_not_doubted():
-    assert doubt(logits(0.6), Y, {"without it": logits(0.3)}) is None
-    assert doubt(logits(0.6), Y, {}) is None
+    assert plausibility(logits(0.6), Y, {"without it": logits(0.3)}) == plausibility(logits(0.6), Y, {})
+    assert plausibility(logits(0.6), Y, {}).remark == ""
 
 
-def test_a_better_normalisation_is_named():
-    assert "and 8" in doubt(logits(0.2), Y, {"without normalisation": logits(0.8)})
-    assert "without normalisation: is the normalisation wrong" in doubt(
-        logits(0.0), Y, {"without normalisation": logits(0.8), "other": logits(0.1)}
-    )
+def test_a_better_normalisation_is_named_and_a_clearly_better_one_is_serious():
+    judged = plausibility(logits(0.2), Y, {"without normalisation": logits(0.8), "other": logits(0.1)})
+    assert judged.serious and "without normalisation: is the normalisation right" in judged.remark
+    judged = plausibility(logits(0.6), Y, {"normalised otherwise": logits(0.63)})
+    assert not judged.serious and "normalised otherwise" in judged.remark
 
 
 def test_another_order_of_classes_is_named_and_chance_is_not_taken_for_it():
-    assert "classes in another order" in doubt(logits(0.9, order=[1, 2, 3, 4, 0]), Y, {})
-    chance = doubt(logits(0.0), Y, {"without normalisation": logits(0.0)})
-    assert "another order" not in chance and "check normalisation" in chance
+    ordered = plausibility(logits(0.9, order=[1, 2, 3, 4, 0]), Y, {})
+    assert ordered.serious and "classes in another order" in ordered.remark
+    chance = plausibility(logits(0.0), Y, {"without normalisation": logits(0.0)})
+    assert chance.serious and "another order" not in chance.remark and "check normalisation" in chance.remark
 
 
 def test_outputs_of_another_shape_are_refused():

@@ -1,0 +1,113 @@
+"""Everything that can be done with a run works on one that was imported."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import their_project
+import torch
+from their_project import EPSILON, MEAN, STD, SmallNet
+
+import co_probe
+from co_probe.cli.main import main
+from co_probe.data.digits import digits
+from co_probe.errors import UserError
+from co_probe.runs.checkpoints import export
+
+DATA = digits()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A folder with `runs/mine`, of three checkpoints that DataParallel saved, and a reference."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "ckpts").mkdir()
+    their_project.train(folder / "ckpts", DATA.train_x, DATA.train_y, 3)
+    run = co_probe.import_run(
+        str(folder / "ckpts" / "model_epoch_{epoch}.pth"),
+        model=SmallNet,
+        test=(DATA.test_x[:40], DATA.test_y[:40]),
+        train=(DATA.train_x[:30], DATA.train_y[:30]),
+        epsilon=EPSILON,
+        normalise=((MEAN,), (STD,)),
+        attack="fgsm-rs",
+        out=folder / "runs" / "mine",
+        data="digits",
+        device="cpu",
+        report=lambda line: None,
+    )
+    export(run, 3, folder / "ref.pt")
+    return folder
+
+
+@pytest.fixture
+def here(project, tmp_path, monkeypatch) -> Path:
+    """A copy of it as the working directory, in which the class of the model may be imported."""
+    shutil.copytree(project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("CO_PROBE_ALLOW", "their_project:SmallNet")
+    return tmp_path / "project"
+
+
+def call(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments])
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    return said.out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "show",
+        "show runs/mine",
+        "gap runs/mine",
+        "gap runs/mine --against pgd2 --generator method --device cpu",
+        "gap runs/mine --against pgd2 --split train --device cpu",
+        "strength runs/mine --reference ref.pt --device cpu",
+        "strength runs/mine --reference mine@1 --generator method --device cpu",
+        "strength runs/mine --reference ckpts/model_epoch_2.pth --reference-model their_project:SmallNet --device cpu",
+        "probe curvature runs/mine --device cpu",
+        "probe alignment runs/mine --device cpu",
+        "probe spectrum runs/mine --device cpu",
+        "export runs/mine --epoch 2 -o out.pt",
+        "pack runs/mine -o packed.h5",
+    ],
+)
+def test_commands(here, capsys, command):
+    assert "nan" not in call(capsys, *command.split()).lower()
+
+
+def test_a_figure_of_what_only_apart_has_says_so(here, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["plot", "steps", "runs/mine"])
+    assert ended.value.code == 2 and "APART" in capsys.readouterr().err
+
+
+def test_a_packed_imported_run_is_measured_without_its_checkpoints_and_data(here, capsys, monkeypatch):
+    call(capsys, "pack", "runs/mine", "-o", "packed.h5")
+    for folder in ("ckpts", "runs"):
+        shutil.rmtree(folder)
+    monkeypatch.setattr("co_probe.data.digits.digits", None)
+    monkeypatch.setenv("CO_PROBE_ALLOW", "")
+    run = co_probe.open_run("packed.h5", model=SmallNet())
+    assert len(co_probe.gap(run, against="pgd2", device="cpu")) == 6
+    assert torch.equal(run.test_data()[0], DATA.test_x[:40])
+
+
+def test_the_generator_of_an_unknown_training_attack_is_asked_for(project, tmp_path):
+    run = co_probe.import_run(
+        project / "ckpts" / "model_epoch_3.pth",
+        model=SmallNet,
+        test=(DATA.test_x[:40], DATA.test_y[:40]),
+        epsilon=EPSILON,
+        normalise=((MEAN,), (STD,)),
+        out=tmp_path / "r",
+        device="cpu",
+        report=lambda line: None,
+    )
+    with pytest.raises(UserError, match="recorded without its training attack: name one"):
+        co_probe.gap(run, generator="method", device="cpu")
+    with pytest.raises(UserError, match="has no train images"):
+        co_probe.gap(run, split="train", device="cpu")
