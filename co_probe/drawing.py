@@ -118,7 +118,12 @@ def _options(spec: FigureSpec, given: dict[str, Any]) -> FigureOptions:
 
 def _title(runs: Sequence[StoredRun]) -> str:
     """Data set and ε, or the data set alone, where all runs agree on them; of a single run, its name too."""
-    names = {run.config.data_title for run in runs}
-    titles = {f"{run.config.data_title}, {bound_label(run.epsilon, run.norm)}{run.config.caption}" for run in runs}
+    names = {run.info.data for run in runs}
+    titles = {f"{run.info.data}, {bound_label(run.epsilon, run.norm)}{_caption(run)}" for run in runs}
     title = (titles if len(titles) == 1 else names).pop() if len(names) == 1 else ""
     return title if len(runs) > 1 else f"{title} (run {runs[0].name})"
+
+
+def _caption(run: StoredRun) -> str:
+    """What a study adds to the title of a run that co-probe trained."""
+    return run.config.caption if run.info.settings else ""

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
-from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun, stored
+from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun, probed
 from co_probe.plots.style import BASELINE, axes_or_new, panels
 
 BASELINES = {
@@ -37,9 +37,16 @@ def strength(frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | N
 def robust_accuracy(
     frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | None = None, **style: Any
 ) -> Axes:
-    """Test accuracy under PGD-10 against epochs. `frame`: the table `metrics`. `style` goes to `Axes.plot`."""
+    """Test accuracy under PGD-10 against epochs.
+
+    Args:
+        frame: The table `metrics`, or that of the probe `gap` to PGD-10.
+        ax: Axes to draw on; new ones if None.
+        episodes: Epochs in which a run has collapsed, which are shaded.
+        **style: Arguments of `Axes.plot`.
+    """
     ax = axes_or_new(ax)
-    epoch_lines(frame[frame["quantity"] == "pgd10"], ax, scale=100, **style)
+    epoch_lines(frame[frame["quantity"].isin(["pgd10", "accuracy"])], ax, scale=100, **style)
     shade_episodes(frame, ax, episodes or {})
     percent_axis(ax)
     ax.set_ylabel("test accuracy\nunder PGD-10 (%)")
@@ -49,7 +56,7 @@ def robust_accuracy(
 def draw(frames: Frames, episodes: Episodes) -> Figure:
     """Robust accuracy above, strength below, on one axis of epochs."""
     figure, (top, bottom) = panels(2, sharex=True)
-    robust_accuracy(frames["metrics"], top, episodes)
+    robust_accuracy(frames["gap"], top, episodes)
     strength(frames["strength"], bottom, episodes)
     top.set_xlabel("")
     figure.legend(*bottom.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
@@ -75,6 +82,6 @@ def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
 
 FIGURE = FigureSpec(
     draw=draw,
-    tables={"metrics": stored("metrics"), "strength": strengths},
+    tables={"gap": probed("gap"), "strength": strengths},
     unsupported_reason=unsupported_reason,
 )

@@ -10,22 +10,25 @@ from co_probe.plots.style import panels
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """Training accuracy (on the perturbed images trained on), test accuracy under B, and the gap to B."""
+    """Training accuracy (on the perturbed images trained on; if recorded), test accuracy under B, and the gap to B."""
     metrics, measured = frames["metrics"], frames["gap"]
     against = attack_label(measured["against"].iloc[0])
-    figure, (training, test, bottom) = panels(3, height=1.7, sharex=True)
-    epoch_lines(metrics[metrics["quantity"] == "train_accuracy"], training, scale=100)
-    training.set_ylabel("training accuracy (%)")
+    trained = metrics[metrics["quantity"] == "train_accuracy"]
+    figure, axes = panels(3 if len(trained) else 2, height=1.7, sharex=True)
+    *above, test, bottom = axes
+    for training in above:
+        epoch_lines(trained, training, scale=100)
+        training.set_ylabel("training accuracy (%)")
     epoch_lines(measured[measured["quantity"] == "accuracy"], test, scale=100)
     test.set_ylabel(f"test accuracy\nunder {against} (%)")
-    for ax in (training, test):
+    for ax in (*above, test):
         percent_axis(ax)
-        shade_episodes(metrics, ax, episodes, name=ax is test)
+        shade_episodes(measured, ax, episodes, name=ax is test)
         ax.set_xlabel("")
     gap(measured, bottom)
     shade_episodes(measured, bottom, episodes, name=False)
     bottom.set_ylabel(f"gap to {against} (nats)\nlarger = weaker")
-    handles, labels = training.get_legend_handles_labels()
+    handles, labels = test.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.6)
     return figure
 

@@ -26,12 +26,12 @@ class StoredRun(Protocol):
         """What tables and figures call the run."""
 
     @property
-    def config(self) -> Any:
-        """The settings that it was trained with."""
+    def info(self) -> Any:
+        """The facts of the run, a `co_probe.store.RunInfo`."""
 
     @property
-    def info(self) -> Any:
-        """The facts of the run."""
+    def config(self) -> Any:
+        """The settings of a run that co-probe trained, whose `info.settings` are not None."""
 
     @property
     def probe_set(self) -> Mapping[str, Any]:
@@ -86,6 +86,9 @@ Measure = Callable[..., pd.DataFrame]  # `co_probe.probe`, with the device and t
 Table = Callable[[Sequence[StoredRun], FigureOptions, Measure], pd.DataFrame]
 
 
+COLUMNS = ["run", "method", "seed", "epoch", "probe", "quantity", "value", "low", "high", "n"]  # of every tidy table
+
+
 def supports_all(run: StoredRun, options: FigureOptions) -> str | None:
     """Every run can be drawn."""
     return None
@@ -113,8 +116,13 @@ class FigureSpec:
 
 
 def stored(name: str) -> Table:
-    """The table `metrics`, `steps`, or of a probe, as it is stored."""
-    return lambda runs, options, measure: pd.concat([run.frame(name) for run in runs], ignore_index=True)
+    """The table `metrics`, `steps`, or of a probe, as it is stored; without rows if there is none."""
+
+    def table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+        frame = pd.concat([run.frame(name) for run in runs], ignore_index=True)
+        return frame if len(frame.columns) else pd.DataFrame(columns=COLUMNS)
+
+    return table
 
 
 def probed(probe: str, **settings: Any) -> Table:

@@ -130,7 +130,7 @@ def best_epochs(runs: Sequence[StoredRun], options: FigureOptions, measure: Meas
     They are measured on all test images where they are not stored. Raises UserError for runs on different images, whose
     accuracies are not comparable.
     """
-    if len({(run.config.data.name, str(run.config.extensions), run.norm) for run in runs}) > 1:
+    if len({(run.info.data, run.norm, str(run.config.extensions) if run.info.settings else "") for run in runs}) > 1:
         raise UserError("trade-off compares runs on the same images and in balls of one norm: name such runs")
     if missing := [run for run in runs if len(_stored_rows(run)) < len(ATTACKS)]:
         measure("eval", missing, attacks=ATTACKS)

@@ -49,7 +49,8 @@ class EvaluationTable(Table):
         self.epoch = pick_epoch(run, settings.epoch)
         self.epsilon = run.epsilon if settings.epsilon is None else settings.epsilon
         self.attacks = {attack_name(attack): self._attack(attack) for attack in settings.attacks}
-        self.order = image_order(len(self.live.data.test_y))[: settings.images]
+        self.x, self.y = _test_images(self.live)
+        self.order = image_order(len(self.y))[: settings.images]
         starts = range(0, len(self.order), BATCH)
         self.batches = [(start, min(BATCH, len(self.order) - start)) for start in starts]
         self.stands = self._read()
@@ -76,11 +77,11 @@ class EvaluationTable(Table):
     def measure(self, run: Run, device: torch.device) -> Iterator[str]:
         """Evaluate what is missing, yielding run and attack after each batch; store it every few seconds."""
         new, saved = [], time.monotonic()
-        model, data = run.load_model(self.epoch, device), run.data
+        model = run.load_model(self.epoch, device)
         try:
             for name, start, size in self.missing:
                 index = self.order[start : start + size]
-                x, y = to_unit(data.test_x[index]).to(device), data.test_y[index].to(device)
+                x, y = to_unit(self.x[index]).to(device), self.y[index].to(device)
                 known = self._known(self.attacks[name], start, size)
                 rng = make_rng(device, run.info.probe_seed, "evaluation", start)
                 with evaluating(model), unchecked_input():
@@ -180,6 +181,11 @@ class EvaluationTable(Table):
             return frame
         epsilon = frame["epsilon"] if "epsilon" in frame else pd.Series(float("nan"), frame.index)
         return frame.assign(epsilon=epsilon.fillna(self.run.epsilon))
+
+
+def _test_images(run: Run) -> tuple[Tensor, Tensor]:
+    """The test images and labels of the run's data set; of a run that co-probe did not train, those stored with it."""
+    return run.test_data() if run.info.settings is None else (run.data.test_x, run.data.test_y)
 
 
 def _in_order(frame: pd.DataFrame, key: list[str]) -> pd.DataFrame:

@@ -113,7 +113,8 @@ def _lines(frame: pd.DataFrame, looks: dict[str, tuple[str, str, Any]], ax: Axes
         rows = frame[frame["quantity"] == quantity]
         epoch_lines(rows, ax, scale=100, color=color, linestyle=dashes, label=label)
     percent_axis(ax)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3 if len(looks) == 3 else 2, columnspacing=1)
+    if ax.lines:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3 if len(looks) == 3 else 2, columnspacing=1)
 
 
 def cells(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
@@ -123,10 +124,10 @@ def cells(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -
     rows = [
         {
             **run.labels(run.last_epoch, "cells"),
-            "beta": run.config.extension(Inject).beta,
+            "beta": _beta(run),
             "epsilon": run.epsilon,
             "attack": attack_name(attack),
-            "value": run.metrics(run.last_epoch)["pgd10"] if attack == "pgd10" else _last_under(run, attack, measure),
+            "value": _last_under(run, attack, measure),
             "onset": verdict_of(run).onset or 0,
         }
         for run in runs
@@ -134,8 +135,16 @@ def cells(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -
     return pd.DataFrame(rows)
 
 
+def _beta(run: StoredRun) -> float:
+    """β of the carrier in the images, 0 if there is none."""
+    return run.config.extension(Inject).beta if run.info.settings else 0.0
+
+
 def _last_under(run: StoredRun, attack: AttackLike, measure: Measure) -> float:
-    """Accuracy of the last epoch under an attack, on as many images as it was measured on; else on all."""
+    """Accuracy of the last epoch under an attack: PGD-10 as it was recorded; others on as many images as possible."""
+    recorded = run.metrics(run.last_epoch)
+    if attack == "pgd10" and "pgd10" in recorded:
+        return recorded["pgd10"]
     settings: dict[str, Any] = {"attacks": [attack], "epoch": "last"}
     if not len(frame := run.frame("eval", **settings)):
         measure("eval", [run], **settings)
@@ -147,7 +156,7 @@ def inside(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) 
     """Curvature, and accuracies on the views where there are carriers, of a single run; of several, nothing."""
     if len(runs) > 1:
         return pd.DataFrame()
-    probes = ["curvature", *(["views"] if runs[0].config.extension(Inject).beta else [])]
+    probes = ["curvature", *(["views"] if _beta(runs[0]) else [])]
     return pd.concat([measure(name, runs) for name in probes], ignore_index=True)
 
 

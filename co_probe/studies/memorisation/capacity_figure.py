@@ -54,7 +54,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
 
 def last_epochs(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
     """Memorisation after each run's last epoch, with the `width` of its model. Raises UserError for a single width."""
-    widths = {run.name: run.config.model.settings["width"] for run in runs}
+    widths = {run.name: run.info.model.settings["width"] for run in runs}
     if len(set(widths.values())) < 2:
         raise UserError("capacity needs runs of several widths, for example of a sweep that varies model.width")
     frame = measure("memorisation", runs, epochs="last", against=options.against)
@@ -65,7 +65,7 @@ def last_epochs(runs: Sequence[StoredRun], options: FigureOptions, measure: Meas
 
 def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
     """The model has no width."""
-    if isinstance(run.config.model.settings.get("width"), int):
+    if isinstance(run.info.model.settings.get("width"), int):
         return None
     return f"{run.name} has a model without a width among its settings"
 

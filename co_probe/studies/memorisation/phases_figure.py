@@ -106,7 +106,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
 
 def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
     """Another model than the one whose filters have components."""
-    if run.config.model.name == "two_layer_cnn":
+    if run.info.model.name == "two_layer_cnn":
         return None
     return f"{run.name} has no signal and noise components (runs of the preset patches have)"
 
