@@ -95,7 +95,8 @@ def sweep(
         ):
             if error:
                 failures[path] = error
-            click.echo(f"{path}: {f'FAILED: {error}' if error else verdict_of(StoredRun(path)).headline}")
+            outcome = f"FAILED: {error}" if error else f"done, {verdict_of(StoredRun(path)).headline}"
+            click.echo(f"{path}: {outcome}")
     click.echo(f"{len(cells) - len(failures)} of {len(cells)} runs are complete. Next: co-probe show --runs {folder}")
     if failures:
         click.echo(f"{len(failures)} failed; the same command tries them again:", err=True)

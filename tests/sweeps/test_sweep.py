@@ -139,7 +139,10 @@ def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_agai
     monkeypatch.setattr(sweeping, "run_cell", fails_at_pgd)
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1
-    assert "pgd-eps0.15-seed0: FAILED: no such luck" in result.output and "fgsm-eps0.15-seed0: done" in result.output
+    assert (
+        "pgd-eps0.15-seed0: FAILED: no such luck" in result.output
+        and "fgsm-eps0.15-seed0: done, undecided" in result.output
+    )
     assert len(trained) == 1
 
     monkeypatch.setattr(
