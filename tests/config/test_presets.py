@@ -190,5 +190,5 @@ def test_a_resumed_warmup_goes_on_where_it_was(tmp_path):
     whole = [m.train_loss for m in epochs(config, tmp_path / "whole", device="cpu")]
     first = next(iter(epochs(config, tmp_path / "halves", device="cpu")))
     rest = [m.train_loss for m in epochs(config, tmp_path / "halves", device="cpu", resume=True)]
-    assert [first["train_loss"], *rest] == whole
+    assert [first.train_loss, *rest] == whole
     assert Path(tmp_path / "halves" / "epoch-0003.h5").exists()
