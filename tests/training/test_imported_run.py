@@ -65,6 +65,7 @@ def call(capsys, *arguments: str) -> str:
         "gap runs/mine",
         "gap runs/mine --against pgd2 --generator method --device cpu",
         "gap runs/mine --against pgd2 --split train --device cpu",
+        "eval runs/mine --attacks clean,fgsm --device cpu",
         "strength runs/mine --reference ref.pt --device cpu",
         "strength runs/mine --reference mine@1 --generator method --device cpu",
         "strength runs/mine --reference ckpts/model_epoch_2.pth --reference-model their_project:SmallNet --device cpu",
@@ -77,6 +78,13 @@ def call(capsys, *arguments: str) -> str:
 )
 def test_commands(here, capsys, command):
     assert "nan" not in call(capsys, *command.split()).lower()
+
+
+@pytest.mark.parametrize("figure", ["gap", "deterioration", "perturbations", "spectrum", "robust-overfitting"])
+def test_figures(here, capsys, figure):
+    call(capsys, "strength", "runs/mine", "--reference", "ref.pt", "--device", "cpu")
+    call(capsys, "plot", figure, "runs/mine", "--device", "cpu", "-o", "figure.png")
+    assert Path("figure.png").stat().st_size > 5000
 
 
 def test_a_figure_of_what_only_apart_has_says_so(here, capsys):
