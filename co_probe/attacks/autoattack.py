@@ -9,9 +9,19 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from co_probe.attacks.base import Attack, Clean, Model, Perturbation, Rng, check_input, check_norm, is_correct
+from co_probe.attacks.base import (
+    Attack,
+    Clean,
+    Model,
+    Perturbation,
+    Rng,
+    check_input,
+    check_norm,
+    frozen_weights,
+    is_correct,
+)
 from co_probe.errors import UserError
 
 TARGETS = 9  # classes that the targeted attacks of the standard version aim at
@@ -91,7 +101,8 @@ class AutoAttack(Attack):
         with torch.no_grad():
             classes = model(x[:1]).shape[1]
         package = _package()
-        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), _frozen(model), _tracing():
+        # Frozen, since FAB calls `backward`.
+        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), frozen_weights(model), _tracing():
             adversary = package.AutoAttack(
                 model, eps=self.epsilon, norm=NORM_NAMES[self.norm], device=x.device, seed=seed
             )
@@ -114,20 +125,6 @@ def _package() -> Any:
     except ImportError:
         raise UserError('AutoAttack needs another package: pip install "co-probe[autoattack]"') from None
     return pyautoattack
-
-
-@contextmanager
-def _frozen(model: Model) -> Iterator[None]:
-    """Within the context no weight collects a gradient: FAB calls `backward`."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    learning = [p for p in parameters if p.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from co_probe.config.labels import NORMS
 from co_probe.errors import UserError
@@ -179,6 +179,20 @@ def _seen(tensor: Tensor) -> str:
 
 def _slack(bound: float) -> float:
     return ROUNDING * max(1.0, abs(bound))
+
+
+@contextmanager
+def frozen_weights(model: Model) -> Iterator[None]:
+    """Within the context no weight of `model` requires a gradient, so that none is computed or collected."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_()
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

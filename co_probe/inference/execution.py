@@ -3,11 +3,13 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from co_probe.attacks.base import frozen_weights
 
 BACKEND = "inductor"
 # Variants differ in batch size, mode, and what needs a gradient. They belong to the class of a model: one model's might
@@ -115,17 +117,10 @@ def as_one(function: Callable[..., Tensor], model: nn.Module, *inputs: Tensor) -
         return function(model, *inputs)
 
 
-@contextmanager
-def input_gradients_only(model: nn.Module) -> Iterator[None]:
-    """Inside, compiled code computes no gradients for weights: its backward pass gives all that could be asked for.
+def input_gradients_only(model: nn.Module) -> AbstractContextManager[None]:
+    """Within the context, compiled code computes no gradients for weights.
 
-    Plain code computes only what is asked for, and is left alone.
+    Its backward pass computes every gradient that could be asked for; plain code computes only those that are, and is
+    left alone.
     """
-    learning = [p for p in model.parameters() if p.requires_grad] if is_compiling(model) else []
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_()
+    return frozen_weights(model) if is_compiling(model) else nullcontext()
