@@ -25,7 +25,6 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @options.generator("fgsm")
 @options.split
 @options.epsilon
-@options.model
 @options.device
 @options.compile
 @options.table_format
@@ -38,7 +37,6 @@ def strength(
     generator: str,
     split: str,
     epsilon: Sequence[float] | None,
-    model: str | None,
     device: str,
     compile: bool,
     style: str | None,
@@ -55,7 +53,7 @@ def strength(
 
     if reference_model and plugins.is_own(reference_model):
         plugins.allow(reference_model)
-    live = options.open_live(runs, runs_dir, model)
+    live = options.open_live(runs, runs_dir)
     if "@" in reference and not Path(reference).exists() and (runs_dir / reference.rpartition("@")[0]).exists():
         reference = str(runs_dir / reference)
     loaded = find_reference(reference, model=reference_model, normalise=reference_normalise, like=live[0].info)

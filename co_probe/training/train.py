@@ -39,6 +39,7 @@ def settle(out: Path, method: str, preset: str | None, overrides: list[dict[str,
 
 def train(
     method: str | Callable[..., Any],
+    /,
     *,
     preset: str | None = None,
     out: str | Path | None = None,
@@ -63,7 +64,8 @@ def train(
         on_epoch: Called with the metrics of each epoch (`co_probe.training.metrics.EpochMetrics`).
         progress: True for a progress bar on standard error; or a function that is called after each batch with the
             epoch, the number of images done of it, and the number of images in it.
-        settings: Settings over the preset: `epochs=10`, `epsilon=8/255`, `model={"width": 32}`. A class or a function
+        settings: Settings over the preset: `epochs=10`, `epsilon=8/255`, `model={"width": 32}`, and of the method,
+            `method={"steps": 7}`. A class or a function
             may stand where a setting has a name: `model=SmallNet`, `model={"name": SmallNet, "width": 3}`,
             `data=my_data`. To open the run in another process, the name of the class has to be importable there.
 
