@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from co_probe.benchmarks import bench as bench
     from co_probe.config.plugins import allow as allow
     from co_probe.diagnosis.diagnose import diagnose as diagnose
+    from co_probe.diagnosis.stored import verdict_of as verdict_of
+    from co_probe.diagnosis.verdict import Verdict as Verdict
     from co_probe.diagnosis.verdict import verdict as verdict
     from co_probe.drawing import draw as draw
     from co_probe.probes.eval import evaluate as evaluate
@@ -48,12 +50,15 @@ _HOMES = {
     "strength": "co_probe.probes.strength",
     "sweep": "co_probe.sweeps.sweep",
     "train": "co_probe.training.train",
+    "Verdict": "co_probe.diagnosis.verdict",
     "verdict": "co_probe.diagnosis.verdict",
+    "verdict_of": "co_probe.diagnosis.stored",
 }
 
 __all__ = [
     "Grid",
     "Run",
+    "Verdict",
     "allow",
     "bench",
     "diagnose",
@@ -71,6 +76,7 @@ __all__ = [
     "sweep",
     "train",
     "verdict",
+    "verdict_of",
 ]
 
 studies.register()

@@ -1,8 +1,8 @@
 """Each training method against a slow version of its formula, image by image; and every method through the loop."""
 
 import math
-import shutil
 from copy import deepcopy
+from dataclasses import asdict
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +18,7 @@ from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, TrainingContext
 from co_probe.store import StoredRun
 from co_probe.training.loop import epochs
+from co_probe.training.metrics import EpochMetrics
 from co_probe.training.schedules import triangular
 
 EPSILON = 0.1
@@ -618,7 +619,7 @@ def tiny_config(method: str, *, budget: int = 3, augmentation=None, **settings) 
     )
 
 
-def finish(config: Config, out, **options) -> list[dict[str, float]]:
+def finish(config: Config, out, **options) -> list[EpochMetrics]:
     return list(epochs(config, out, device="cpu", **options))
 
 
@@ -642,14 +643,14 @@ def assert_same_weights(one, other, epoch):
 def test_every_method_trains_and_resumes_bit_for_bit(tiny_data, tmp_path, name, settings):
     config = tiny_config(name, budget=3 * settings.get("replays", 1), **settings)
     through, resumed = tmp_path / "through", tmp_path / "resumed"
-    going = epochs(config, through, device="cpu")
-    rows = [next(going), next(going)]
-    shutil.copytree(through, resumed, ignore=shutil.ignore_patterns("run.lock"))
-    rows += going
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert all(math.isfinite(value) for row in rows for value in row.values())
+    rows = finish(config, through)
+    assert [row.epoch for row in rows] == [1, 2, 3]
+    assert all(math.isfinite(value) for row in rows for value in asdict(row).values())
 
-    assert [row["epoch"] for row in finish(config, resumed, resume=True)] == [3]
+    going = epochs(config, resumed, device="cpu")
+    assert [next(going).epoch, next(going).epoch] == [1, 2]
+    going.close()  # the file of epoch 2 is finished first
+    assert [row.epoch for row in finish(config, resumed, resume=True)] == [3]
     assert_same_weights(through, resumed, 3)
     there, here = StoredRun(through), StoredRun(resumed)
     assert there.method_parameters(3) == here.method_parameters(3)
@@ -665,7 +666,7 @@ def test_replays_share_the_budget(tiny_data, tmp_path):
     run = StoredRun(tmp_path / "free")
     assert run.epochs == [1, 2, 3] and run.planned == 3 and run.config.epochs == 5
     expected = [0.1 * triangular()(step / 18) for step in (5, 11, 17)]
-    assert [row["learning_rate"] for row in rows] == pytest.approx(expected)
+    assert [row.learning_rate for row in rows] == pytest.approx(expected)
 
 
 def test_replays_step_the_optimizer_on_the_same_images(tiny_data, tmp_path, monkeypatch):

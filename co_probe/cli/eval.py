@@ -29,6 +29,7 @@ NOTE = (
 @click.option("--images", type=click.IntRange(min=1), help="Test images to use, of a fixed shuffle.  [default: all]")
 @options.epsilon
 @click.option("--mean", is_flag=True, help="One line a method and ε: mean ± standard deviation over its runs.")
+@options.model
 @options.device
 @options.table_format
 @click.option("--markdown", "style", flag_value="markdown", help="Print the table in Markdown.")
@@ -41,6 +42,7 @@ def evaluate(
     images: int | None,
     epsilon: Sequence[float] | None,
     mean: bool,
+    model: str | None,
     device: str,
     style: str | None,
 ) -> None:
@@ -51,7 +53,7 @@ def evaluate(
     """
     from co_probe.probes.eval import evaluate as measure
 
-    stored = options.open_stored(runs, runs_dir)
+    stored = options.open_stored(runs, runs_dir, model)
     if not runs:
         stored = options.fitting(stored, options.unfinished)
     names = [name.strip() for name in attacks.split(",") if name.strip()]

@@ -16,6 +16,7 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @options.generator("fgsm")
 @options.split
 @options.epsilon
+@options.model
 @options.device
 @options.compile
 @options.table_format
@@ -26,6 +27,7 @@ def gap(
     generator: str,
     split: str,
     epsilon: Sequence[float] | None,
+    model: str | None,
     device: str,
     compile: bool,
     style: str | None,
@@ -38,7 +40,7 @@ def gap(
     """
     from co_probe.probes.gap import gap as measure
 
-    stored = options.open_stored(runs, runs_dir)
+    stored = options.open_stored(runs, runs_dir, model)
     if not runs:
         stored = options.fitting(stored, options.unfinished)
     settings: dict[str, Any] = {"against": against, "generator": generator, "split": split, "epsilon": epsilon}

@@ -20,11 +20,19 @@ from co_probe.config.labels import attack_label
     help="What robust means: 'method' (the run's own perturbation), 'pgd10', 'pgd20', ...",
 )
 @click.option("--last", is_flag=True, help="Measure only each run's newest epoch.")
+@options.model
 @options.device
 @options.compile
 @options.table_format
 def memorisation(
-    runs: tuple[Path, ...], runs_dir: Path, against: str, last: bool, device: str, compile: bool, style: str | None
+    runs: tuple[Path, ...],
+    runs_dir: Path,
+    against: str,
+    last: bool,
+    model: str | None,
+    device: str,
+    compile: bool,
+    style: str | None,
 ) -> None:
     """Clean and robust accuracy on train and test images at every epoch, and robust losses in nats.
 
@@ -34,7 +42,7 @@ def memorisation(
     """
     from co_probe.studies.memorisation.probe import memorisation as measure
 
-    stored = options.open_stored(runs, runs_dir)
+    stored = options.open_stored(runs, runs_dir, model)
     if not runs:
         stored = options.fitting(stored, options.unfinished)
     with progress_bar("memorisation") as progress:

@@ -1,12 +1,13 @@
 """Arguments and options that several commands share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from co_probe.config import Config, parse_number
+from co_probe.config.plugins import allow_typed
 from co_probe.config.sections import Option, all_options
 from co_probe.config.settings import nested
 from co_probe.errors import UserError
@@ -83,6 +84,20 @@ split = click.option(
     default="test",
     show_default=True,
     help="Which images of the probe set.",
+)
+
+
+def _allow_model(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value:
+        allow_typed(value)
+    return value
+
+
+model = click.option(
+    "--model",
+    metavar="NAME",
+    callback=_allow_model,
+    help="The network of an imported run, package.module:Name, if the run does not name code that may be loaded.",
 )
 epsilon = click.option(
     "--epsilon",
@@ -162,18 +177,18 @@ def find(named: tuple[Path, ...], runs_dir: Path) -> list[Path]:
     return paths
 
 
-def open_stored(named: tuple[Path, ...], runs_dir: Path) -> list["StoredRun"]:
-    """`find`, opened as numbers on disk (without torch)."""
+def open_stored(named: tuple[Path, ...], runs_dir: Path, model: str | None = None) -> Sequence["StoredRun"]:
+    """`find`, opened as numbers on disk (without torch); or with their models, if a `model` was typed."""
     from co_probe.store import StoredRun
 
-    return [StoredRun(path) for path in find(named, runs_dir)]
+    return open_live(named, runs_dir, model) if model else [StoredRun(path) for path in find(named, runs_dir)]
 
 
-def open_live(named: tuple[Path, ...], runs_dir: Path) -> list["Run"]:
+def open_live(named: tuple[Path, ...], runs_dir: Path, model: str | None = None) -> list["Run"]:
     """`find`, opened with their models and data."""
     from co_probe.runs import Run
 
-    return [Run(path) for path in find(named, runs_dir)]
+    return [Run(path, model=model) for path in find(named, runs_dir)]
 
 
 def unfinished(run: "StoredRun") -> str | None:
@@ -182,7 +197,7 @@ def unfinished(run: "StoredRun") -> str | None:
 
 
 def fitting(
-    runs: list[AnyRun], unsupported_reason: Callable[[AnyRun], str | None], strict: bool = False
+    runs: Sequence[AnyRun], unsupported_reason: Callable[[AnyRun], str | None], strict: bool = False
 ) -> list[AnyRun]:
     """The runs that are supported; the others are named with the reason or, if `strict`, raise it as a UserError.
 

@@ -26,6 +26,7 @@ from co_probe.plots import PLOTS
 @click.option("--reference", help="Which reference's strength to draw, by its file's name.  [default: the newest]")
 @options.generator("fgsm")
 @click.option("--title", help="Above the figure.  [default: data set and ε, where all runs agree]")
+@options.model
 @options.device
 def plot(
     kind: str,
@@ -36,6 +37,7 @@ def plot(
     reference: str | None,
     generator: str,
     title: str | None,
+    model: str | None,
     device: str,
 ) -> None:
     """Draw the figure KIND from all runs under runs/ that fit, or the RUNs named.
@@ -61,7 +63,7 @@ def plot(
     check_name(path)
     headless()
     choice = {"against": against, "reference": reference, "generator": generator}
-    stored = options.open_stored(runs, runs_dir)
+    stored = options.open_stored(runs, runs_dir, model)
     fit = options.fitting(stored, lambda run: unsupported_reason(kind, run, **choice), strict=bool(runs))
     with progress_bar("measuring") as progress:
         figure = draw(kind, fit, title=title, device=device, progress=progress, **choice)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of the probe: top=3, generator=method."
 )
 @click.option("--split", type=click.Choice(["test", "train"]), help="Which images of the probe set.  [default: test]")
+@options.model
 @options.device
 @options.table_format
 def probe(
@@ -31,6 +32,7 @@ def probe(
     runs_dir: Path,
     assignments: tuple[str, ...],
     split: str | None,
+    model: str | None,
     device: str,
     style: str | None,
 ) -> None:
@@ -50,7 +52,7 @@ def probe(
     for text in assignments:
         settings |= parse_assignment(text)
     made = make_probe(name, **settings)
-    live = options.open_live(runs, runs_dir)
+    live = options.open_live(runs, runs_dir, model)
     if not runs:
         live = options.fitting(live, lambda run: made.unsupported_reason(run) or options.unfinished(run))
     with progress_bar(name) as progress:

@@ -1,6 +1,6 @@
 """co-probe show"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def headline(run: "StoredRun", found: "Verdict") -> str:
     return f"{text}, so far" if epochs and epochs[-1] < run.planned else text
 
 
-def _print_list(runs_dir: Path, stored: list["StoredRun"]) -> None:
+def _print_list(runs_dir: Path, stored: Sequence["StoredRun"]) -> None:
     from co_probe.diagnosis import verdict_of
 
     about: dict[str, list[str]] = {

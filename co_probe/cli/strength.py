@@ -25,6 +25,7 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @options.generator("fgsm")
 @options.split
 @options.epsilon
+@options.model
 @options.device
 @options.compile
 @options.table_format
@@ -37,6 +38,7 @@ def strength(
     generator: str,
     split: str,
     epsilon: Sequence[float] | None,
+    model: str | None,
     device: str,
     compile: bool,
     style: str | None,
@@ -53,7 +55,7 @@ def strength(
 
     if reference_model and plugins.is_own(reference_model):
         plugins.allow(reference_model)
-    live = options.open_live(runs, runs_dir)
+    live = options.open_live(runs, runs_dir, model)
     if "@" in reference and not Path(reference).exists() and (runs_dir / reference.rpartition("@")[0]).exists():
         reference = str(runs_dir / reference)
     loaded = find_reference(reference, model=reference_model, normalise=reference_normalise, like=live[0].info)

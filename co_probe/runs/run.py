@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+import co_probe
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import DamagedFile, UserError
 from co_probe.inference.execution import execute
@@ -19,6 +22,9 @@ from co_probe.runs.build import build_model, describe, make_data, make_method
 from co_probe.runs.foreign import ModelLike
 from co_probe.runs.training_attack import training_attack
 from co_probe.store import RunInfo, StoredRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AHEAD = 2  # epochs that are read from the disk while another is in use
 Weights = dict[str, np.ndarray]
@@ -161,6 +167,35 @@ class Run(StoredRun):
                 f"{self.name} was trained with {name}, which no registered method or attack is called: name one as "
                 "generator, such as fgsm"
             ) from error
+
+    @property
+    def verdict(self) -> "co_probe.Verdict":
+        """The verdict on the finished epochs, from the metrics that the run has stored."""
+        return co_probe.verdict_of(self)
+
+    def plot(self, figure: str = "gap", **choice: Any) -> "Figure":
+        """Draw a figure of this run; what was not measured before is measured first.
+
+        Args:
+            figure: Its name, as `co_probe.draw` takes it.
+            choice: Further arguments of `co_probe.draw`.
+
+        Example:
+            >>> run.plot("gap", against="pgd20").savefig("gap.png")
+        """
+        return co_probe.draw(figure, self, **choice)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the facts, the verdict, and the metrics of the last epochs."""
+        facts = (
+            f"{self.info.method} on {self.info.data}, ε = {self.epsilon:.4g} ({self.norm}), {len(self.epochs)} epochs"
+        )
+        lines = [f"<b>{escape(self.name)}</b>: {escape(facts)}", escape(self.verdict.summary())] if self.epochs else []
+        rows = self.frame("metrics")
+        if not len(rows):
+            return "<br>".join(lines) or f"<b>{escape(self.name)}</b>: no finished epoch yet"
+        wide = rows.pivot_table(index="epoch", columns="quantity", values="value", sort=False).tail(5)
+        return "<br>".join(lines) + wide.to_html(float_format="{:.3f}".format)
 
     def test_data(self) -> tuple[Tensor, Tensor]:
         """Return the probe set's test images, (n, C, H, W) within the bounds of the run, and their classes, (n,)."""

@@ -119,3 +119,16 @@ def test_the_generator_of_an_unknown_training_attack_is_asked_for(project, tmp_p
         co_probe.gap(run, generator="method", device="cpu")
     with pytest.raises(UserError, match="has no train images"):
         co_probe.gap(run, split="train", device="cpu")
+
+
+@pytest.mark.parametrize("command", ["gap --against pgd2", "eval --attacks fgsm", "probe alignment", "plot alignment"])
+def test_a_model_that_the_run_may_not_name_is_typed(here, capsys, monkeypatch, command):
+    monkeypatch.setenv("CO_PROBE_ALLOW", "")
+    monkeypatch.setattr("co_probe.config.plugins._allowed", [])
+    name, *rest = command.split()
+    arguments = [name, *(["alignment"] if "alignment" in rest else []), "runs/mine", "--device", "cpu"]
+    arguments += [word for word in rest if word != "alignment"]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2 and "their_project:SmallNet" in capsys.readouterr().err
+    call(capsys, *arguments, "--model", "their_project:SmallNet")
