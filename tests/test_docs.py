@@ -35,6 +35,7 @@ from co_probe.config.settings import merge
 from co_probe.data import DATA
 from co_probe.data.digits import digits
 from co_probe.data.normalisation import NORMALISATIONS, Normalisation
+from co_probe.diagnosis import KINDS
 from co_probe.methods import METHODS
 from co_probe.models import MODELS
 from co_probe.plots import PLOTS
@@ -178,7 +179,7 @@ def parse(arguments: list[str]) -> None:
     context = cli.make_context("co-probe", list(arguments))
     command: click.Command = cli
     while isinstance(command, click.Group):
-        rest = [*context._protected_args, *context.args]
+        rest = [*getattr(context, "_protected_args", ()), *context.args]
         called, command, rest = command.resolve_command(context, rest)
         context = command.make_context(called, rest, parent=context)
 
@@ -228,6 +229,24 @@ def test_links_lead_somewhere(page):
 def test_every_page_is_linked_from_the_readme():
     linked = {(ROOT / target).resolve() for target in targets(ROOT / "README.md") if "#" not in target}
     assert not [name(page) for page in PAGES[1:] if page not in linked]
+
+
+NAMED = [
+    ("docs/methods.md", METHODS),
+    ("docs/data-and-models.md", DATA),
+    ("docs/data-and-models.md", MODELS),
+    ("docs/reproduce.md", PLOTS),
+    ("docs/diagnosis.md", KINDS),
+    ("docs/python-api.md", co_probe.__all__),
+    ("docs/cli.md", [f"co-probe {command}" for command in cli.commands]),
+]
+
+
+@pytest.mark.parametrize("page, names", NAMED, ids=[page for page, _ in NAMED])
+def test_a_page_names_everything_there_is(page, names):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    missing = [each for each in names if not re.search(rf"(?<![\w-]){re.escape(each)}(?![\w-])", text)]
+    assert not missing
 
 
 def test_the_readme_is_short():
