@@ -150,6 +150,7 @@ def tiny_presets(monkeypatch) -> None:
     monkeypatch.setattr(grid, "configure", configure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PYTHON, ids=name)
 def test_python_blocks_run(page, sandbox, tiny_presets):
     namespace = {"__name__": "__docs__"}
@@ -191,6 +192,7 @@ def test_a_wrong_option_does_not_parse():
         parse(["preset", "shwo"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in TYPED if any(b.marker == "run" for b in blocks(page))], ids=name)
 def test_marked_commands_run(page, sandbox, tiny_presets, capsys):
     for block in blocks(page):
