@@ -1,4 +1,4 @@
-"""What training, attacking and storing cost on this machine, each against a yardstick that is measured beside it."""
+"""The cost of training, attacking and storing on this machine, each beside something to compare it with."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,20 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from co_probe.config.registry import Registry
-from co_probe.errors import UserError
+from co_probe.errors import UserError, unknown
 
-DEFAULT = ("steps", "gradients", "attacks", "accuracy", "storage")
-PARTS = Registry(
-    "part",
-    {
-        "accuracy": "co_probe.benchmarks.attacks:accuracy",
-        "attacks": "co_probe.benchmarks.attacks:attacks",
-        "gradients": "co_probe.benchmarks.steps:gradients",
-        "steps": "co_probe.benchmarks.steps:steps",
-        "storage": "co_probe.benchmarks.storage:storage",
-    },
-)
+PARTS = ("steps", "gradients", "attacks", "accuracy", "storage")
 
 
 def bench(
@@ -34,32 +23,50 @@ def bench(
     compile: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Measure `parts` (one or several; all, if None), `repeats` times in turns: slow moments then strike all alike.
+    """Measure the speed of training steps, attacks and storage on this machine.
 
-    `steps`: a training step of each method; `gradients`: the same step of each against one whose perturbation pass
-    back-propagates into the weights too; `attacks`: a PGD attack of ours and those of torchattacks and foolbox, where
-    they are installed, and a loop that calls `loss.backward()`; `accuracy`: accuracy under PGD-20 of ours and theirs;
-    `storage`: writing an epoch into `folder`, and reading it back. What each measures is said where it is defined.
+    Everything that a part compares takes turns, so that slow moments of a busy machine affect all of it alike.
 
-    `methods`: for `steps` all if None, for `gradients` and `storage` APART; `settings`: over the preset; `compile`:
-    measure `steps` and `attacks` through torch.compile too, beside the plain ones. Data sets that would have to be
-    downloaded are stood in for by random images of their shape and number.
-    Returns a tidy table: part, subject, quantity, value (median), low and high (quartiles), n (repeats); and in what
-    circumstances: preset, model, data, images (`real`, or `random` in their place), batch_size, dtype, device, torch.
-    Raises UserError for an unknown method, part, preset or setting, or if `folder` cannot be written.
+    Args:
+        methods: Training methods; None for all in the part `steps`, and for APART in `gradients` and `storage`.
+        parts: Of `PARTS`, each a function below this package whose docstring describes its quantities; None for all.
+        preset: Settings of a run, by name or as a path of a TOML file. CIFAR and SVHN need not be on the machine:
+            random images of their shape and number replace them.
+        settings: Settings that override the preset's.
+        repeats: Number of turns.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        folder: Where the part `storage` writes; its files are deleted afterwards.
+        compile: Measure `steps` and `attacks` also on a network that went through torch.compile.
+        progress: Called after each turn with the part and its numbers of finished and of planned turns.
 
-    >>> frame = co_probe.bench(["fgsm", "apart"], parts=["steps"])
-    >>> frame.pivot(index="subject", columns="quantity", values="value")
+    Returns:
+        A tidy table with the columns part, subject, quantity, value (median), low and high (quartiles) and n (number
+        of measurements), and with what every number depends on: preset, model, data, images (`real` or `random`),
+        batch_size, dtype, device, torch.
+
+    Raises:
+        UserError: For an unknown method, part, preset or setting, or a folder that cannot be written.
+
+    Example:
+        >>> frame = co_probe.bench(["fgsm", "apart"], parts="steps")
+        >>> frame.pivot(index="subject", columns="quantity", values="value")
     """
-    from co_probe.benchmarks.subject import Subject
+    import torch
 
+    from co_probe.benchmarks.attacks import accuracy, attacks
+    from co_probe.benchmarks.setup import Setup
+    from co_probe.benchmarks.steps import gradients, steps
+    from co_probe.benchmarks.storage import storage
+
+    functions = dict(zip(PARTS, (steps, gradients, attacks, accuracy, storage), strict=True))
     methods = [methods] if isinstance(methods, str) else methods
-    parts = [parts] if isinstance(parts, str) else parts
-    names = [PARTS.check(name) for name in dict.fromkeys(parts or DEFAULT)]
+    names = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts or PARTS))
+    for name in names:
+        if name not in functions:
+            raise unknown("part", name, PARTS)
     if repeats < 1:
         raise UserError("a benchmark needs at least one repeat")
-    subject = Subject(preset, settings or {}, methods, repeats, device, Path(folder), progress, compile)
-    rows = []
-    for name in names:
-        rows += [{"part": name, **row} for row in PARTS.load(name)(subject)]
-    return pd.DataFrame(rows).assign(**subject.circumstances)
+    with torch.random.fork_rng():
+        setup = Setup(preset, settings or {}, methods, repeats, device, Path(folder), compile, progress)
+        rows = [{"part": name, **row} for name in names for row in functions[name](setup)]
+    return pd.DataFrame(rows).assign(**setup.description)

@@ -1,0 +1,146 @@
+"""The model, images and methods that a benchmark measures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from co_probe.benchmarks.measures import Action, interleaved
+from co_probe.config import Config, presets
+from co_probe.data import DATA
+from co_probe.data.dataset import Dataset
+from co_probe.errors import UserError
+from co_probe.inference.execution import compiling, execute, resolve
+from co_probe.methods import METHODS
+from co_probe.methods.base import Batch
+from co_probe.numerics.rng import derive_seed, make_rng
+from co_probe.runs.build import kept_epochs, make_data, make_method, make_model, pick_device
+from co_probe.training.loop import train_step
+from co_probe.training.memory import keep_freed_memory
+from co_probe.training.resolution import ResolutionStages
+from co_probe.training.state import environment
+
+CLEAN = "standard"
+# (training images, classes) of data sets of 32×32 colour images that are not on every machine
+DOWNLOADS = {"cifar10": (50_000, 10), "cifar100": (50_000, 100), "svhn": (73_257, 10)}
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """The arguments of `co_probe.bench`, and what follows from them."""
+
+    preset: str
+    settings: dict[str, Any]
+    asked: Sequence[str] | None
+    repeats: int
+    device_name: str
+    folder: Path
+    compile: bool
+    progress: Callable[[str, int, int], None] | None
+
+    def __post_init__(self) -> None:
+        for name in self.asked or ():
+            METHODS.check(name)
+        if self.asked is not None and not self.asked:
+            raise UserError("a benchmark needs at least one method")
+        DATA.check(self.config().data.name)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    def methods(self, default: Sequence[str]) -> list[str]:
+        """The methods to measure, sorted: those that were asked for, or else `default`."""
+        return sorted(set(default if self.asked is None else self.asked))
+
+    def config(self, method: str = CLEAN) -> Config:
+        """The settings of a run of `method`; settings of methods are for those that were asked for."""
+        ours = method in (self.asked or METHODS)
+        given = self.settings if ours else {key: value for key, value in self.settings.items() if key != "method"}
+        return presets.configure(self.preset, method, given)
+
+    def times(self, label: str, actions: Mapping[str, Action]) -> dict[str, np.ndarray]:
+        """Seconds of each action, (repeats,), measured in turns."""
+        return interleaved(actions, self.repeats, partial(self.progress, label) if self.progress else None)
+
+    @cached_property
+    def device(self) -> torch.device:
+        return pick_device(self.device_name)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The preset's data set; in place of one that may have to be downloaded, random images of its shape."""
+        config = self.config()
+        if config.data.name not in DOWNLOADS:
+            return make_data(config)
+        count, classes = DOWNLOADS[config.data.name]
+        count = min(count, config.data.settings.get("limit", count))
+        rng = make_rng("cpu", config.seed, "bench images")
+        x = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=rng)
+        y = torch.randint(classes, (count,), generator=rng)
+        return Dataset(x, y, x[:1000], y[:1000], tuple(map(str, range(classes))), mean=(0.5,) * 3, std=(0.29,) * 3)
+
+    @property
+    def precision(self) -> str:
+        """`float32` or `bfloat16`, as in a run of the preset on this device."""
+        return resolve(self.config().precision, self.device)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What every number depends on, to be stored beside it."""
+        config = self.config()
+        return {
+            "preset": self.preset,
+            "model": config.model.name,
+            "data": config.data_title,
+            "images": "random" if config.data.name in DOWNLOADS else "real",
+            "batch_size": config.batch_size,
+            "dtype": self.precision,
+            "device": environment(self.device, self.precision)["device"],
+            "torch": torch.__version__,
+        }
+
+
+class Trainer:
+    """Trains with a method, always on the same batch.
+
+    Args:
+        setup: Where model and images come from.
+        name: The method.
+        learning_rate: 0 leaves the weights as they are, and so makes all steps equal; it costs the same as any other.
+        compiled: Run the model through torch.compile.
+
+    Raises:
+        UserError: If the method cannot be set up.
+    """
+
+    def __init__(self, setup: Setup, name: str, *, learning_rate: float = 0.0, compiled: bool = False):
+        self.config, self.learning_rate = setup.config(name), learning_rate
+        config, data, device = self.config, setup.data, setup.device
+        torch.manual_seed(derive_seed(config.seed, "initial weights"))
+        self.model = make_model(config, data).to(device).train()
+        execute(self.model, setup.precision, compiled=compiled)
+        self.method = make_method(config, data.bounds)
+        stages = ResolutionStages(config, data, kept_epochs(config), self.method.replays, device)
+        try:
+            stages.setup(self.method, self.model)
+        except ValueError as error:
+            raise UserError(f"method {name}: {error}") from error
+        self.steps_per_epoch, self.image_bytes = stages.stage(1).steps, stages.stage(1).images.nbytes
+        rng = make_rng(device, config.seed, "bench")
+        self.batch = Batch(*next(stages.batches(1, rng)), epsilon=config.epsilon, lr_scale=1.0, rng=rng)
+        self.method.start_epoch(1, rng)
+        momentum, decay = config.optimizer.momentum, config.optimizer.weight_decay
+        self.optimizer = torch.optim.SGD(self.model.parameters(), momentum=momentum, weight_decay=decay)
+
+    def step(self) -> None:
+        """Take a training step."""
+        with compiling(self.model):
+            train_step(self.model, self.method, self.optimizer, self.batch, self.learning_rate)
+
+    def forward(self) -> Tensor:
+        """Compute the logits of the batch."""
+        return self.model(self.batch.x)
