@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import ClassVar
 
 
 class CoProbeError(Exception):
@@ -41,6 +42,32 @@ class DamagedFile(UserError):
 
 class Diverged(CoProbeError):
     """The training loss is no longer a finite number; the epochs before it are kept."""
+
+
+class CoProbeWarning(UserWarning):
+    """Something that a user should know, and that does not keep the call from its result.
+
+    Attributes:
+        flags: What the command line adds, as its options say it.
+    """
+
+    flags: ClassVar[str] = ""
+
+
+class NotStored(CoProbeWarning):
+    """Results were measured and are returned, but they cannot be written."""
+
+    flags = "--results DIR stores them in another folder"
+
+
+def one_line(text: object) -> str:
+    """`text` as one line that any terminal can show: what is not printable is escaped.
+
+    Example:
+        >>> one_line("a\\nb")
+        'a\\\\nb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:

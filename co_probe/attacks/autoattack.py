@@ -22,7 +22,7 @@ from co_probe.attacks.base import (
     frozen_weights,
     is_correct,
 )
-from co_probe.errors import UserError
+from co_probe.errors import CoProbeWarning, UserError
 
 TARGETS = 9  # classes that the targeted attacks of the standard version aim at
 NORM_NAMES = {"linf": "Linf", "l2": "L2"}
@@ -113,6 +113,7 @@ class AutoAttack(Attack):
                 warnings.warn(
                     f"AutoAttack on {classes} classes runs APGD on cross-entropy, FAB and Square: the targeted DLR "
                     "loss of its standard version needs at least 4 classes",
+                    CoProbeWarning,
                     stacklevel=4,
                 )
             # It reshapes images by `view`, which takes no channels-last layout.

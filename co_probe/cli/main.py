@@ -1,7 +1,7 @@
 """`co-probe`: the group of commands, and how errors look."""
 
-import signal
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -9,6 +9,7 @@ import click
 from co_probe.cli.bench import bench
 from co_probe.cli.demo import demo
 from co_probe.cli.diagnose import diagnose
+from co_probe.cli.endings import end_with_error, ending_by_signals, readable_output, warnings_after_success
 from co_probe.cli.eval import evaluate
 from co_probe.cli.export import export
 from co_probe.cli.gap import gap
@@ -24,7 +25,6 @@ from co_probe.cli.show import show
 from co_probe.cli.strength import strength
 from co_probe.cli.sweep import sweep
 from co_probe.config import plugins
-from co_probe.errors import CoProbeError, NotAllowed
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,23 +69,16 @@ for command in (
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit: 0 if all went well, 2 for what the user can mend, 1 for other failures."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs is ended in order
-        sys.exit(cli.main(arguments, prog_name="co-probe", standalone_mode=False) or 0)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except CoProbeError as error:
-        if "--debug" in arguments:
-            raise
-        flag = f", or put --allow {error.name} after co-probe" if isinstance(error, NotAllowed) else ""
-        click.secho(f"Error: {error}{flag}", err=True, fg="red" if sys.stderr.isatty() else None)
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted. What is finished is safe; the same command (run: with --resume) goes on.", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(141)
+    debug = "--debug" in arguments
+    with readable_output():
+        try:
+            with ending_by_signals(), nullcontext() if debug else warnings_after_success():
+                code = cli.main(arguments, prog_name="co-probe", standalone_mode=False) or 0
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            code = 0
+        except (Exception, KeyboardInterrupt) as error:
+            if debug and not isinstance(error, click.ClickException | click.Abort | KeyboardInterrupt):
+                raise
+            code = end_with_error(error)
+        sys.exit(code)

@@ -13,6 +13,7 @@ command line and the processes of a sweep know it too:
 import warnings
 from importlib.metadata import entry_points
 
+from co_probe.errors import CoProbeWarning
 from co_probe.studies import injection, memorisation
 
 GROUP = "co_probe.studies"
@@ -26,4 +27,4 @@ def register() -> None:
         try:
             entry.load()()
         except Exception as error:  # of any kind: a broken study must not take co-probe along
-            warnings.warn(f"the study {entry.name} cannot be registered: {error!r}", stacklevel=2)
+            warnings.warn(f"the study {entry.name} cannot be registered: {error!r}", CoProbeWarning, stacklevel=2)

@@ -126,4 +126,4 @@ def test_sigterm_stops_the_command_line_as_ctrl_c_does(tmp_path):
         time.sleep(0.1)
     command.send_signal(signal.SIGTERM)
     _, errors = command.communicate(timeout=PATIENCE)
-    assert command.returncode == 130 and "Interrupted" in errors and "Traceback" not in errors
+    assert command.returncode == 143 and "Terminated" in errors and "Traceback" not in errors
