@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import click
 
@@ -46,9 +47,11 @@ def diagnose(
     from co_probe.diagnosis.diagnose import diagnose_all
 
     paths = [path if path.exists() or not (runs_dir / path).exists() else runs_dir / path for path in sources]
-    found = diagnose_all(
-        paths or options.find((), runs_dir), columns=parse_columns(columns), images=images, classes=classes
+    settings: dict[str, Any] = {"columns": parse_columns(columns), "images": images, "classes": classes}
+    each_source = options.each_readable(
+        paths or options.find((), runs_dir), lambda path: diagnose_all([path], **settings)
     )
+    found = [each for several in each_source for each in several]
     if style == "json":
         click.echo(json.dumps([each.to_dict() for each in found], ensure_ascii=False, indent=1))
     elif style == "markdown":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import pandas as pd
@@ -30,6 +31,7 @@ NOTE = (
 @options.epsilon
 @click.option("--mean", is_flag=True, help="One line a method and ε: mean ± standard deviation over its runs.")
 @options.model
+@options.results
 @options.device
 @options.table_format
 @click.option("--markdown", "style", flag_value="markdown", help="Print the table in Markdown.")
@@ -43,6 +45,7 @@ def evaluate(
     epsilon: Sequence[float] | None,
     mean: bool,
     model: str | None,
+    results: Path | None,
     device: str,
     style: str | None,
 ) -> None:
@@ -53,12 +56,11 @@ def evaluate(
     """
     from co_probe.probes.eval import evaluate as measure
 
-    stored = options.open_stored(runs, runs_dir, model)
-    if not runs:
-        stored = options.fitting(stored, options.unfinished)
+    stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished)
     names = [name.strip() for name in attacks.split(",") if name.strip()]
+    settings: dict[str, Any] = {"attacks": names, "epoch": epoch, "images": images, "epsilon": epsilon}
     with progress_bar("evaluating, batches") as progress:
-        frame = measure(stored, names, epoch=epoch, images=images, epsilon=epsilon, device=device, progress=progress)
+        frame = options.measured(stored, lambda some: measure(some, **settings, device=device, progress=progress))
     if style in ("json", "csv"):
         print_frame(frame, style)
         return

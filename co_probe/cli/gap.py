@@ -17,6 +17,7 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @options.split
 @options.epsilon
 @options.model
+@options.results
 @options.device
 @options.compile
 @options.table_format
@@ -28,6 +29,7 @@ def gap(
     split: str,
     epsilon: Sequence[float] | None,
     model: str | None,
+    results: Path | None,
     device: str,
     compile: bool,
     style: str | None,
@@ -40,12 +42,11 @@ def gap(
     """
     from co_probe.probes.gap import gap as measure
 
-    stored = options.open_stored(runs, runs_dir, model)
-    if not runs:
-        stored = options.fitting(stored, options.unfinished)
+    stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished)
     settings: dict[str, Any] = {"against": against, "generator": generator, "split": split, "epsilon": epsilon}
+    settings |= {"device": device, "compile": compile}
     with progress_bar("gap") as progress:
-        frame = measure(stored, **settings, device=device, compile=compile, progress=progress)
+        frame = options.measured(stored, lambda some: measure(some, **settings, progress=progress))
     if style:
         print_frame(frame, style)
         return

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pandas as pd
@@ -21,6 +22,7 @@ from co_probe.config.labels import attack_label
 )
 @click.option("--last", is_flag=True, help="Measure only each run's newest epoch.")
 @options.model
+@options.results
 @options.device
 @options.compile
 @options.table_format
@@ -30,6 +32,7 @@ def memorisation(
     against: str,
     last: bool,
     model: str | None,
+    results: Path | None,
     device: str,
     compile: bool,
     style: str | None,
@@ -42,11 +45,10 @@ def memorisation(
     """
     from co_probe.studies.memorisation.probe import memorisation as measure
 
-    stored = options.open_stored(runs, runs_dir, model)
-    if not runs:
-        stored = options.fitting(stored, options.unfinished)
+    stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished)
+    settings: dict[str, Any] = {"against": against, "last": last, "device": device, "compile": compile}
     with progress_bar("memorisation") as progress:
-        frame = measure(stored, against, last=last, device=device, compile=compile, progress=progress)
+        frame = options.measured(stored, lambda some: measure(some, **settings, progress=progress))
     if style:
         print_frame(frame, style)
         return

@@ -10,13 +10,17 @@ from co_probe.config import Config, parse_number
 from co_probe.config.plugins import allow_typed
 from co_probe.config.sections import Option, all_options
 from co_probe.config.settings import nested
-from co_probe.errors import UserError
+from co_probe.errors import DamagedFile, UserError, one_line
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from co_probe.runs import Run
     from co_probe.store import StoredRun
 
 AnyRun = TypeVar("AnyRun", bound="StoredRun")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -99,6 +103,12 @@ model = click.option(
     callback=_allow_model,
     help="The network of an imported run, package.module:Name, if the run does not name code that may be loaded.",
 )
+results = click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Store what is measured in this folder instead of with the runs, which may be read-only.",
+)
 epsilon = click.option(
     "--epsilon",
     type=Numbers(),
@@ -177,18 +187,83 @@ def find(named: tuple[Path, ...], runs_dir: Path) -> list[Path]:
     return paths
 
 
-def open_stored(named: tuple[Path, ...], runs_dir: Path, model: str | None = None) -> Sequence["StoredRun"]:
-    """`find`, opened as numbers on disk (without torch); or with their models, if a `model` was typed."""
+def open_stored(
+    named: tuple[Path, ...], runs_dir: Path, model: str | None = None, results: Path | None = None
+) -> Sequence["StoredRun"]:
+    """`find`, opened as numbers on disk (without torch); or with their models, if a `model` was typed.
+
+    Damaged runs beside others are passed over with a line.
+    """
     from co_probe.store import StoredRun
 
-    return open_live(named, runs_dir, model) if model else [StoredRun(path) for path in find(named, runs_dir)]
+    if model:
+        return open_live(named, runs_dir, model, results)
+    return _opened(named, runs_dir, lambda path: StoredRun(path, results=results))
 
 
-def open_live(named: tuple[Path, ...], runs_dir: Path, model: str | None = None) -> list["Run"]:
-    """`find`, opened with their models and data."""
+def open_live(
+    named: tuple[Path, ...], runs_dir: Path, model: str | None = None, results: Path | None = None
+) -> list["Run"]:
+    """`find`, opened with their models and data. Damaged runs beside others are passed over with a line."""
     from co_probe.runs import Run
 
-    return [Run(path, model=model) for path in find(named, runs_dir)]
+    return _opened(named, runs_dir, lambda path: Run(path, model=model, results=results))
+
+
+def _opened(named: tuple[Path, ...], runs_dir: Path, make: Callable[[Path], AnyRun]) -> list[AnyRun]:
+    # A name that was typed wrong stops the command; what lies in a folder does not.
+    return each_readable(find(named, runs_dir), make, DamagedFile if named else UserError)
+
+
+def pass_over(reason: object) -> None:
+    """Say, in one line, why a run is passed over."""
+    click.echo(f"Passed over: {one_line(reason)}", err=True)
+
+
+def each_readable(
+    items: Sequence[Item], use: Callable[[Item], Result], passable: type[UserError] = DamagedFile
+) -> list[Result]:
+    """What `use` returns for each item; one that raises `passable` is passed over with a line, if it is not the only.
+
+    Raises:
+        UserError: None is left, or `use` raised another error.
+    """
+    results = []
+    for item in items:
+        try:
+            results.append(use(item))
+        except passable as error:
+            if len(items) == 1:
+                raise
+            pass_over(error)
+    if not results:
+        raise UserError("none of the runs can be used")
+    return results
+
+
+def measured(runs: Sequence[AnyRun], measure: Callable[[Sequence[AnyRun]], "pd.DataFrame"]) -> "pd.DataFrame":
+    """The table that `measure` returns for all runs, without those that turn out to be damaged.
+
+    What was measured before that is stored, and not measured again.
+    """
+    import pandas as pd
+
+    try:
+        return measure(runs)
+    except DamagedFile:
+        return pd.concat(each_readable(runs, lambda run: measure([run])), ignore_index=True)
+
+
+def verified(runs: Sequence[AnyRun]) -> list[AnyRun]:
+    """The runs of which every byte can be read."""
+
+    def read(run: AnyRun) -> AnyRun:
+        run.probes()
+        for epoch in run.epochs:
+            run.read_epoch(epoch)
+        return run
+
+    return each_readable(runs, read)
 
 
 def unfinished(run: "StoredRun") -> str | None:
@@ -199,16 +274,17 @@ def unfinished(run: "StoredRun") -> str | None:
 def fitting(
     runs: Sequence[AnyRun], unsupported_reason: Callable[[AnyRun], str | None], strict: bool = False
 ) -> list[AnyRun]:
-    """The runs that are supported; the others are named with the reason or, if `strict`, raise it as a UserError.
+    """The runs that are supported; the others are named with the reason.
 
-    Raises UserError if none is left.
+    Raises:
+        UserError: The reason of the only run or, if `strict`, of any; or none of several is left.
     """
     fit = []
-    for run in runs:
-        if reason := unsupported_reason(run):
-            if strict:
-                raise UserError(reason)
-            click.echo(f"Passed over: {reason}", err=True)
+    for run, reason in each_readable(runs, lambda run: (run, unsupported_reason(run))):
+        if reason and (strict or len(runs) == 1):
+            raise UserError(reason)
+        if reason:
+            pass_over(reason)
         else:
             fit.append(run)
     if not fit:

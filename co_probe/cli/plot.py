@@ -1,11 +1,13 @@
 """co-probe plot"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from co_probe.cli import options
 from co_probe.cli.output import progress_bar
+from co_probe.errors import DamagedFile
 from co_probe.plots import PLOTS
 
 
@@ -27,6 +29,7 @@ from co_probe.plots import PLOTS
 @options.generator("fgsm")
 @click.option("--title", help="Above the figure.  [default: data set and ε, where all runs agree]")
 @options.model
+@options.results
 @options.device
 def plot(
     kind: str,
@@ -38,6 +41,7 @@ def plot(
     generator: str,
     title: str | None,
     model: str | None,
+    results: Path | None,
     device: str,
 ) -> None:
     """Draw the figure KIND from all runs under runs/ that fit, or the RUNs named.
@@ -63,9 +67,15 @@ def plot(
     check_name(path)
     headless()
     choice = {"against": against, "reference": reference, "generator": generator}
-    stored = options.open_stored(runs, runs_dir, model)
+    stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished)
     fit = options.fitting(stored, lambda run: unsupported_reason(kind, run, **choice), strict=bool(runs))
     with progress_bar("measuring") as progress:
-        figure = draw(kind, fit, title=title, device=device, progress=progress, **choice)
+        about: dict[str, Any] = {"title": title, "device": device, "progress": progress, **choice}
+        try:
+            figure = draw(kind, fit, **about)
+        except DamagedFile:
+            if len(fit) == 1:
+                raise
+            figure = draw(kind, options.verified(fit), **about)
     save(figure, path)
     click.echo(f"Wrote {path}")

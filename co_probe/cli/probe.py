@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 )
 @click.option("--split", type=click.Choice(["test", "train"]), help="Which images of the probe set.  [default: test]")
 @options.model
+@options.results
 @options.device
 @options.table_format
 def probe(
@@ -33,6 +34,7 @@ def probe(
     assignments: tuple[str, ...],
     split: str | None,
     model: str | None,
+    results: Path | None,
     device: str,
     style: str | None,
 ) -> None:
@@ -52,11 +54,11 @@ def probe(
     for text in assignments:
         settings |= parse_assignment(text)
     made = make_probe(name, **settings)
-    live = options.open_live(runs, runs_dir, model)
+    live = options.fitting(options.open_live(runs, runs_dir, model, results), options.unfinished)
     if not runs:
-        live = options.fitting(live, lambda run: made.unsupported_reason(run) or options.unfinished(run))
+        live = options.fitting(live, made.unsupported_reason)
     with progress_bar(name) as progress:
-        frame = measure_runs(made, live, device=device, progress=progress)
+        frame = options.measured(live, lambda some: measure_runs(made, some, device=device, progress=progress))
     if style:
         print_frame(frame, style)
         return

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from co_probe.store import StoredRun
 
 WIDTH = 100  # letters per line that the list of runs fits into
+ABOUT = ("method", "data", "ε", "seed")  # columns of it that are left out if all runs agree
 FOLD = ("run", "method", "data", "verdict")  # columns of it that may take several lines
 
 # The columns of one run: header, metric and format.
@@ -41,10 +42,10 @@ def show(runs: tuple[Path, ...], runs_dir: Path, style: str | None) -> None:
     """
     stored = options.open_stored(runs, runs_dir)
     if style:
-        print_frame(pd.concat([run.frame("metrics") for run in stored], ignore_index=True), style)
+        frames = options.each_readable(stored, lambda run: run.frame("metrics"))
+        print_frame(pd.concat(frames, ignore_index=True), style)
     elif runs:
-        for run in stored:
-            _print_run(run)
+        options.each_readable(stored, _print_run)
     else:
         _print_list(runs_dir, stored)
 
@@ -59,26 +60,31 @@ def headline(run: "StoredRun", found: "Verdict") -> str:
 
 
 def _print_list(runs_dir: Path, stored: Sequence["StoredRun"]) -> None:
-    from co_probe.diagnosis import verdict_of
-
-    about: dict[str, list[str]] = {
-        "method": [run.info.method for run in stored],
-        "data": [run.info.data for run in stored],
-        "ε": [epsilon_label(run.epsilon) for run in stored],
-        "seed": ["" if run.info.seed is None else str(run.info.seed) for run in stored],
-    }
+    rows = options.each_readable(stored, _cells)
     # What is the same for all runs stands in the title.
-    shared = {name: values[0] for name, values in about.items() if len(set(values)) == 1}
-    columns = {"run": [run.name for run in stored]}
-    columns |= {name: values for name, values in about.items() if name not in shared}
-    robust = [run.metric("pgd10") for run in stored]
-    columns["epochs"] = [f"{len(run.epochs)}/{run.planned}" for run in stored]
-    columns["best PGD-10"] = [percent(max(values.values())) if values else "" for values in robust]
-    columns["last"] = [percent(values[max(values)]) if values else "" for values in robust]
-    columns["verdict"] = [headline(run, verdict_of(run)) for run in stored]
+    shared = {name: rows[0][name] for name in ABOUT if len({row[name] for row in rows}) == 1}
+    columns = [name for name in rows[0] if name not in shared]
     common = ", ".join(f"{name} {value}" for name, value in shared.items() if value)
     title = f"Runs in {runs_dir}/" + (f" ({common})" if common else "")
-    print_table(title, list(columns), [*map(list, zip(*columns.values(), strict=True))], width=WIDTH, fold=FOLD)
+    print_table(title, columns, [[row[name] for name in columns] for row in rows], width=WIDTH, fold=FOLD)
+
+
+def _cells(run: "StoredRun") -> dict[str, str]:
+    """The line of a run in the list of runs."""
+    from co_probe.diagnosis import verdict_of
+
+    robust = run.metric("pgd10")
+    return {
+        "run": run.name,
+        "method": run.info.method,
+        "data": run.info.data,
+        "ε": epsilon_label(run.epsilon),
+        "seed": "" if run.info.seed is None else str(run.info.seed),
+        "epochs": f"{len(run.epochs)}/{run.planned}",
+        "best PGD-10": percent(max(robust.values())) if robust else "",
+        "last": percent(robust[max(robust)]) if robust else "",
+        "verdict": headline(run, verdict_of(run)),
+    }
 
 
 def _print_run(run: "StoredRun") -> None:

@@ -26,6 +26,7 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @options.split
 @options.epsilon
 @options.model
+@options.results
 @options.device
 @options.compile
 @options.table_format
@@ -39,6 +40,7 @@ def strength(
     split: str,
     epsilon: Sequence[float] | None,
     model: str | None,
+    results: Path | None,
     device: str,
     compile: bool,
     style: str | None,
@@ -55,16 +57,17 @@ def strength(
 
     if reference_model and plugins.is_own(reference_model):
         plugins.allow(reference_model)
-    live = options.open_live(runs, runs_dir, model)
+    live = options.fitting(options.open_live(runs, runs_dir, model, results), options.unfinished)
     if "@" in reference and not Path(reference).exists() and (runs_dir / reference.rpartition("@")[0]).exists():
         reference = str(runs_dir / reference)
     loaded = find_reference(reference, model=reference_model, normalise=reference_normalise, like=live[0].info)
     if not runs:
         probe = Strength(reference=loaded)
-        live = options.fitting(live, lambda run: probe.unsupported_reason(run) or options.unfinished(run))
+        live = options.fitting(live, lambda run: probe.unsupported_reason(run))
     settings: dict[str, Any] = {"generator": generator, "split": split, "epsilon": epsilon}
+    settings |= {"device": device, "compile": compile}
     with progress_bar("strength") as progress:
-        frame = measure(live, loaded, **settings, device=device, compile=compile, progress=progress)
+        frame = options.measured(live, lambda some: measure(some, loaded, **settings, progress=progress))
     if style:
         print_frame(frame, style)
         return

@@ -48,6 +48,8 @@ def measure_runs(
     stored = opened(runs)
     if not stored:
         raise UserError("name at least one run")
+    if not any(run.epochs for run in stored):
+        raise UserError(f"{stored[0].name} has no finished epoch yet")
     tables = [probe.table(run, epochs, compile=compile) for run in stored]
     for table in tables:
         table.store_recorded()
@@ -64,11 +66,12 @@ def measure_runs(
                 done += 1
                 if progress:
                     progress(label, done, todo)
-    return pd.concat([table.rows() for table in tables], ignore_index=True)
+    rows = [rows for table in tables if len(rows := table.rows())]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
 def live_run(run: StoredRun) -> "Run":
     """The run with its models and images: itself, if it has them."""
     from co_probe.runs import Run
 
-    return run if isinstance(run, Run) else Run(run.path)
+    return run if isinstance(run, Run) else Run(run.path, results=run.results)

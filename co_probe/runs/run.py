@@ -36,6 +36,7 @@ class Run(StoredRun):
     Args:
         path: The folder or the packed file of the run.
         model: The network, or what makes it (a class, a function, a name), of a run whose model is of another program.
+        results: Folder that tables of probes are written to, in a file for each run; that of the run, if None.
 
     Raises:
         UserError: There is no run.
@@ -46,8 +47,8 @@ class Run(StoredRun):
         >>> x, y = run.test_data()
     """
 
-    def __init__(self, path: str | Path, *, model: ModelLike | None = None):
-        super().__init__(path)
+    def __init__(self, path: str | Path, *, model: ModelLike | None = None, results: str | Path | None = None):
+        super().__init__(path, results=results)
         self.model = model
 
     @cached_property
@@ -229,12 +230,13 @@ class Run(StoredRun):
         return {**self.method_parameters(epoch), "images": None if state is None else torch.from_numpy(state)}
 
 
-def open_run(path: str | Path, *, model: ModelLike | None = None) -> Run:
+def open_run(path: str | Path, *, model: ModelLike | None = None, results: str | Path | None = None) -> Run:
     """Open a run.
 
     Args:
         path: Its folder or packed file.
         model: The network, or what makes it, of a run whose model is of another program.
+        results: Folder that tables of probes are written to, for a run that is read-only.
 
     Raises:
         UserError: There is no run.
@@ -242,7 +244,7 @@ def open_run(path: str | Path, *, model: ModelLike | None = None) -> Run:
     Example:
         >>> run = co_probe.open_run("runs/mine", model=SmallNet)
     """
-    return Run(path, model=model)
+    return Run(path, model=model, results=results)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

@@ -1,7 +1,10 @@
 """Reading a run: a folder, or one packed file."""
 
+import hashlib
 import json
+import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +17,7 @@ import pandas as pd
 
 from co_probe.config import Config
 from co_probe.config.probes import PROBES
-from co_probe.errors import CoProbeError, DamagedFile, UserError
+from co_probe.errors import CoProbeError, DamagedFile, NotStored, UserError
 from co_probe.files.atomic import write_atomic
 from co_probe.files.lock import Lock
 from co_probe.numerics.statistics import wilson
@@ -40,14 +43,17 @@ class StoredRun:
 
     Args:
         path: The folder or the packed file of the run.
+        results: Folder that tables of probes are written to, in a file for each run; that of the run, if None.
 
     Raises:
         UserError: There is no run.
         DamagedFile: There was one.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, results: str | Path | None = None):
         self.path = Path(path)
+        self.results = None if results is None else Path(results)
+        self._unwritten: dict[str, pd.DataFrame] = {}  # tables that could not be written
         self.packed = self.path.is_file()
         if not self.packed and not (self.path / "run.h5").exists():
             what = "has no run.h5" if self.path.is_dir() else "does not exist"
@@ -290,22 +296,40 @@ class StoredRun:
         """Replace the stored table of `probe`. Raises UserError if it cannot be written."""
         with self._changing_frames() as frames:
             frames[probe] = frame
+            self._unwritten.pop(probe, None)
 
     def add_rows(self, probe: str, rows: pd.DataFrame, key: list[str] | None = None) -> pd.DataFrame:
         """Add rows to the stored table of `probe` and return it; a row that is there with the same `key` is replaced.
 
         `key`: columns; all that are not results, if None. Others may add theirs at the same time.
-        Raises UserError if it cannot be written.
+        What cannot be written, as on a read-only disk, is warned of (`NotStored`) and held by this object instead.
         """
-        with self._changing_frames() as frames:
+
+        def added(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
             frame = pd.concat([frames[probe], rows], ignore_index=True) if probe in frames else rows
-            key = key or [str(name) for name in frame if name not in ("value", "low", "high", "n")]
-            frames[probe] = frame.drop_duplicates(key, keep="last", ignore_index=True)
-        return frames[probe]
+            columns = key or [str(name) for name in frame if name not in ("value", "low", "high", "n")]
+            return frame.drop_duplicates(columns, keep="last", ignore_index=True)
+
+        if not self._unwritten:
+            try:
+                with self._changing_frames() as frames:
+                    frames[probe] = added(frames)
+                return frames[probe]
+            except DamagedFile:
+                raise
+            except UserError as error:
+                warnings.warn(f"{error}; what is measured of {self.name} is not stored", NotStored, stacklevel=2)
+        self._unwritten[probe] = added(self._result_frames())
+        return self._unwritten[probe]
 
     @contextmanager
     def _changing_frames(self) -> Iterator[dict[str, pd.DataFrame]]:
         """The stored tables, which nobody else changes until they are written back, with the changes made inside."""
+        if self.results is not None:
+            try:
+                self.results.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"cannot write to {self.results}: {error.strerror}") from error
         with Lock(self._results_path.with_suffix(".lock"), f"the table {self._results_path}", patience=10):
             frames = self._result_frames()
             yield frames
@@ -326,6 +350,15 @@ class StoredRun:
 
     @property
     def _results_path(self) -> Path:
+        """The file that tables are written to."""
+        if self.results is None:
+            return self._own_results
+        # Runs of the same name, from several folders, have a file each.
+        mark = self._facts.run_id or hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()
+        return self.results / f"{self.name}-{mark[:8]}.results.h5"
+
+    @property
+    def _own_results(self) -> Path:
         return self.path.with_suffix(".results.h5") if self.packed else self.path / "results.h5"
 
     def _open_main(self):
@@ -379,11 +412,12 @@ class StoredRun:
             with self._open_main() as file:
                 if "results" in file:
                     frames = _frames(tree.child(file, "results"))
-        if self._results_path.exists():
-            beside = self._results_path if self.packed else self._inside("results.h5")
-            with tree.opened(beside) as file:
-                frames |= _frames(file)
-        return frames
+        beside = self._own_results if self.packed else self._inside("results.h5")
+        for path in dict.fromkeys((beside, self._results_path)):
+            if path.exists():
+                with tree.opened(path) as file:
+                    frames |= _frames(file)
+        return frames | self._unwritten
 
     # -- tables --------------------------------------------------------------------------------------------------
 

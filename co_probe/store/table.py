@@ -10,14 +10,17 @@ from co_probe.store.tree import Tree
 
 
 def to_tree(frame: pd.DataFrame) -> Tree:
-    """One array a column; texts as UTF-8 bytes of fixed length, so that they are under a checksum."""
+    """One array a column; texts as UTF-8 bytes of fixed length, so that they are under a checksum.
+
+    Names of files that are not UTF-8 keep their bytes.
+    """
     columns = {}
     for name in frame:
         column = frame[name]
         if pd.api.types.is_numeric_dtype(column):
             columns[str(name)] = column.to_numpy()
         else:
-            columns[str(name)] = np.char.encode(column.to_numpy(dtype=str), "utf-8")
+            columns[str(name)] = np.char.encode(column.to_numpy(dtype=str), "utf-8", "surrogateescape")
     return {**columns, "order": "\n".join(map(str, frame.columns))}
 
 
@@ -26,5 +29,7 @@ def from_tree(tree: Mapping[str, Any]) -> pd.DataFrame:
     columns = {}
     for name in filter(None, tree["order"].split("\n")):
         values = tree[name]
-        columns[name] = np.char.decode(values, "utf-8").astype(object) if values.dtype.kind == "S" else values
+        columns[name] = (
+            np.char.decode(values, "utf-8", "surrogateescape").astype(object) if values.dtype.kind == "S" else values
+        )
     return pd.DataFrame(columns)

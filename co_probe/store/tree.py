@@ -111,7 +111,7 @@ def fill(group: h5py.Group, tree: Tree) -> None:
             _write_array(group, name, value)
         else:
             # Fixed-length bytes: strings of variable length live in a heap that has no checksum.
-            group.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+            group.attrs[name] = np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
 
 
 def _write_array(group: h5py.Group, name: str, value: np.ndarray | Rows) -> None:
@@ -142,6 +142,8 @@ def _chunks(value: np.ndarray | Rows, limit: int = 2**26) -> tuple[int, ...]:
 def opened(path: Path) -> Iterator[h5py.File]:
     """Open for reading. Whatever HDF5 finds wrong with the file while it is open becomes a DamagedFile error."""
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for somebody who writes to it
+            raise OSError("it is no regular file")
         with h5py.File(path, "r") as file:
             yield file
     except FileNotFoundError:
@@ -211,5 +213,5 @@ def read_array(dataset: h5py.Dataset) -> np.ndarray:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="surrogateescape")
     return value.item() if isinstance(value, np.generic) else value
