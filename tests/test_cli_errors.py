@@ -92,7 +92,7 @@ REFUSED = {
     "negative": ([*TRAIN, "--epsilon", "-8/255"], "epsilon must be greater than 0, not -0.0313"),
     "no number": ([*TRAIN, "--epsilon", "abc"], "'abc' is not a number: give it as 0.031 or 8/255"),
     "8 over 0": ([*TRAIN, "--epsilon", "8/0"], "'8/0' is not a number"),
-    "not finite": ([*TRAIN, "--epsilon", "nan"], "epsilon must be greater than 0, not nan"),
+    "not finite": ([*TRAIN, "--epsilon", "nan"], "epsilon must be a number, not nan"),
     "8 pixels": ([*TRAIN, "--epsilon", "8"], "8 is more than 1: did you mean 8/255?"),
     "no epochs": (["run", "fgsm", "--epochs", "0"], "epochs must be greater than 0, not 0"),
     "seed": ([*TRAIN, "--seed", "-1"], "seed must not be negative"),

@@ -85,15 +85,20 @@ class Registry:
     def make(self, name: str, /, *args: Any, **settings: Any) -> Any:
         """Call the entry with `settings`. Raises UserError for a setting that it does not have."""
         target = self.load(name)
-        known = _settings(target, len(args), own=self._split(name)[0] is None)
-        for key in settings:
-            if known is not None and key not in known:
-                raise unknown(f"setting of {self.kind} {name}", key, known or ["(it has no settings)"])
-        check_kinds(f"{self.kind} {name}", target, settings)
+        self.check_settings(name, len(args), settings)
         try:
             return target(*args, **settings)
         except (TypeError, ValueError) as error:
             raise UserError(f"{self.kind} {name}: {error}") from error
+
+    def check_settings(self, name: str, given: int, settings: Mapping[str, Any]) -> None:
+        """Raise UserError if the entry, called with `given` arguments, has no such setting or takes other values."""
+        target = self.load(name)
+        known = _settings(target, given, own=self._split(name)[0] is None)
+        for key in settings:
+            if known is not None and key not in known:
+                raise unknown(f"setting of {self.kind} {name}", key, known or ["(it has no settings)"])
+        check_kinds(f"{self.kind} {name}", target, settings)
 
     def _split(self, name: str) -> tuple[str | None, str | None]:
         """The entry that `name` stands for and what it is given; (None, None) for a name of the user's own."""

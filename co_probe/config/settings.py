@@ -1,7 +1,6 @@
 """The settings of a run: parsed, checked, and written down as plain data."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from fractions import Fraction
@@ -9,7 +8,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from co_probe.config.kinds import fits, in_words
 from co_probe.config.labels import NORMS
+from co_probe.config.plain import check_plain
 from co_probe.config.sections import SECTIONS, ModelSection, Section
+from co_probe.config.toml import InvalidTOML, parse_toml
 from co_probe.errors import UserError, unknown
 
 
@@ -24,6 +25,16 @@ def parse_number(text: str | float) -> float:
 
 
 AnySection = TypeVar("AnySection", bound=Section)
+# Beyond these, files and memory are the least of a run's troubles, or numbers overflow.
+MOST = {
+    "epochs": 10**6,
+    "batch_size": 10**9,
+    "probe.test": 10**9,
+    "probe.train": 10**9,
+    "augmentation.padding": 10**4,
+    "optimizer.learning_rate": 1e6,
+    "optimizer.weight_decay": 1e6,
+}
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -130,8 +141,15 @@ class Config:
         at_least_0 = {"seed": self.seed, "augmentation.padding": self.augmentation.padding}
         at_least_0 |= {f"optimizer.{name}": value for name, value in asdict(self.optimizer).items()}
         for name, value in at_least_0.items():
-            if not (math.isfinite(value) and value >= 0):
+            if not math.isfinite(value):
+                raise UserError(f"{name} must be a finite number, not {value:g}")
+            if value < 0:
                 raise UserError(f"{name} must not be negative, but it is {value:g}")
+        for name, value in (positive | at_least_0).items():
+            if value > MOST.get(name, math.inf):
+                raise UserError(f"{name} must be at most {MOST[name]:,g}, not {value:g}")
+        if self.optimizer.momentum >= 1:
+            raise UserError(f"optimizer.momentum must be less than 1, not {self.optimizer.momentum:g}")
         if not 0 <= self.epsilon_warmup <= self.epochs:
             raise UserError(f"epsilon_warmup must be between 0 and {self.epochs} epochs, not {self.epsilon_warmup:g}")
         if self.phases and (total := sum(phase.epochs for phase in self.phases)) != self.epochs:
@@ -185,6 +203,7 @@ class Config:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Config":
         """Build from plain nested data. Raises UserError for an unknown or missing key or a wrong value."""
+        check_plain(data)
         own = [f for f in fields(cls) if f.name != "extensions"]
         known = [*(f.name for f in own), *SECTIONS]
         for key in data:
@@ -286,8 +305,8 @@ def parse_assignment(text: str) -> dict[str, Any]:
         raise UserError(f"a setting is given as key=value, for example method.steps=5, not '{text}'")
     value: Any
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {raw}")["value"]
+    except InvalidTOML:
         try:
             value = parse_number(raw)
         except UserError:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from co_probe.data.dataset import Dataset
+from co_probe.numerics.memory import require_memory
 
 
 def digits(*, size: int = 16) -> Dataset:
@@ -18,6 +19,7 @@ def digits(*, size: int = 16) -> Dataset:
 
     if size < 8:
         raise ValueError(f"size must be at least 8, not {size}")
+    require_memory(2 * 4 * 1797 * size**2, f"data set digits at size {size}", "choose a smaller data.size")
     bunch = load_digits()
     x = torch.from_numpy(bunch.images).float().div_(16)[:, None]
     x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)

@@ -19,8 +19,10 @@ from co_probe.data.dataset import Dataset
 from co_probe.data.places import VARIABLE, alone, data_dir, make_folder
 from co_probe.errors import UserError
 from co_probe.files.atomic import replace_atomic
+from co_probe.numerics.memory import require_memory
 
 REPORT_EVERY = 5.0  # seconds between two lines of progress
+WIDE_RAW = (";16", ";16B", ";16L", ";16N", ";32F", ";32BF")  # how its raw modes of more than 8 bits end
 WIDE = ("I", "F")  # how Pillow's modes of more than 8 bits a channel begin; turning them into RGB would clip them
 
 
@@ -41,8 +43,12 @@ def image_folder(path: str, *, size: int | None = None, test_share: float = 0.2)
     if not 0 < test_share < 1:
         raise ValueError(f"test_share must be between 0 and 1, not {test_share:g}")
     folder = find_folder(path)
+    require_memory(3 * (size or 0) ** 2, f"one image at size {size}", "choose a smaller data.size")
     classes, train, test = list_images(folder, test_share)
     listing = train + test
+    require_memory(
+        len(listing) * 3 * (size or 0) ** 2, f"{len(listing)} images at size {size}", "choose a smaller data.size"
+    )
     images = decoded(folder, listing, size)
     count = len(train)
     labels = torch.tensor([image.label for image in listing])
@@ -93,7 +99,10 @@ def list_images(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[
 
 
 def _list_split(folder: Path) -> tuple[tuple[str, ...], list[Listed]]:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
     if not names:
         raise UserError(f"{folder} has no folders in it: each class needs one")
     images: list[Listed] = []
@@ -110,16 +119,28 @@ def _list_split(folder: Path) -> tuple[tuple[str, ...], list[Listed]]:
     return tuple(names), images
 
 
-def _files(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Everything below `folder` but folders and what starts with a dot."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _files(entry.path)
-            else:
-                yield entry
+def _files(folder: str, above: frozenset[str] = frozenset()) -> Iterator[os.DirEntry[str]]:
+    """Every file below `folder` but what starts with a dot; `above`: the folders that it lies in, without links.
+
+    Raises UserError for a folder that is unreadable or lies in itself, and for what is neither folder nor file.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        raise UserError(f"{folder} is a link to a folder that it lies in: remove it")
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files(entry.path, above | {real})
+        elif os.path.exists(entry.path) and not entry.is_file():  # a pipe would be waited for, a device has no end
+            raise UserError(f"{entry.path} is no regular file: remove it")
+        else:
+            yield entry
 
 
 def decoded(folder: Path, listing: list[Listed], size: int | None, *, mapped: bool = False) -> Tensor:
@@ -128,7 +149,7 @@ def decoded(folder: Path, listing: list[Listed], size: int | None, *, mapped: bo
     `mapped`: leave them on the disk, in a tensor to read from only (writing to it ends the process).
     """
     caches = make_folder(data_dir() / "image-folders")
-    key = hashlib.sha256(f"{folder}\n{size}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(f"{folder}\n{size}")).hexdigest()[:16]
     cache = caches / f"{folder.name}-{key}.h5"
     fingerprint = _fingerprint(listing)
     with alone(caches / f".{cache.name}.lock", f"decoding {folder}"):
@@ -194,8 +215,9 @@ def _pixels(path: str, size: int | None) -> np.ndarray:
     """(3, height, width) uint8. Raises UserError if the file is no image, or one of more than 8 bits a channel."""
     try:
         with Image.open(path) as file:
-            if file.mode.startswith(WIDE):
-                raise UserError(f"{path} has more than 8 bits a channel (mode {file.mode}): convert it")
+            if file.mode.startswith(WIDE) or _raw_mode(file).endswith(WIDE_RAW):
+                mode = _raw_mode(file) or file.mode
+                raise UserError(f"{path} has more than 8 bits a channel (mode {mode}): convert it")
             image = file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "a damaged file" if isinstance(error, SyntaxError) else str(error).replace("\n", " ")
@@ -207,6 +229,14 @@ def _pixels(path: str, size: int | None) -> np.ndarray:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def _raw_mode(file: Image.Image) -> str:
+    """How the pixels lie in the file, in Pillow's words: `RGB;16B`. It opens such as RGB, with half of their bits."""
+    tiles = getattr(file, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return mode if isinstance(mode, str) else ""
 
 
 def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -50,6 +50,9 @@ def every(x: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(x, 1, stride)
 
 
+MOST_BLOCKS = 1000  # ten times as deep as any published one
+
+
 class PreActResNet(nn.Module):
     """A 3×3 stem, then stages of `PreActBlock`s, each but the first of which halves the image and doubles the width.
 
@@ -93,6 +96,8 @@ class PreActResNet(nn.Module):
         super().__init__()
         if width < 1 or not blocks or min(blocks) < 1:
             raise ValueError(f"width and blocks must be positive, not {width} and {list(blocks)}")
+        if sum(blocks) > MOST_BLOCKS:
+            raise ValueError(f"there can be {MOST_BLOCKS} blocks at most, not {sum(blocks)}")
         self.normalize = Normalize(mean, std)
         self.conv1 = conv3x3(channels, width)
         self.stages = len(blocks)

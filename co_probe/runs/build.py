@@ -20,6 +20,7 @@ from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import Method
 from co_probe.models import MODELS
+from co_probe.numerics.memory import require_memory
 from co_probe.numerics.rng import make_rng
 from co_probe.runs.foreign import ModelLike, class_name, copied, resolve_model
 from co_probe.store import ModelSpec, RunInfo, new_run_id
@@ -64,6 +65,12 @@ def make_model(config: Config, data: Dataset) -> nn.Module:
     name, settings, classes = config.model.name, config.model.settings, len(data.classes)
     about = data.shape, classes, data.mean, data.std
     return new_model(name, settings, *about, wrappers=[*config.wrappers.values()])
+
+
+def check_parts(config: Config) -> None:
+    """Check the settings of the model before the data set is loaded, which may take minutes. Raises UserError."""
+    if not MODELS.is_own(config.model.name):
+        MODELS.check_settings(config.model.name, 4, config.model.settings)
 
 
 def build_model(info: RunInfo, given: ModelLike | None = None) -> nn.Module:
@@ -141,8 +148,23 @@ def new_model(
     if _is_foreign(name):
         model = resolve_model(name, channels=shape[0], classes=classes, settings=settings).model
     else:
-        model = _expect(nn.Module, "model", name, MODELS.make(name, shape[0], classes, mean, std, **settings))
+        arguments = shape[0], classes, mean, std
+        if not MODELS.is_own(name):
+            _require_memory(name, arguments, settings)
+        model = _expect(nn.Module, "model", name, MODELS.make(name, *arguments, **settings))
     return _wrapped(model, wrappers, shape).to(memory_format=torch.channels_last)
+
+
+def _require_memory(name: str, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:
+    """Raise UserError if the parameters, their gradients and their momenta would not fit into memory."""
+    hint = "choose a smaller one"
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes without numbers
+        try:
+            parameters = MODELS.make(name, *arguments, **settings).parameters()
+            needed = 3 * sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        except (RuntimeError, OverflowError) as error:  # torch cannot even count the bytes
+            raise UserError(f"model {name} with {settings} needs more memory than any machine has: {hint}") from error
+    require_memory(needed, f"model {name}", hint)
 
 
 def _wrapped(model: nn.Module, wrappers: Sequence[ModelSection], shape: tuple[int, int, int]) -> nn.Module:

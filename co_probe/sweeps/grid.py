@@ -1,7 +1,6 @@
 """A grid of runs: methods, ε, seeds and other settings."""
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -13,6 +12,7 @@ from co_probe.config.labels import epsilon_label
 from co_probe.config.presets import configure
 from co_probe.config.sections import Option, all_options
 from co_probe.config.settings import nested
+from co_probe.config.toml import parse_toml
 from co_probe.errors import UserError, unknown
 from co_probe.methods import METHODS
 
@@ -69,8 +69,8 @@ class Grid:
             UserError: If the file cannot be read, or is no such file.
         """
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            data = parse_toml(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, UserError) as error:
             raise UserError(f"sweep file {path}: {error}") from error
         known = [*(f.name for f in fields(cls)), *axes()]
         for key in data:

@@ -16,7 +16,7 @@ from co_probe.errors import Diverged, UserError
 from co_probe.inference.execution import compiling, execute, resolve
 from co_probe.methods.base import Batch, Method
 from co_probe.numerics.rng import derive_seed, make_rng
-from co_probe.runs.build import describe, kept_epochs, make_data, make_method, make_model, pick_device
+from co_probe.runs.build import check_parts, describe, kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.training.memory import keep_freed_memory
 from co_probe.training.metrics import EpochMetrics, measure
 from co_probe.training.recorder import Checkpoint, Recorder
@@ -63,6 +63,7 @@ def epochs(
     target = pick_device(device)
     if target.type == "cpu":
         keep_freed_memory()
+    check_parts(config)
     data = make_data(config)
     seed, count = config.seed, len(data.train_y)
     method, last_epoch = make_method(config, data.bounds), kept_epochs(config)

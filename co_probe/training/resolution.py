@@ -12,6 +12,7 @@ from co_probe.data.augment import View, pad_images, random_view
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import UserError
 from co_probe.methods.base import Method, TrainingContext
+from co_probe.numerics.memory import require_memory
 from co_probe.numerics.rng import make_rng
 
 
@@ -70,6 +71,13 @@ class ResolutionStages:
             )
         if data.train_at is None:
             padding = config.augmentation.padding
+            channels, height, width = data.shape
+            padded = channels * (height + 2 * padding) * (width + 2 * padding)
+            require_memory(
+                count * padded * data.train_x.element_size(),
+                f"augmentation.padding = {padding} of {count} images",
+                "choose a smaller one",
+            )
             images = pad_images(data.train_x.to(device), padding)
             self._stages = [stage(images, data.shape, padding, config.batch_size)] * epochs
             return

@@ -3,7 +3,6 @@
 A preset may build on another: `extends = "cifar10"` takes its settings, and the file has only what differs.
 """
 
-import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from co_probe.config import Config, merge
 from co_probe.config.kinds import fits
 from co_probe.config.sections import SECTIONS
+from co_probe.config.toml import InvalidTOML, parse_toml
 from co_probe.errors import UserError, unknown
 
 _PACKAGES: dict[str, str] = {}  # preset: the package that holds its TOML file, for those of studies
@@ -72,9 +72,9 @@ def read(preset: str) -> dict[str, Any]:
             raise UserError(f"preset {preset} extends itself: {' extends '.join([*seen, current])}")
         seen.append(current)
         try:
-            chain.append(tomllib.loads(text(current)))
-        except tomllib.TOMLDecodeError as error:
-            raise UserError(f"preset {current} is no valid TOML: {error}") from error
+            chain.append(parse_toml(text(current)))
+        except InvalidTOML as error:
+            raise UserError(f"preset {current} is {error}") from error
         base = chain[-1].pop("extends", None)
         if not isinstance(base, str | None):
             raise UserError(f"preset {current}: extends is the name of one preset, as text, not {base!r}")

@@ -1,0 +1,74 @@
+"""What lies in a folder of images and is no image, or not as it looks."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from co_probe.data import DATA
+from co_probe.errors import UserError
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """Two classes of five images each."""
+    monkeypatch.setenv("CO_PROBE_DATA", str(tmp_path / "home"))
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(5):
+            image = Image.fromarray(rng.integers(256, size=(8, 8, 3), dtype=np.uint8))
+            image.save(tmp_path / "pets" / name / f"{number}.png")
+    return tmp_path / "pets"
+
+
+def sixteen_bits(color_type: int, channels: int) -> bytes:
+    """A PNG file with 16 bits per channel, which Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + bytes(range(8 * channels * 2)) for _ in range(8))
+    header = struct.pack(">IIBBBBB", 8, 8, 16, color_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def refused(tree: Path) -> str:
+    with pytest.raises(UserError) as error:
+        DATA.make(f"image-folder:{tree}")
+    return str(error.value)
+
+
+def test_a_link_to_a_folder_above_is_named(tree):
+    (tree / "dog" / "again").symlink_to(tree / "dog")
+    assert f"{tree}/dog/again is a link to a folder that it lies in" in refused(tree)
+
+
+def test_a_link_to_another_folder_is_followed(tree, tmp_path):
+    (tree / "dog").rename(tmp_path / "dogs")
+    (tree / "dog").symlink_to(tmp_path / "dogs")
+    assert DATA.make(f"image-folder:{tree}").classes == ("cat", "dog")
+
+
+def test_a_pipe_is_named_and_not_waited_for(tree):
+    os.mkfifo(tree / "cat" / "9.png")
+    assert refused(tree) == f"{tree}/cat/9.png is no regular file: remove it"
+
+
+def test_devices_are_no_images():
+    assert "/dev" in refused(Path("/dev"))
+
+
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_images_of_16_bits_are_refused(color_type, channels, tree):
+    (tree / "cat" / "2.png").write_bytes(sixteen_bits(color_type, channels))
+    assert f"{tree}/cat/2.png has more than 8 bits a channel" in refused(tree)
+
+
+def test_names_that_are_no_utf8_are_taken(tree):
+    (tree / "cat").rename(tree / os.fsdecode(b"c\xff"))
+    assert DATA.make(f"image-folder:{tree}").classes == (os.fsdecode(b"c\xff"), "dog")
