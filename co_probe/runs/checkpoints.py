@@ -135,6 +135,8 @@ def is_exported(path: str | Path) -> bool:
 def _read(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"{path} is a folder; make a reference of a run with: co-probe export {path} -o FILE.pt")
+    if path.exists() and not path.is_file():  # to open a pipe would wait for somebody who writes to it
+        raise UserError(f"{path} is no regular file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -144,6 +144,8 @@ def _load(path: Path) -> Any:
         raise UserError(f"{path} is a folder, not a checkpoint file")
     if not path.exists():
         raise UserError(f"{path} does not exist")
+    if not path.is_file():  # to open a pipe would wait for somebody who writes to it
+        raise UserError(f"{path} is no regular file")
     options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     try:
         with torch.serialization.safe_globals(PLAIN):

@@ -120,6 +120,13 @@ def test_a_pipe_in_place_of_an_epoch_does_not_hang(at, call):
     assert code == 2 and err.count("\n") == 1 and "it is no regular file" in err
 
 
+@pytest.mark.parametrize("model", [[], ["--reference-model", "resnet18"]])
+def test_a_pipe_in_place_of_a_reference_does_not_hang(model, at, call):
+    os.mkfifo("pipe.pt")
+    code, _, err = call("strength", "--reference", "pipe.pt", *model)
+    assert (code, err) == (2, "Error: pipe.pt is no regular file\n")
+
+
 def test_a_name_typed_wrong_stops_the_command(at, call):
     code, out, err = call("show", "runs/pgd", "runs/fgms")
     assert (code, out) == (2, "") and "runs/fgms is not a run: it does not exist" in err
