@@ -17,6 +17,7 @@ from co_probe.attacks.margin import CW
 from co_probe.attacks.named import ATTACKS, named_attack
 from co_probe.attacks.noise import Gaussian, Noise
 from co_probe.attacks.pgd import PGD
+from co_probe.attacks.square import Square
 from co_probe.config.labels import attack_name
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Noise",
     "Perturbation",
     "Rng",
+    "Square",
     "attack_name",
     "input_gradient",
     "named_attack",

@@ -17,9 +17,9 @@ def named_attack(name: AttackLike, epsilon: float, norm: str = "linf", bounds: B
 
     Args:
         name: `clean` (no perturbation), `gaussian` (noise of σ = 0.1), `fgsm`, `pgdN` (N steps of ε/4), `pgdNxR` (with
-            R restarts), `cw` (PGD on the margin, 30 steps of ε/4), `cwN`, `cwNxR`, `aa` (AutoAttack), any other entry
-            of `co_probe.config.attacks.ATTACKS`, or `package.module:Name`. An attack object is returned as it is, with
-            its own ε.
+            R restarts), `cw` (PGD on the margin, 30 steps of ε/4), `cwN`, `cwNxR`, `square` (1000 queries), `aa`
+            (AutoAttack), any other entry of `co_probe.config.attacks.ATTACKS`, or `package.module:Name`. An attack
+            object is returned as it is, with its own ε.
         epsilon: Norm bound, in pixel units.
         norm: `linf` or `l2`.
         bounds: Least and greatest pixel value.

@@ -12,6 +12,7 @@ PROBES = Registry(
         "curvature": "co_probe.probes.curvature:Curvature",
         "eval": "co_probe.probes.eval:Eval",
         "gap": "co_probe.probes.gap:Gap",
+        "masking": "co_probe.probes.masking:Masking",
         "spectrum": "co_probe.probes.spectrum:Spectrum",
         "strength": "co_probe.probes.strength:Strength",
     },

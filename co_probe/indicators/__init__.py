@@ -9,6 +9,7 @@ from co_probe.indicators.curvature import curvature
 from co_probe.indicators.gap import GapResult, gap
 from co_probe.indicators.gradient_norm import gradient_norm, input_gradients
 from co_probe.indicators.linearity import linearity_ratio
+from co_probe.indicators.masking import MaskingResult, masking
 from co_probe.indicators.participation import entropy_gap, participation_ratio
 from co_probe.indicators.pert_alignment import pert_alignment, sign_agreement
 from co_probe.indicators.spectrum import low_frequency_share, spectrum
@@ -18,6 +19,7 @@ __all__ = [
     "AbnormalExamples",
     "AlignmentResult",
     "GapResult",
+    "MaskingResult",
     "StrengthResult",
     "abnormal_examples",
     "alignment",
@@ -30,6 +32,7 @@ __all__ = [
     "logit_change",
     "loss_gain",
     "low_frequency_share",
+    "masking",
     "noise_accuracy",
     "participation_ratio",
     "pert_alignment",

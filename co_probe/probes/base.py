@@ -33,6 +33,7 @@ class Diagnostic(ABC):
         shares: Quantities that are shares in [0, 1], which the command line prints in percent.
         details: Quantities that are for figures, and not printed.
         figure: The registered figure that shows it; None for lines of all its quantities.
+        default_epochs: Epochs that are measured unless others are named: `all`, `best and last`, `last`.
     """
 
     name: ClassVar[str]
@@ -40,9 +41,10 @@ class Diagnostic(ABC):
     shares: ClassVar[tuple[str, ...]] = ()
     details: ClassVar[tuple[str, ...]] = ()
     figure: ClassVar[str | None] = None
+    default_epochs: ClassVar[str] = "all"
 
     @abstractmethod
-    def table(self, run: StoredRun, epochs: "Epochs" = "all", *, compile: bool = False) -> "Table":
+    def table(self, run: StoredRun, epochs: "Epochs | None" = None, *, compile: bool = False) -> "Table":
         """The stored and missing rows on a run, which can be measured."""
 
     def unsupported_reason(self, run: StoredRun) -> str | None:
@@ -110,7 +112,7 @@ class Probe(Diagnostic):
         """The rows of an epoch if the run has recorded them while it was trained, else None."""
         return None
 
-    def table(self, run: StoredRun, epochs: "Epochs" = "all", *, compile: bool = False) -> "Table":
+    def table(self, run: StoredRun, epochs: "Epochs | None" = None, *, compile: bool = False) -> "Table":
         """The stored and missing rows of this probe on a run."""
         from co_probe.probes.table import EpochTable
 

@@ -52,7 +52,7 @@ class Eval(Diagnostic):
         if self.images is not None and self.images < 1:
             raise UserError(f"images must be at least 1, not {self.images}")
 
-    def table(self, run: StoredRun, epochs: Epochs = "all", *, compile: bool = False) -> Table:
+    def table(self, run: StoredRun, epochs: Epochs | None = None, *, compile: bool = False) -> Table:
         """The results on a run. Its epoch is a setting, and its images leave the batch, so it is not compiled."""
         from co_probe.probes.evaluation import EvaluationTable
 

@@ -29,7 +29,7 @@ def probe(
     name: str,
     runs: RunLike | Iterable[RunLike],
     *,
-    epochs: Epochs = "all",
+    epochs: Epochs | None = None,
     device: str = "auto",
     compile: bool = False,
     progress: Progress | None = None,
@@ -41,7 +41,8 @@ def probe(
         name: A registered probe (`gap`, `strength`, `eval`, `alignment`, `curvature`, `spectrum`, ...), or your own as
             `package.module:Name`.
         runs: Paths or runs, one or several.
-        epochs: `all`, `last`, a number or numbers: which epochs are measured, besides those that are stored.
+        epochs: `all`, `best and last`, `last`, a number or numbers: which epochs are measured, besides those that are
+            stored. If None, all; of a probe with another default (`masking`), that.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         compile: Run models through torch.compile where perturbations are made and evaluated.
         progress: Called after each step with a label, the number of steps done, and of all steps.

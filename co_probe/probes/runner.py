@@ -20,7 +20,7 @@ def measure_runs(
     probe: Diagnostic,
     runs: RunLike | Iterable[RunLike],
     *,
-    epochs: Epochs = "all",
+    epochs: Epochs | None = None,
     device: str = "auto",
     compile: bool = False,
     progress: Progress | None = None,
@@ -32,7 +32,8 @@ def measure_runs(
     Args:
         probe: The probe, with its settings.
         runs: Paths or runs, one or several.
-        epochs: `all`, `last`, a number or numbers: which epochs are measured, besides those that are stored.
+        epochs: `all`, `best and last`, `last`, a number or numbers: which epochs are measured, besides those that are
+            stored. If None, all; of a probe with another default (`masking`), that.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         compile: Run models through torch.compile where perturbations are made and evaluated.
         progress: Called after each step with a label, the number of steps done, and of all steps.

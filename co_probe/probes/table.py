@@ -56,18 +56,21 @@ class EpochTable(Table):
     Args:
         probe: The probe, with its settings.
         run: The run.
-        epochs: `all`, `last`, a number or numbers: which epochs are measured, besides those that are stored.
+        epochs: `all`, `best and last`, `last`, a number or numbers: which epochs are measured, besides those that are
+            stored; the probe's default if None.
         compile: Run the model through torch.compile where perturbations are made and evaluated.
 
     Raises:
         UserError: If the run has no such epoch.
     """
 
-    def __init__(self, probe: Probe, run: StoredRun, epochs: Epochs = "all", compile: bool = False):
+    def __init__(self, probe: Probe, run: StoredRun, epochs: Epochs | None = None, compile: bool = False):
         self.probe, self.run, self.compile = probe, run, compile
         self.frame = run.frame(probe.name)
         have = self._known_epochs()
-        wanted = [epoch for epoch in pick_epochs(run, epochs) if epoch not in have]
+        wanted = [
+            epoch for epoch in pick_epochs(run, probe.default_epochs if epochs is None else epochs) if epoch not in have
+        ]
         recorded = {epoch: rows for epoch in wanted if (rows := probe.recorded(run, epoch)) is not None}
         self._recorded = [row for epoch, rows in recorded.items() for row in self._labelled(epoch, rows)]
         self.missing = [epoch for epoch in wanted if epoch not in recorded]
@@ -138,13 +141,19 @@ class EpochTable(Table):
 
 
 def pick_epochs(run: StoredRun, epochs: Epochs) -> list[int]:
-    """The finished epochs that `all`, `last`, a number or numbers name. Raises UserError if there is no such epoch."""
+    """The finished epochs that `all`, `best and last`, `last`, a number or numbers name.
+
+    Raises:
+        UserError: There is no such epoch.
+    """
     if epochs == "all":
         return run.epochs
     if epochs == "last":
         return run.epochs[-1:]
+    if epochs == "best and last":
+        return sorted({run.best_epoch, run.last_epoch}) if run.epochs else []
     if isinstance(epochs, str):
-        raise UserError(f"epochs must be all, last, a number or numbers, not '{epochs}'")
+        raise UserError(f"epochs must be all, best and last, last, a number or numbers, not '{epochs}'")
     wanted = [epochs] if isinstance(epochs, int) else list(epochs)
     if unknown := sorted(set(wanted) - set(run.epochs)):
         raise UserError(f"{run.name} has no epoch {unknown[0]}; its last is {run.last_epoch}")

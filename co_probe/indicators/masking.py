@@ -1,0 +1,186 @@
+"""Masked gradients: does robustness under PGD stand up to attacks that do not rely on these gradients?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from co_probe.attacks.base import Bounds, Perturbation, Rng, input_gradient, lengths, project
+from co_probe.attacks.fgsm import FGSM
+from co_probe.attacks.margin import margin
+from co_probe.attacks.noise import Noise
+from co_probe.attacks.pgd import PGD
+from co_probe.attacks.square import Square
+from co_probe.config.masking import Finding, evidence
+from co_probe.indicators.zero_gradients import nonzero
+from co_probe.inference.evaluation import batch_size, evaluating, outcome, perturb
+from co_probe.numerics.rng import make_rng
+from co_probe.numerics.statistics import mean_interval, wilson
+
+__all__ = ["Finding", "MaskingResult", "evidence", "masking"]
+
+QUERIES = 100
+NOISE_DRAWS = 10
+STEP_SIZES = (0.1, 0.5, 1.0)  # shares of ε, beside the usual 1/4
+LARGE_STEPS = 20
+
+VANISHING = 0.05
+"""Share of images with zero gradient that PGD leaves correct, above which they are suspicious (Athalye et al. 2018)."""
+
+WEAKER_WINS = 0.05
+"""Accuracy by which noise or Square may fall short of PGD-10 (Carlini et al. 2019); in theory 0."""
+
+STRONGER_WINS = 0.1
+"""The same for variants of PGD, which may be the stronger attack on honest models too.
+
+The margin is by up to 8 points, and the best of several step sizes at the best point visited by up to 6.
+"""
+
+
+@dataclass(frozen=True)
+class MaskingResult:
+    """Accuracies, in [0, 1], under attacks that should be weaker than PGD-10, or irresistible.
+
+    Attributes:
+        findings: Every number, with its interval and whether it is suspicious.
+        large_epsilon: The ε at which every image can become uniform grey, in the unit of `epsilon`.
+        n: Number of images.
+    """
+
+    findings: tuple[Finding, ...]
+    large_epsilon: float
+    n: int
+
+    def __getitem__(self, quantity: str) -> Finding:
+        return next(each for each in self.findings if each.quantity == quantity)
+
+    @property
+    def masked(self) -> bool:
+        """Whether any finding is suspicious."""
+        return any(each.suspicious for each in self.findings)
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """The suspicious findings in words."""
+        return evidence(self.findings)
+
+
+def masking(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    bounds: Bounds = (0.0, 1.0),
+    queries: int = QUERIES,
+    seed: int = 0,
+) -> MaskingResult:
+    """Look for signs that robustness under PGD-10 comes from useless gradients.
+
+    Each check has a threshold, which the 95% interval of the number must clear, and nothing is suspicious unless
+    accuracy under PGD-10 (as training measures it: the last of 10 steps of ε/4) is above that of guessing. Where PGD-10
+    breaks the model there is no robustness to doubt: FGSM that is weaker than noise is catastrophic overfitting.
+
+    - `vanishing`: share of images that PGD-10 leaves correct and whose gradient of the cross-entropy at x is zero in
+      every component; above 5%. A softmax saturates in float32 where logits differ by 104.
+    - `noise`: accuracy under the worst of 10 random draws from the corners of the ε-ball (of its sphere in L2); more
+      than 5 points below PGD-10.
+    - `margin`: accuracy under 10 steps of PGD on the margin of the logits; more than 10 points below PGD-10.
+    - `query`: accuracy under Square; more than 5 points below PGD-10.
+    - `steps`: least accuracy under 10 steps of PGD with steps of ε/10, ε/2 and ε; more than 10 points below PGD-10.
+    - `large`: accuracy under 20 steps of PGD with ε of half the range of pixels, where all images can become the same
+      grey; above that of always guessing the most frequent class.
+
+    Cost: at most about 80 forward-backward and `queries` + 10 forward passes; images that are broken leave.
+
+    Args:
+        model: Takes (B, C, H, W) images and returns (B, classes) logits. Used in eval mode; its mode is restored.
+        x: Images, (n, C, H, W).
+        y: Class numbers, (n,). 100 or more make the intervals narrow enough for most thresholds.
+        epsilon: Norm bound, in pixel units of a [0, 1] image.
+        norm: The norm that `epsilon` bounds, `linf` or `l2`.
+        bounds: Least and greatest value of a pixel; where they are infinite, those of `x` set the large ε.
+        queries: Forward passes of Square per image.
+        seed: The same seed gives the same random starts.
+
+    Returns:
+        The findings.
+
+    Example:
+        >>> result = co_probe.indicators.masking(model, x, y, epsilon=8 / 255)
+        >>> co_probe.verdict(clean=clean, pgd=pgd, masking=result.evidence)
+
+    Reference:
+        Athalye et al. (2018), https://arxiv.org/abs/1802.00420, section 3.1: one-step attacks that beat iterated ones,
+        black-box attacks that beat white-box ones, unbounded attacks that fail, random sampling that finds adversarial
+        examples. Carlini et al. (2019), https://arxiv.org/abs/1902.06705, sections 4 and 5, for step sizes,
+        gradient-free attacks, and losses that saturate. Neither gives numbers: the thresholds are ours.
+    """
+    large = _large_epsilon(x, norm, bounds)
+    ball = {"epsilon": epsilon, "norm": norm, "bounds": bounds}
+
+    def rng() -> Rng:
+        return make_rng(x.device, seed, "probe")
+
+    def last_point(attack: Perturbation) -> Tensor:
+        return outcome(model, x, y, perturb(model, attack, x, y, rng()), bounds).correct
+
+    def every_point(attack: Perturbation) -> Tensor:
+        random = rng()
+        return _by_batch(model, lambda xs, ys: attack.robust_mask(model, xs, ys, random), x, y)
+
+    clean = outcome(model, x, y, bounds=bounds).correct
+    fgsm, pgd = (last_point(attack) for attack in (FGSM(**ball), PGD(**ball)))
+    zero = ~_by_batch(model, lambda xs, ys: nonzero(input_gradient(model, xs, ys)), x, y)
+    random = rng()
+    noise = clean.clone()
+    for _ in range(NOISE_DRAWS):
+        noise &= outcome(model, x, y, _noise(model, x, y, epsilon, norm, bounds, random), bounds).correct
+    sweep = [every_point(PGD(**ball, step_size=share * epsilon)) for share in STEP_SIZES]
+    others = {
+        "noise": (noise, WEAKER_WINS),
+        "margin": (every_point(PGD(**ball, loss=margin)), STRONGER_WINS),
+        "query": (every_point(Square(**ball, queries=queries)), WEAKER_WINS),
+        "steps": (min(sweep, key=lambda correct: int(correct.sum())), STRONGER_WINS),
+    }
+    at_large = every_point(PGD(epsilon=large, norm=norm, bounds=bounds, steps=LARGE_STEPS))
+
+    chance = y.bincount().max().item() / len(y)
+    robust = _finding("pgd10", pgd).low > chance
+    findings = [_finding("clean", clean), _finding("fgsm", fgsm), _finding("pgd10", pgd)]
+    findings.append(_finding("vanishing", pgd & zero, limit=VANISHING if robust else None))
+    for name, (correct, limit) in others.items():
+        behind = mean_interval((pgd.float() - correct.float()).cpu().numpy())[1]
+        findings.append(_finding(name, correct, suspicious=robust and behind > limit))
+    findings.append(_finding("large", at_large, limit=chance if robust else None))
+    return MaskingResult(tuple(findings), large, len(y))
+
+
+def _finding(quantity: str, images: Tensor, *, limit: float | None = None, suspicious: bool = False) -> Finding:
+    """The share of `images`, bool (n,), suspicious if its interval lies above `limit`."""
+    value = images.float().mean().item()
+    low, high = wilson(value, len(images))
+    return Finding(quantity, value, low, high, suspicious or (limit is not None and low > limit))
+
+
+def _by_batch(model: nn.Module, function: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """`function` on batches of images, with the model in eval mode, (n,)."""
+    size = batch_size(x)
+    with evaluating(model):
+        return torch.cat([function(xs, ys) for xs, ys in zip(x.split(size), y.split(size), strict=True)])
+
+
+def _noise(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, norm: str, bounds: Bounds, rng: Rng) -> Tensor:
+    """A random δ as far out as the ball allows, of the shape of `x`."""
+    if norm == "linf":
+        return Noise(epsilon=epsilon, sign=True, bounds=bounds)(model, x, y, rng)
+    direction = torch.empty_like(x).normal_(generator=rng)
+    return project(epsilon * direction / lengths(direction), x, epsilon, bounds, norm)
+
+
+def _large_epsilon(x: Tensor, norm: str, bounds: Bounds) -> float:
+    """Half the range of pixels, as a length in `norm`: x can become uniform grey within it."""
+    low, high = bounds if all(abs(bound) < float("inf") for bound in bounds) else (x.min().item(), x.max().item())
+    return (high - low) / 2 * (1.0 if norm == "linf" else x[0].numel() ** 0.5)
