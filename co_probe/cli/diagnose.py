@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from co_probe.cli import options
-from co_probe.cli.output import percent, print_table
+from co_probe.cli.output import percent, print_table, progress_bar
 from co_probe.errors import UserError
 
 WIDTH = 110  # letters in a line of text
@@ -27,6 +27,8 @@ DETAILED = 5  # runs; of more, only the table is printed
 )
 @click.option("--images", type=click.IntRange(min=1), metavar="N", help="Number of test images of a log.")
 @click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Number of classes of a log.")
+@click.option("--quick", is_flag=True, help="Measure nothing: use only what runs have stored.")
+@options.device
 @click.option("--json", "style", flag_value="json", help="Print the diagnosis as JSON, a list with an entry per run.")
 @click.option("--markdown", "style", flag_value="markdown", help="Print the diagnosis as Markdown.")
 def diagnose(
@@ -35,6 +37,8 @@ def diagnose(
     columns: tuple[str, ...],
     images: int | None,
     classes: int | None,
+    quick: bool,
+    device: str,
     style: str | None,
 ) -> None:
     """Did a run overfit catastrophically, when, did it recover, and what to try next?
@@ -43,15 +47,19 @@ def diagnose(
     file with a row per epoch, or a folder of TensorBoard events. It needs accuracy under PGD; clean accuracy and
     accuracy under the training attack sharpen the verdict. Usual names of columns are recognised (epoch, clean_acc,
     val_acc, fgsm, pgd10, "Test Robust Acc", train_acc, ...), and so are percentages.
+
+    Of a RUN, the best and the last epoch are checked for masked gradients (co-probe probe masking), once.
     """
     from co_probe.diagnosis.diagnose import diagnose_all
 
     paths = [path if path.exists() or not (runs_dir / path).exists() else runs_dir / path for path in sources]
     settings: dict[str, Any] = {"columns": parse_columns(columns), "images": images, "classes": classes}
-    each_source = options.each_readable(
-        paths or options.find((), runs_dir), lambda path: diagnose_all([path], **settings)
-    )
-    found = [each for several in each_source for each in several]
+    with progress_bar("masking") as progress:
+        settings |= {"quick": quick, "device": device, "progress": progress}
+        each_source = options.each_readable(
+            paths or options.find((), runs_dir), lambda path: diagnose_all([path], **settings)
+        )
+        found = [each for several in each_source for each in several]
     if style == "json":
         click.echo(json.dumps([each.to_dict() for each in found], ensure_ascii=False, indent=1))
     elif style == "markdown":

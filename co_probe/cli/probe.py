@@ -43,7 +43,8 @@ def probe(
     views: accuracy on images with the injected carrier, on the carrier alone, on the image alone, and with the carrier
     reversed: which of them the network goes by. curvature: largest eigenvalues of the input Hessian of the loss.
     spectrum: which frequencies perturbations are made of. alignment: size of the input gradient, and its cosine within
-    the ε-ball.
+    the ε-ball. masking: attacks that need no gradient, other losses, step sizes and a large ε, at the best and the last
+    epoch: is the robustness real?
     Measures all runs under runs/ that fit, or the RUNs named. Epochs measured before are not again.
     """
     from co_probe.config import parse_assignment

@@ -9,10 +9,12 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from co_probe.diagnosis.logs import AccuracyLog, read_logs
+from co_probe.diagnosis.masking import measure_masking
 from co_probe.diagnosis.sections import SECTIONS, Evidence, Section
 from co_probe.diagnosis.stored import classes_of, curves_of, images_of, verdict_of
 from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
 from co_probe.errors import UserError
+from co_probe.probes.runner import Progress
 from co_probe.store import StoredRun
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how a packed run begins
@@ -31,7 +33,7 @@ class Diagnosis:
         basis: What it was reached from, in one sentence: epochs, images, classes, columns of the log.
         images: Number of test images that the accuracies are measured on; None if unknown (`DEFAULT_IMAGES` assumed).
         classes: Number of classes; None if unknown.
-        sections: Episodes, notes, what to try next.
+        sections: Episodes, checks for masked gradients, notes, what to try next.
     """
 
     name: str
@@ -81,9 +83,19 @@ class Diagnosis:
 
 
 def diagnose(
-    source: Source, *, columns: Columns | None = None, images: int | None = None, classes: int | None = None
+    source: Source,
+    *,
+    columns: Columns | None = None,
+    images: int | None = None,
+    classes: int | None = None,
+    quick: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
 ) -> Diagnosis:
     """Diagnose a run of co-probe, or a training log of any other program.
+
+    Of a run, the probe `masking` is measured on the best and the last epoch and stored, unless `quick`. What prevents
+    measuring is said in the notes.
 
     Args:
         source: A run (its path or the object), a CSV file, a folder of TensorBoard events, a data frame or a mapping of
@@ -92,6 +104,9 @@ def diagnose(
             {"clean": "val_acc", "pgd": "pgd_acc"}. None leaves a curve out.
         images: Number of test images that accuracies are measured on; a run knows it, for a log 1,000 are assumed.
         classes: Number of classes, which sets the accuracy of guessing; a run knows it.
+        quick: Measure nothing: use only what the run has stored.
+        device: Where to measure: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
+        progress: Called after each measured epoch with the run's name, the number of epochs done, and of all epochs.
 
     Returns:
         The diagnosis; print it, or use `to_dict` and `to_markdown`.
@@ -102,7 +117,9 @@ def diagnose(
     Example:
         >>> print(co_probe.diagnose("log.csv", images=10000, classes=10))
     """
-    found = diagnose_all([source], columns=columns, images=images, classes=classes)
+    found = diagnose_all(
+        [source], columns=columns, images=images, classes=classes, quick=quick, device=device, progress=progress
+    )
     if len(found) > 1:
         names = ", ".join(each.name for each in found[:3])
         raise UserError(f"the log holds {len(found)} runs ({names}, ...): pass the rows of one of them")
@@ -115,6 +132,9 @@ def diagnose_all(
     columns: Columns | None = None,
     images: int | None = None,
     classes: int | None = None,
+    quick: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
 ) -> list[Diagnosis]:
     """Diagnose several runs or logs; the arguments are those of `diagnose`, and a log may hold several runs."""
     if images is not None and images < 1:
@@ -130,7 +150,8 @@ def diagnose_all(
         elif columns:
             raise UserError(f"{run.path} is a run of co-probe, and columns are for logs: leave them out")
         else:
-            found.append(_of_run(run, images, classes))
+            problem = None if quick else measure_masking(run, device=device, progress=progress)
+            found.append(_of_run(run, images, classes, problem))
     return found
 
 
@@ -150,13 +171,14 @@ def _as_run(source: Source) -> StoredRun | None:
         return None  # the reader of logs says why
 
 
-def _of_run(run: StoredRun, images: int | None, classes: int | None) -> Diagnosis:
+def _of_run(run: StoredRun, images: int | None, classes: int | None, problem: str | None) -> Diagnosis:
     images, classes = images or images_of(run), classes or classes_of(run)
     found, curves = verdict_of(run, images=images, classes=classes), curves_of(run)
     basis = [_on(found, images, classes)]
     if run.epochs and run.last_epoch < run.planned:
         basis.append(f"The run is not finished: {run.last_epoch} of {run.planned} epochs.")
-    return _diagnosis(run.name, found, curves, " ".join(basis), images, classes, run=run)
+    notes = (f"not checked for masked gradients: {problem}",) if problem else ()
+    return _diagnosis(run.name, found, curves, " ".join(basis), images, classes, notes=notes, run=run)
 
 
 def _of_log(log: AccuracyLog, images: int | None, classes: int | None) -> Diagnosis:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from co_probe.diagnosis.advice import advice_for
+from co_probe.diagnosis.masking import masking_checks
 from co_probe.diagnosis.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ def episodes(evidence: Evidence) -> Section | None:
     return Section("Episodes", tuple(lines), data) if lines else None
 
 
+def masking(evidence: Evidence) -> Section | None:
+    """List the checks for masked gradients, by epoch."""
+    checks = masking_checks(evidence.run) if evidence.run else []
+    return Section("Masking", tuple(map(str, checks)), [each.to_dict() for each in checks]) if checks else None
+
+
 def notes(evidence: Evidence) -> Section | None:
     """List how the log was read, and the limits of the evidence."""
     lines = (*evidence.notes, *evidence.verdict.notes)
@@ -92,4 +99,4 @@ def advice(evidence: Evidence) -> Section | None:
 
 
 NAMES = {"pgd": "PGD", "fgsm": "training attack", "train": "training images", "clean": "clean"}
-SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (episodes, notes, advice)
+SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (episodes, masking, notes, advice)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from co_probe.diagnosis.masking import masking_evidence
 from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
 
 NAN = float("nan")
@@ -15,6 +16,10 @@ METRICS = {"clean": ("clean",), "fgsm": ("own", "fgsm"), "pgd": ("pgd10",), "tra
 
 class MeasuredRun(Protocol):
     """What the verdict asks of a run; `co_probe.store.StoredRun` and `co_probe.Run` have it."""
+
+    @property
+    def epsilon(self) -> float:
+        """Norm bound, in pixel units."""
 
     @property
     def epochs(self) -> list[int]:
@@ -30,6 +35,9 @@ class MeasuredRun(Protocol):
 
     def metrics(self, epoch: int) -> dict[str, float]:
         """Return what was measured after an epoch."""
+
+    def frame(self, probe: str) -> pd.DataFrame:
+        """Return the stored table of a probe."""
 
 
 def curves_of(run: MeasuredRun) -> pd.DataFrame:
@@ -54,7 +62,8 @@ def curves_of(run: MeasuredRun) -> pd.DataFrame:
 def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | None = None) -> Verdict:
     """Diagnose a run from the metrics that it has stored.
 
-    A run of clean training is `never-robust`: it has no training attack to overfit to.
+    A run of clean training is `never-robust`: it has no training attack to overfit to. Any run is `masked` if the probe
+    `masking` was measured on it (`diagnose` does) and found evidence.
 
     Args:
         run: The run. A run that is being trained is judged on its finished epochs.
@@ -68,8 +77,8 @@ def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | No
         >>> verdict_of(co_probe.open_run("runs/fgsm")).onset
         14
     """
-    curves = curves_of(run)
-    if curves["pgd"].isna().all():
+    curves, masking = curves_of(run), masking_evidence(run)
+    if curves["pgd"].isna().all() and not (masking and len(curves)):
         reason = "no accuracy under PGD-10 is stored" if len(curves) else "no epoch is finished yet"
         return Verdict(
             "undecided", [], 0, None, None, NAN, NAN, reasons=(reason,), sentences=(f"Undecided: {reason}.",)
@@ -79,8 +88,9 @@ def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | No
         epochs=curves["epoch"],
         n=images or images_of(run) or DEFAULT_IMAGES,
         classes=classes or classes_of(run),
+        masking=masking,
     )
-    return _of_clean_training(found, curves) if trained_on_clean_images(run, curves) else found
+    return _of_clean_training(found, curves) if not masking and trained_on_clean_images(run, curves) else found
 
 
 def images_of(run: MeasuredRun) -> int | None:

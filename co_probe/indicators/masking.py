@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,11 +116,11 @@ def masking(
     Reference:
         Athalye et al. (2018), https://arxiv.org/abs/1802.00420, section 3.1: one-step attacks that beat iterated ones,
         black-box attacks that beat white-box ones, unbounded attacks that fail, random sampling that finds adversarial
-        examples. Carlini et al. (2019), https://arxiv.org/abs/1902.06705, sections 4 and 5, for step sizes,
-        gradient-free attacks, and losses that saturate. Neither gives numbers: the thresholds are ours.
+        examples. Carlini et al. (2019), https://arxiv.org/abs/1902.06705, for step sizes, gradient-free
+        attacks, unbounded attacks, and losses that saturate. Neither gives numbers: the thresholds are ours.
     """
     large = _large_epsilon(x, norm, bounds)
-    ball = {"epsilon": epsilon, "norm": norm, "bounds": bounds}
+    ball: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "bounds": bounds}
 
     def rng() -> Rng:
         return make_rng(x.device, seed, "probe")

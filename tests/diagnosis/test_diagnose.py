@@ -144,6 +144,8 @@ def stored(metrics, *, attack="fgsm", classes=("a",) * 10, images=200):
     return SimpleNamespace(
         epochs=epochs,
         last_epoch=len(epochs),
+        epsilon=0.1,
+        frame=lambda probe: pd.DataFrame(),
         probe_set={"test": np.arange(images)},
         info=SimpleNamespace(attack=attack, classes=classes),
         metrics=lambda epoch: {name: values[epoch - 1] for name, values in metrics.items()},
@@ -185,15 +187,15 @@ def test_clean_training_was_never_robust(attack):
 
 def test_trained_runs(trained, capsys):
     run = StoredRun(trained / "fgsm")
-    found = co_probe.diagnose(run)
-    assert found.verdict == co_probe.diagnose(trained / "fgsm").verdict == verdict_of(run)
+    found = co_probe.diagnose(run, quick=True)
+    assert found.verdict == co_probe.diagnose(trained / "fgsm", quick=True).verdict == verdict_of(run)
     assert found.images == 40 and found.classes == 10 and "40 test images of 10 classes" in str(found)
     with pytest.raises(UserError, match="columns are for logs"):
         co_probe.diagnose(run, columns={"pgd": "pgd10"})
-    assert len(diagnose_all([trained / "fgsm", COLLAPSE])) == 2
-    code, out, _ = call(capsys, "diagnose", "fgsm", "--runs", trained)
+    assert len(diagnose_all([trained / "fgsm", COLLAPSE], quick=True)) == 2
+    code, out, _ = call(capsys, "diagnose", "fgsm", "--runs", trained, "--quick")
     assert code == 0 and out.startswith("fgsm: undecided") and "--images" not in out
-    _, out, _ = call(capsys, "diagnose", "--runs", trained, "--json")
+    _, out, _ = call(capsys, "diagnose", "--runs", trained, "--quick", "--json")
     assert {entry["name"] for entry in json.loads(out)} == {"apart", "apart-simple", "fgsm", "pgd"}
 
 
