@@ -2,6 +2,7 @@
 
     python analyses/seeds.py             trains 40 runs in sweeps/seeds (about an hour on two idle cores), or goes on
     python analyses/seeds.py --seeds 3   fewer
+    python analyses/seeds.py --table     the table of the runs that are complete; trains nothing
 
 A run is what `co-probe demo` trains: the preset digits, measured on 200 test images after each epoch. Beside the table:
 the tidy metrics that it was made from, and the machine and versions.
@@ -17,6 +18,7 @@ import co_probe
 from co_probe.config.presets import configure
 from co_probe.diagnosis.stored import verdict_of
 from co_probe.store import StoredRun
+from co_probe.sweeps.sweep import is_complete
 
 METHODS = ("fgsm", "apart-simple", "apart", "pgd")
 PROBE = {"probe": {"test": 200, "train": 200}}
@@ -31,6 +33,7 @@ def main() -> None:
         "--runs", type=Path, default=Path("sweeps/seeds"), help="folder of the runs [default: %(default)s]"
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures" / "digits")
+    parser.add_argument("--table", action="store_true", help="write the table of the complete runs, train nothing")
     parser.add_argument("--jobs", type=int, help="processes [default: one for each core]")
     arguments = parser.parse_args()
     cells = {
@@ -38,7 +41,9 @@ def main() -> None:
         for seed in range(arguments.seeds)
         for method in METHODS
     }
-    co_probe.sweep(cells, jobs=arguments.jobs, progress=True)
+    if not arguments.table:
+        co_probe.sweep(cells, jobs=arguments.jobs, progress=True)
+    cells = {path: config for path, config in cells.items() if is_complete(path, config)}
     table = pd.DataFrame([row(StoredRun(path)) for path in cells])
     arguments.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.out / "seeds.csv", index=False, float_format="%.4g")
@@ -80,8 +85,7 @@ def markdown(table: pd.DataFrame) -> str:
     by_method = {method: table[table["method"] == method].set_index("seed") for method in METHODS}
     fgsm = by_method["fgsm"]
     for seed, values in fgsm.iterrows():
-        others = [by_method[method].loc[seed] for method in METHODS[1:]]
-        cells = [f"{100 * other['last']:.1f} ({other['gap']:.2f})" for other in others]
+        cells = [_end(by_method[method], seed) for method in METHODS[1:]]
         onset = "none" if pd.isna(values["onset"]) else f"{values['onset']:.0f}"
         best, last = 100 * values["best_before_onset"], 100 * values["last"]
         lines.append(f"| {seed} | {best:.1f} | {last:.1f} | {onset} | {' | '.join(cells)} |")
@@ -96,10 +100,17 @@ def markdown(table: pd.DataFrame) -> str:
     for method in METHODS[1:]:
         ends = by_method[method]["last"]
         lines.append(
-            f"- {method} ends at {ROBUST:.0%} or more on {(ends >= ROBUST).sum()} of {count} seeds: "
+            f"- {method} ends at {ROBUST:.0%} or more on {(ends >= ROBUST).sum()} of {len(ends)} seeds: "
             f"{100 * ends.mean():.1f} ± {100 * ends.std():.1f}% (mean and standard deviation over seeds)."
         )
     return "\n".join(lines) + "\n"
+
+
+def _end(table: pd.DataFrame, seed: object) -> str:
+    """Accuracy and gap of a seed at the end; a dash where the run is not complete."""
+    if seed not in table.index:
+        return "–"
+    return f"{100 * table.loc[seed, 'last']:.1f} ({table.loc[seed, 'gap']:.2f})"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The gap: how much larger the loss is under a strong attack than under a weak one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,8 +23,8 @@ class GapResult:
         high: Upper end of its 95% normal interval.
     """
 
-    strong: Outcome
-    weak: Outcome
+    strong: Outcome = field(repr=False)
+    weak: Outcome = field(repr=False)
     value: float
     low: float
     high: float

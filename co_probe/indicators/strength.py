@@ -1,6 +1,6 @@
 """Strength: what a model's perturbations do to a fixed reference model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class StrengthResult:
         high: Upper end of its 95% Wilson interval.
     """
 
-    correct: Tensor
+    correct: Tensor = field(repr=False)
     value: float
     low: float
     high: float

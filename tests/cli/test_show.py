@@ -76,11 +76,12 @@ def write(path: Path, metrics: list[dict[str, float]], **about) -> Path:
     return path
 
 
-def test_the_list_fits_100_columns_and_names_once_what_runs_share(tmp_path):
+def test_the_list_fits_100_columns_and_names_once_what_runs_share(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the title names the folder, however long
     write(tmp_path / "fgsm", [STANDING] * 6 + [FALLEN] * 4, method="fgsm")
     write(tmp_path / "a-name-as-long-as-those-of-sweeps-eps8of255-beta4of255-seed0", [STANDING] * 8, method="pgd")
     write(tmp_path / "imported", [{}] * 3, method="somebody's method with a long title", seed=None)
-    lines = run_show("--runs", tmp_path).splitlines()
+    lines = run_show("--runs", ".").splitlines()
     assert max(map(len, lines)) <= 100 and "nan" not in "".join(lines).lower()
     assert "data digits" in lines[0] and "ε 0.14" in lines[0]
     fgsm = next(line for line in lines if line.strip().startswith("fgsm"))
