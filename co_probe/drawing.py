@@ -20,6 +20,7 @@ from co_probe.probes.named import probe
 from co_probe.store import RunLike, StoredRun, opened
 
 Progress = Callable[[str, int, int], None]
+SCREEN = 150  # dots per inch of a figure that is shown, or saved without saying more
 WIDE = 55  # letters that fit above a figure
 
 
@@ -63,6 +64,7 @@ def draw(
     frames = {name: table(kind, name, stored, device=device, progress=progress, **options) for name in spec.tables}
     with paper_style():
         figure = spec.draw(frames, episodes)
+        figure.set_dpi(SCREEN)
         figure.suptitle(fill(_title(stored), WIDE) if title is None else title, fontsize=8)
     return figure
 

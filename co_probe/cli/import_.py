@@ -5,24 +5,9 @@ from typing import Any
 
 import click
 
-from co_probe.cli.options import Number, device
+from co_probe.cli.options import Normalisation, Number, device
 from co_probe.cli.output import progress_bar
 from co_probe.errors import UserError
-
-
-class Normalisation(click.ParamType):
-    """A data set's name, or mean and std: `0.49,0.48,0.45/0.25,0.24,0.26`."""
-
-    name = "normalisation"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str) or "/" not in value:
-            return value
-        try:
-            mean, std = ([float(number) for number in part.split(",")] for part in value.split("/"))
-        except ValueError:
-            self.fail(f"{value!r} is neither a name nor MEAN,MEAN,MEAN/STD,STD,STD", param, ctx)
-        return mean, std
 
 
 @click.command(name="import", epilog="A pattern is quoted, so that the shell leaves it alone.")

@@ -47,6 +47,21 @@ class Numbers(Number):
         return [super(Numbers, self).convert(part.strip(), param, ctx) for part in value.split(",")]
 
 
+class Normalisation(click.ParamType):
+    """A data set's name, or mean and std: `0.49,0.48,0.45/0.25,0.24,0.26`."""
+
+    name = "normalisation"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or "/" not in value:
+            return value
+        try:
+            mean, std = ([float(number) for number in part.split(",")] for part in value.split("/"))
+        except ValueError:
+            self.fail(f"{value!r} is neither a name nor MEAN,MEAN,MEAN/STD,STD,STD", param, ctx)
+        return mean, std
+
+
 def compose(*decorators: Decorator) -> Decorator:
     """Several decorators as one; the first comes first in the help."""
 

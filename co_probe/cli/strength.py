@@ -20,7 +20,9 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 )
 @click.option("--reference-model", help="The network of another program's checkpoint: package.module:Name, or a name.")
 @click.option(
-    "--reference-normalise", help="The data set whose mean and std this network expects, as cifar10.  [default: none]"
+    "--reference-normalise",
+    type=options.Normalisation(),
+    help="What this network expects its images normalised by: a data set, or MEAN,.../STD,...  [default: nothing]",
 )
 @options.generator("fgsm")
 @options.split
@@ -35,7 +37,7 @@ def strength(
     runs_dir: Path,
     reference: str,
     reference_model: str | None,
-    reference_normalise: str | None,
+    reference_normalise: Any,
     generator: str,
     split: str,
     epsilon: Sequence[float] | None,

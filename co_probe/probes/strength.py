@@ -74,7 +74,9 @@ class Strength(Probe):
             frame = frame[frame["reference"] == Path(self.reference).name]
         if not len(frame):
             return frame
-        return frame[frame["reference_id"] == frame.sort_index()["reference_id"].iloc[-1]]
+        newest = frame.sort_index().iloc[-1]
+        same = [frame[column] == newest[column] for column in ("reference", "reference_id")]
+        return frame[same[0] & same[1]]
 
     def unsupported_reason(self, run: StoredRun) -> str | None:
         """Another norm than L∞, or a reference of other images or classes."""

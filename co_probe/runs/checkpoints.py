@@ -202,9 +202,18 @@ def _checksum(content: dict[str, Any]) -> str:
     return total.hexdigest()
 
 
-def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
-    """Return 12 hexadecimal digits that tell these weights from others."""
-    return _digest(weights).hexdigest()[:12]
+def fingerprint(weights: Mapping[str, torch.Tensor], *constants: Sequence[float] | None) -> str:
+    """Return 12 hexadecimal digits that tell this function from others.
+
+    Args:
+        weights: The tensors of the model.
+        constants: Mean and std in front of it, where they are not among the tensors: the same weights behind another
+            normalisation are another function.
+    """
+    total = _digest(weights)
+    for values in constants:
+        total.update(b"" if values is None else repr([float(value) for value in values]).encode())
+    return total.hexdigest()[:12]
 
 
 def _digest(weights: Mapping[str, torch.Tensor]) -> "hashlib._Hash":

@@ -62,13 +62,17 @@ def _of_module(module: nn.Module, normalise: Any, like: RunInfo | None, device: 
     mean, std = _constants(normalise, like)
     model = resolve_model(module, channels=0, classes=0, mean=mean, std=std).model
     name = class_name(module).rpartition(":")[2]
-    return Reference(model.to(device).eval(), name, fingerprint(module.state_dict()), None, None, _bounds(like))
+    return Reference(
+        model.to(device).eval(), name, fingerprint(module.state_dict(), mean, std), None, None, _bounds(like)
+    )
 
 
 def _of_run(run: Run, epoch: str, device: str | torch.device) -> Reference:
     number = {"last": lambda: run.last_epoch, "best": lambda: run.best_epoch}.get(epoch, lambda: int(epoch))()
     model = run.load_model(number, device)
-    identity = fingerprint({name: torch.from_numpy(value) for name, value in run.weights(number).items()})
+    constants = (run.info.mean, run.info.std) if run.info.model.foreign else ()  # else they are among the weights
+    weights = {name: torch.from_numpy(value) for name, value in run.weights(number).items()}
+    identity = fingerprint(weights, *constants)
     return Reference(model, f"{run.name}@{epoch}", identity, run.info.shape, run.info.classes, run.info.bounds)
 
 
@@ -88,7 +92,9 @@ def _of_checkpoint(
     )
     fitted = fit(state, built.model, optional=built.own)
     built.model.load_state_dict(fitted.weights)
-    return Reference(built.model.to(device).eval(), path.name, fingerprint(fitted.weights), None, None, _bounds(like))
+    return Reference(
+        built.model.to(device).eval(), path.name, fingerprint(fitted.weights, mean, std), None, None, _bounds(like)
+    )
 
 
 def _constants(normalise: Any, like: RunInfo | None) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:

@@ -132,3 +132,16 @@ def test_a_model_that_the_run_may_not_name_is_typed(here, capsys, monkeypatch, c
         main(arguments)
     assert ended.value.code == 2 and "their_project:SmallNet" in capsys.readouterr().err
     call(capsys, *arguments, "--model", "their_project:SmallNet")
+
+
+def test_one_network_behind_two_normalisations_is_two_references(here, capsys):
+    """Same weights, same file: neither are stored rows of the one taken for the other, nor drawn as one line."""
+    checkpoint = ["--reference", "ckpts/model_epoch_2.pth", "--reference-model", "their_project:SmallNet"]
+    call(capsys, "strength", "runs/mine", *checkpoint, "--device", "cpu")
+    call(capsys, "strength", "runs/mine", *checkpoint, "--reference-normalise", "0.9/0.1", "--device", "cpu")
+    run = co_probe.open_run("runs/mine")
+    every = run.frame("strength")
+    assert every["reference"].nunique() == 1 and every["reference_id"].nunique() == 2
+    newest = run.frame("strength", generator="fgsm")  # as figures take it
+    assert set(newest["reference_id"]) == {every["reference_id"].iloc[-1]}
+    assert not newest.duplicated(["quantity", "epoch"]).any()
