@@ -180,7 +180,8 @@ def _reference(path: Path, content: dict[str, Any], device: str | torch.device, 
         # The file has no constants of normalisation. It needs none if the weights bring them.
         _require_same(model, build([0.5] * channels, [2.0] * channels), shape, path)
     execute(model, content.get("precision", "float32"))
-    identity = fingerprint(weights)
+    constants = (content.get("mean"), content.get("std")) if content.get("foreign", False) else ()
+    identity = fingerprint(weights, *constants)
     return Reference(model.to(device).eval(), path.name, identity, shape, classes, (low, high))
 
 

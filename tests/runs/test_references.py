@@ -69,7 +69,9 @@ def test_a_module_is_taken_as_it_is_and_not_changed():
     reference = find_reference(net, normalise=((0.5,), (0.5,)))
     torch.testing.assert_close(reference.model(X), net((X - 0.5) / 0.5)["logits"])
     assert reference.name == "Net" and reference.shape is None and reference.classes is None
-    assert net.training and reference.identity == find_reference(net).identity != find_reference(Net()).identity
+    plain = find_reference(net)  # the same weights behind no normalisation are another function
+    assert net.training and len({reference.identity, plain.identity, find_reference(Net()).identity}) == 3
+    assert plain.identity == find_reference(net).identity
 
 
 def test_a_checkpoint_of_another_program_needs_its_model(trained, tmp_path):
