@@ -296,7 +296,19 @@ SMALL = "--epochs 2 --set batch_size=256 --set probe.test=20 --set model.width=4
 
 def test_the_command_line_says_that_a_run_diverged_and_exits_with_1(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
-        main(["run", "fgsm", "--out", str(tmp_path / "run"), "--set", "optimizer.learning_rate=1e10", *SMALL.split()])
+        main(
+            [
+                "run",
+                "fgsm",
+                "--out",
+                str(tmp_path / "run"),
+                "--set",
+                "optimizer.learning_rate=1e6",
+                "--set",
+                "optimizer.weight_decay=1e6",
+                *SMALL.split(),
+            ]
+        )
     assert exit.value.code == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "no longer a finite number in epoch 1" in error

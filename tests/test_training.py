@@ -130,7 +130,7 @@ def test_a_method_of_ones_own_is_one_class(tmp_path, monkeypatch):
 def test_a_failed_cell_does_not_stop_the_others(tmp_path):
     settings = {"epochs": 1}
     cells = {
-        tmp_path / "bad": tiny_config("fgsm", **settings, optimizer={"learning_rate": 1e30}),
+        tmp_path / "bad": tiny_config("fgsm", **settings, optimizer={"learning_rate": 1e6, "weight_decay": 1e6}),
         tmp_path / "good": tiny_config("fgsm", **settings),
     }
     seen = []

@@ -103,11 +103,11 @@ def test_typed_in_a_call(here):
     assert delta.abs().max().item() == pytest.approx(run.epsilon / 2)
 
 
-def test_the_method_of_the_readme_is_all_there_is_to_one(here):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(# my_methods.py.*?)```", readme, re.DOTALL)
+def test_the_method_of_the_contributors_page_is_all_there_is_to_one(here):
+    page = (Path(__file__).parents[2] / "docs" / "contributing.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(# my_methods.py.*?)```", page, re.DOTALL)
     (here / "mine.py").write_text(SOURCE + code)
-    run = co_probe.train("mine:Mine", device="cpu", **ALL, **SMALL)
+    run = co_probe.train("mine:ShortPGD", device="cpu", **ALL, **SMALL)
     x, y = run.test_data()
     delta = run.generator(1).perturb(run.load_model(1), x, y, epsilon=0.1, rng=torch.Generator().manual_seed(0))
     expected = PGD(epsilon=0.1, steps=2)(run.load_model(1), x, y, torch.Generator().manual_seed(0))

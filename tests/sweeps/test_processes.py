@@ -9,6 +9,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, wait
 from pathlib import Path
 
 import pytest
+from process_tasks import die, refuse, sleep
 
 from co_probe.errors import CoProbeError, NotAllowed
 from co_probe.sweeps.processes import Processes
@@ -16,7 +17,7 @@ from co_probe.sweeps.processes import Processes
 PATIENCE = 120  # seconds, for interpreters that start on a busy machine
 SCRIPT = """
 import signal, sys, time
-from test_processes import sleep
+from process_tasks import sleep
 from co_probe.sweeps.processes import Processes
 
 if __name__ == "__main__":
@@ -24,21 +25,6 @@ if __name__ == "__main__":
     futures = [executor.submit(sleep, f"{sys.argv[1]}/{number}") for number in range(2)]
     time.sleep(1000)
 """
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def refuse() -> None:
-    raise NotAllowed("model", "mine:Net")
-
-
-def sleep(path: str) -> None:
-    """Say which process this is, and wait."""
-    Path(path + ".new").write_text(str(os.getpid()))
-    os.replace(path + ".new", path)
-    time.sleep(1000)
 
 
 def pids(folder: Path, count: int) -> list[int]:
@@ -98,7 +84,7 @@ def test_shutdown_ends_what_runs_and_starts_nothing_more(tmp_path):
 def test_no_process_outlives_a_killed_sweep(number, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "pids").mkdir()
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     parent = subprocess.Popen(
         [sys.executable, "script.py", "pids"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
     )
