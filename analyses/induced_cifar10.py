@@ -94,7 +94,9 @@ def _cells(arguments: argparse.Namespace) -> dict[Path, Config]:
     )
 
     def distance(config: Config) -> float:
-        beta = config.extension(Inject).beta or TELLING[0]  # what it is to be compared with is as telling
+        beta = (
+            config.extension(Inject).beta or TELLING[0]
+        )  # a cell without a carrier ranks like the one it is compared with
         return abs(beta - TELLING[0]) + abs(config.epsilon - TELLING[1])
 
     return dict(sorted(grid.cells(arguments.runs).items(), key=lambda cell: distance(cell[1])))

@@ -22,7 +22,7 @@ from co_probe.sweeps.sweep import is_complete
 
 METHODS = ("fgsm", "apart-simple", "apart", "pgd")
 PROBE = {"probe": {"test": 200, "train": 200}}
-CLIMBS, COLLAPSED, ROBUST = 0.40, 0.12, 0.50  # what is counted in the last lines
+CLIMBS, COLLAPSED, ROBUST = 0.40, 0.12, 0.50  # accuracies that the last lines count by
 
 
 def main() -> None:

@@ -80,3 +80,18 @@ def runs(trained: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(trained, tmp_path / "runs"))
+
+
+@pytest.fixture
+def call(capsys):
+    """The command line in this process: (exit code, standard output, standard error)."""
+
+    from co_probe.cli.main import main
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit:
+            main([*map(str, arguments)])
+        out, err = capsys.readouterr()
+        return exit.value.code, out, err
+
+    return call

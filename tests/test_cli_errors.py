@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from co_probe.cli.main import main
 from co_probe.errors import DamagedFile
 from co_probe.runs import Run
 from co_probe.runs.checkpoints import export, load_reference
@@ -36,19 +35,6 @@ def at(runs: Path, monkeypatch) -> Path:
     monkeypatch.chdir(runs.parent)
     export(Run(runs / "pgd"), 3, "reference.pt")
     return runs.parent
-
-
-@pytest.fixture
-def call(capsys):
-    """The command line in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit:
-            main([*map(str, arguments)])
-        out, err = capsys.readouterr()
-        return exit.value.code, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ WEAKER_WINS = 0.05
 STRONGER_WINS = 0.1
 """The same for variants of PGD, which may be the stronger attack on honest models too.
 
-The margin is by up to 8 points, and the best of several step sizes at the best point visited by up to 6.
+On digits (19 runs, 35 checkpoints, 128 images) the margin was so by up to 2 points, other step sizes by up to 6.
 """
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -16,19 +15,6 @@ from co_probe.cli.main import main
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 LONG = ["run", "fgsm", "--out", "run", "--epochs", "1000", "--set", "data.size=8", "--set", "model.width=8"]
-
-
-@pytest.fixture
-def call(capsys):
-    """The command line in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit:
-            main([*map(str, arguments)])
-        out, err = capsys.readouterr()
-        return exit.value.code, out, err
-
-    return call
 
 
 @pytest.fixture
