@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib
 import pandas as pd
@@ -16,6 +17,7 @@ from co_probe.errors import UserError
 from co_probe.plots import PLOTS
 from co_probe.plots.deterioration import robust_accuracy, strength
 from co_probe.plots.gap import attack_label, gap
+from co_probe.plots.spec import FigureOptions
 from co_probe.plots.steps import steps
 from co_probe.plots.style import method_style, paper_style, save
 from co_probe.training.loop import epochs
@@ -100,7 +102,7 @@ def test_attack_labels(name, label):
 
 def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     import co_probe
-    from co_probe.drawing import draw, unsupported_reason
+    from co_probe.drawing import draw, figure_spec
     from co_probe.runs.checkpoints import export
 
     signal = shutil.copytree(memorising, tmp_path / "shrink")
@@ -111,12 +113,29 @@ def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     list(epochs(tiny_config("pgd", epochs=1, model=narrow), tmp_path / "narrow", device="cpu"))
     others = {"capacity": [opened[-2], co_probe.open_run(tmp_path / "narrow")], "trade-off": opened[:-1]}
     for kind in PLOTS:
-        fit = [run for run in others.get(kind, opened) if not unsupported_reason(kind, run)]
+        fit = [run for run in others.get(kind, opened) if not figure_spec(kind).why_not(run)]
         figure = draw(kind, fit, device="cpu")
         assert figure.get_size_inches()[0] == pytest.approx(3.5)
         for ending in ("png", "pdf", "svg"):
             save(figure, tmp_path / f"{kind}.{ending}")
             assert (tmp_path / f"{kind}.{ending}").stat().st_size > 2000
+
+
+def test_a_figure_chooses_its_title_its_options_and_the_run_that_it_shows(trained, monkeypatch):
+    import co_probe
+    from co_probe.plots import steps as steps_figure
+
+    runs = [co_probe.open_run(trained / method) for method in ("apart", "apart-simple")]
+    spec = replace(steps_figure.FIGURE, title=lambda shown: f"of {', '.join(run.name for run in shown)}")
+    monkeypatch.setattr(steps_figure, "FIGURE", spec)
+    assert co_probe.draw("steps", runs).get_suptitle() == "of apart, apart-simple"
+    assert co_probe.draw("steps", runs[:1], title="mine").get_suptitle() == "mine"
+    assert spec.options() == FigureOptions(against="pgd10")
+    assert replace(spec, against="pgd20").options(against=None, reference="a.pt").against == "pgd20"
+    with pytest.raises(UserError, match="unknown option of a figure 'agianst': did you mean against"):
+        co_probe.draw("steps", runs, agianst="pgd20")
+    assert spec.shown(runs, {}) == runs and replace(spec, single=True).shown(runs, {}) == runs[:1]
+    assert replace(spec, single=True).shown(runs, {"apart-simple": [(2, 3)]}) == runs[1:]
 
 
 def test_figures_that_compare_runs_say_what_cannot_be_compared(runs, memorising):

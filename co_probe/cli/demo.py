@@ -39,7 +39,7 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
 
     Under 5 minutes on two CPU cores. A demo that was interrupted goes on where it stopped.
     """
-    from co_probe.drawing import draw, unsupported_reason
+    from co_probe.drawing import draw, figure_spec
     from co_probe.plots.style import headless, save
     from co_probe.probes.gap import gap
     from co_probe.probes.strength import strength
@@ -66,7 +66,7 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
     headless()
     with progress_bar("figures") as progress:
         for number, kind in enumerate(KINDS, 1):
-            fit = [run for run in runs if not unsupported_reason(kind, run, against="pgd10")]
+            fit = [run for run in runs if not figure_spec(kind).why_not(run, against="pgd10")]
             save(draw(kind, fit, against="pgd10", device=device), figures / f"{kind}.png")
             progress(kind, number, len(KINDS))
 

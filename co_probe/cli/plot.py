@@ -59,16 +59,16 @@ def plot(
     Any probe (alignment, curvature, ...): its quantities at every epoch.
     What was not measured before is measured now.
     """
-    from co_probe.drawing import draw, figure_spec, unsupported_reason
+    from co_probe.drawing import draw, figure_spec
     from co_probe.plots.style import check_name, headless, save
 
-    figure_spec(kind)
+    spec = figure_spec(kind)
     path = out or Path(f"{kind}.png")
     check_name(path)
     headless()
     choice = {"against": against, "reference": reference, "generator": generator}
     stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished)
-    fit = options.fitting(stored, lambda run: unsupported_reason(kind, run, **choice), strict=bool(runs))
+    fit = options.fitting(stored, lambda run: spec.why_not(run, **choice), strict=bool(runs))
     with progress_bar("measuring") as progress:
         about: dict[str, Any] = {"title": title, "device": device, "progress": progress, **choice}
         try:

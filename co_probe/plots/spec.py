@@ -1,16 +1,18 @@
 """What a figure declares: the tables that it needs, and how to draw them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from co_probe.config.labels import AttackLike
+from co_probe.config.labels import AttackLike, bound_label
+from co_probe.errors import unknown
 
+Run = TypeVar("Run", bound="StoredRun")
 Frames = Mapping[str, pd.DataFrame]
 Span = tuple[int, int]  # first and last epoch of an episode of catastrophic overfitting
 Episodes = Mapping[str, Sequence[Span]]  # run -> its episodes, in order, for the runs that have some
@@ -32,6 +34,10 @@ class StoredRun(Protocol):
     @property
     def config(self) -> Any:
         """The settings of a run that co-probe trained, whose `info.settings` are not None."""
+
+    @property
+    def caption(self) -> str:
+        """What a study adds to the titles of figures; empty if nothing."""
 
     @property
     def probe_set(self) -> Mapping[str, Any]:
@@ -94,6 +100,14 @@ def supports_all(run: StoredRun, options: FigureOptions) -> str | None:
     return None
 
 
+def shared_title(runs: Sequence[StoredRun]) -> str:
+    """Data set and ε, or the data set alone, where all runs agree on them; of a single run, its name too."""
+    names = {run.info.data for run in runs}
+    titles = {f"{run.info.data}, {bound_label(run.epsilon, run.norm)}{run.caption}" for run in runs}
+    title = (titles if len(titles) == 1 else names).pop() if len(names) == 1 else ""
+    return title if len(runs) > 1 else f"{title} (run {runs[0].name})"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FigureSpec:
     """A figure.
@@ -106,6 +120,7 @@ class FigureSpec:
         against: The default of `FigureOptions.against`.
         unsupported_reason: Why a run cannot be drawn, in one line; None if it can. Runs without a finished epoch are
             never drawn, and need no check.
+        title: The text above the figure, from the runs that it shows.
     """
 
     draw: Callable[[Frames, Episodes], Figure]
@@ -113,6 +128,26 @@ class FigureSpec:
     single: bool = False
     against: AttackLike = "pgd10"
     unsupported_reason: Callable[[StoredRun, FigureOptions], str | None] = supports_all
+    title: Callable[[Sequence[StoredRun]], str] = shared_title
+
+    def options(self, **given: Any) -> FigureOptions:
+        """The options that were given, and this figure's defaults. Raises UserError for an unknown one."""
+        known = [field.name for field in fields(FigureOptions)]
+        for name in given:
+            if name not in known:
+                raise unknown("option of a figure", name, known)
+        options = FigureOptions(**given)
+        return options if options.against else replace(options, against=self.against)
+
+    def why_not(self, run: StoredRun, **given: Any) -> str | None:
+        """Why a run cannot be drawn with the options that were given, in one line; None if it can."""
+        if not run.epochs:
+            return f"{run.name} has no finished epoch yet"
+        return self.unsupported_reason(run, self.options(**given))
+
+    def shown(self, runs: Sequence[Run], episodes: Episodes) -> list[Run]:
+        """The runs that the figure shows: of a figure of one run, the first that has an episode, else the first."""
+        return [next((run for run in runs if run.name in episodes), runs[0])] if self.single else list(runs)
 
 
 def stored(name: str) -> Table:

@@ -108,6 +108,11 @@ class StoredRun:
         return Config.from_dict(self._facts.settings)
 
     @property
+    def caption(self) -> str:
+        """What studies add to the titles of figures of a run that co-probe trained; empty if nothing."""
+        return self.config.caption if self.info.settings else ""
+
+    @property
     def epsilon(self) -> float:
         """Bound of perturbations, in pixel units of a [0, 1] image."""
         return self._facts.epsilon
