@@ -10,8 +10,13 @@ PROBES = Registry(
     {
         "alignment": "co_probe.probes.alignment:Alignment",
         "curvature": "co_probe.probes.curvature:Curvature",
+        "distortion": "co_probe.probes.distortion:Distortion",
         "eval": "co_probe.probes.eval:Eval",
         "gap": "co_probe.probes.gap:Gap",
+        "gradient-norm": "co_probe.probes.gradient_norm:GradientNorm",
+        "label-signal": "co_probe.probes.label_signal:LabelSignal",
+        "local-linearity": "co_probe.probes.local_linearity:LocalLinearity",
+        "low-loss": "co_probe.probes.low_loss:LowLoss",
         "masking": "co_probe.probes.masking:Masking",
         "spectrum": "co_probe.probes.spectrum:Spectrum",
         "strength": "co_probe.probes.strength:Strength",
