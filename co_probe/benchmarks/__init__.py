@@ -8,7 +8,7 @@ import pandas as pd
 
 from co_probe.errors import UserError, unknown
 
-PARTS = ("steps", "gradients", "attacks", "accuracy", "storage")
+PARTS = ("steps", "gradients", "indicators", "attacks", "accuracy", "storage")
 
 
 def bench(
@@ -28,7 +28,8 @@ def bench(
     Everything that a part compares takes turns, so that slow moments of a busy machine affect all of it alike.
 
     Args:
-        methods: Training methods; None for all in the part `steps`, and for APART in `gradients` and `storage`.
+        methods: Training methods; None for all in the part `steps`, FGSM in `indicators`, and APART in
+            `gradients` and `storage`.
         parts: Of `PARTS`, each a function below this package whose docstring describes its quantities; None for all.
         preset: Settings of a run, by name or as a path of a TOML file. CIFAR and SVHN need not be on the machine:
             random images of their shape and number replace them.
@@ -54,11 +55,12 @@ def bench(
     import torch
 
     from co_probe.benchmarks.attacks import accuracy, attacks
+    from co_probe.benchmarks.indicators import indicators
     from co_probe.benchmarks.setup import Setup
     from co_probe.benchmarks.steps import gradients, steps
     from co_probe.benchmarks.storage import storage
 
-    functions = dict(zip(PARTS, (steps, gradients, attacks, accuracy, storage), strict=True))
+    functions = dict(zip(PARTS, (steps, gradients, indicators, attacks, accuracy, storage), strict=True))
     methods = [methods] if isinstance(methods, str) else methods
     names = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts or PARTS))
     for name in names:

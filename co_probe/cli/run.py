@@ -43,6 +43,11 @@ COLUMNS = (
     metavar="KEY=VALUE",
     help="Any setting: method.steps=5, model.width=32.",
 )
+@click.option(
+    "--no-step-indicators",
+    is_flag=True,
+    help="Record only loss and accuracy of each training step, not what its gradients show.",
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that is there (start it, if there is none).")
 @click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
 @options.compile
@@ -55,6 +60,7 @@ def run(
     epsilon: float | None,
     seed: int | None,
     assignments: tuple[str, ...],
+    no_step_indicators: bool,
     resume: bool,
     overwrite: bool,
     compile: bool,
@@ -77,6 +83,7 @@ def run(
     folder = out or Path("runs") / method.rpartition(":")[2]
     given = {"epochs": epochs, "epsilon": epsilon, "seed": seed}
     overrides = [{key: value} for key, value in given.items() if value is not None]
+    overrides += [{"step_indicators": False}] if no_step_indicators else []
     overrides += options.section_settings(sections)
     overrides += [parse_assignment(text) for text in assignments]
     config = settle(folder, method, preset, overrides, resume)

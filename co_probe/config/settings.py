@@ -102,7 +102,8 @@ class Config:
     times on every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during
     the run; their epochs add up to `epochs`. `precision`: what the network computes in (see
     `co_probe.inference.execution`); `auto` is bfloat16 on a GPU, else float32, and what it came to is stored with the
-    run's environment.
+    run's environment. `step_indicators`: whether each training step records what its two gradients show; weights do
+    not depend on it.
     `extensions`: the sections of studies (`co_probe.config.sections`) that change something, by name; in plain data
     they stand beside the other settings.
     """
@@ -123,6 +124,7 @@ class Config:
     phases: tuple[Phase, ...] = ()
     precision: str = "auto"
     norm: str = "linf"
+    step_indicators: bool = True
     extensions: dict[str, Section] = field(default_factory=dict)
 
     def __post_init__(self):

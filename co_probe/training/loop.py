@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from co_probe.config import Config
 from co_probe.data.dataset import to_unit
 from co_probe.errors import Diverged, UserError
+from co_probe.indicators.steps import StepSeries
 from co_probe.inference.execution import compiling, execute, resolve
 from co_probe.methods.base import Batch, Method
 from co_probe.numerics.rng import derive_seed, make_rng
@@ -105,6 +106,8 @@ def epochs(
         test = torch.from_numpy(recorder.index["test"])
         test_x, test_y = to_unit(data.test_x[test]).to(target), data.test_y[test].to(target)
 
+        indicators = StepSeries(model if config.step_indicators else None)
+
         for epoch in range(recorder.last + 1, last_epoch + 1):
             started = time.perf_counter()
             stages.enter(method, epoch)
@@ -123,9 +126,9 @@ def epochs(
                     share = schedule(step / (steps * last_epoch))
                     step += 1
                     batch = Batch(x, y, view, config.epsilon * warmup(step, rising), share, rng)
-                    with compiling(model):
+                    with compiling(model), indicators.step(y):
                         loss, right = train_step(model, method, optimizer, batch, config.optimizer.learning_rate)
-                    recorder.step(loss=loss)
+                    recorder.step(loss=loss, train_accuracy=right / len(x))
                     total += loss * len(x)
                     correct += right
                 done += len(x)
@@ -166,6 +169,7 @@ def epochs(
                     method=method.parameters(),
                     # Not of images of another size than diagnostics see: it would belong to other pixels.
                     images=method.image_state(probe_train) if stages.stage(epoch).shape == data.shape else None,
+                    steps=indicators.take(),
                     resume=going_on if epoch < last_epoch else None,
                 )
             )

@@ -1,0 +1,159 @@
+"""The indicators of a training step that cost no further pass, and their series over the steps of an epoch."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from co_probe.indicators.abnormal import abnormal_examples, loss_gain
+from co_probe.indicators.linearity import linearity_ratio
+from co_probe.indicators.participation import entropy_gap, participation_ratio
+from co_probe.indicators.passes import Pair, Pass, PassObserver
+from co_probe.indicators.pert_alignment import pert_alignment, sign_agreement
+from co_probe.indicators.zero_gradients import masked_share
+
+NAMES = (
+    "pert_alignment",
+    "sign_agreement",
+    "linearity",
+    "abnormal",
+    "abnormal_change",
+    "loss_gain",
+    "participation",
+    "entropy_gap",
+    "zero_gradients",
+)
+LARGEST = 2**21  # numbers of one gradient that are stored before indicators are computed: 8 MB in float32
+MOST_STEPS = 64
+UNLIKE = 0.5  # how far a gradient at the logits may be from that of a cross-entropy, relative to its own size
+
+
+def step_indicators(
+    gradients: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor], logit_gradients: tuple[Tensor, Tensor], y: Tensor
+) -> dict[str, Tensor]:
+    """Compute all free indicators of one training step from its two passes.
+
+    Args:
+        gradients: Input gradients of the attack's first pass and of the update, two tensors (B, ...).
+        logits: Logits of the two passes, (B, classes).
+        logit_gradients: Gradients of the two losses with respect to these logits, (B, classes). They tell the scale
+            of the losses (mean or sum, loss scaling), which the linearity ratio needs.
+        y: Classes, (B,).
+
+    Returns:
+        A scalar for each of `NAMES`, described where its function is (`co_probe.indicators`); NaN where it is
+        undefined. The linearity ratio is undefined for a loss that is not a cross-entropy.
+
+    Note:
+        Cost: no pass. `co_probe.indicators.passes.PassObserver` collects the arguments.
+    """
+    scales = [loss_scale(z, g, y) for z, g in zip(logits, logit_gradients, strict=True)]
+    rescaled = [g.float() / scale for g, scale in zip(gradients, scales, strict=True)]
+    losses = [F.cross_entropy(z.float(), y, reduction="none") for z in logits]
+    abnormal = abnormal_examples((losses[0], losses[1]), logits)
+    return {
+        "pert_alignment": pert_alignment(*gradients),
+        "sign_agreement": sign_agreement(*gradients),
+        "linearity": linearity_ratio(*rescaled) + 0 * scales[0] * scales[1],  # NaN if a scale is
+        "abnormal": abnormal.share,
+        "abnormal_change": abnormal.logit_change,
+        "loss_gain": loss_gain((losses[0], losses[1])),
+        "participation": participation_ratio(gradients[0]),
+        "entropy_gap": entropy_gap(gradients[0]),
+        "zero_gradients": masked_share(*gradients),
+    }
+
+
+def loss_scale(logits: Tensor, logit_gradient: Tensor, y: Tensor) -> Tensor:
+    """Factor that the cross-entropy of each image was multiplied by before it was differentiated.
+
+    It is 1 for a sum over images, 1/B for a mean, and times the factor of a gradient scaler or of accumulation.
+
+    Args:
+        logits: (B, classes).
+        logit_gradient: Gradient of the loss with respect to them, (B, classes).
+        y: Classes, (B,).
+
+    Returns:
+        A scalar; NaN if the gradient is not, to within half of its size, that of a cross-entropy.
+    """
+    unit = logits.float().softmax(1) - F.one_hot(y, logits.shape[1])
+    gradient = logit_gradient.float()
+    scale = gradient.abs().sum() / unit.abs().sum()
+    rest = (gradient - scale * unit).abs().sum() / gradient.abs().sum()
+    return torch.where(rest < UNLIKE, scale, torch.nan)
+
+
+def labels_of(update: Pass) -> Tensor | None:
+    """Classes (B,) as the gradient of a cross-entropy shows them: only that of the true class's logit is negative."""
+    return None if update.logit_gradient is None else update.logit_gradient.argmin(1)
+
+
+class StepSeries:
+    """The free indicators of a model's training steps, collected while they are taken.
+
+    Gradients of several steps are stored and their indicators computed together, which on a small model costs a tenth
+    of what single steps would cost. Nothing waits for a GPU.
+
+    Args:
+        model: As in `PassObserver`; None collects nothing.
+
+    Example:
+        >>> series = StepSeries(model)
+        >>> for x, y in loader:
+        ...     with series.step(y):
+        ...         train_step(model, x, y)
+        >>> series.take()["pert_alignment"]  # (steps,)
+    """
+
+    def __init__(self, model: nn.Module | None):
+        self.observer = PassObserver(model)
+        self.observer.on = False
+        self._stored: list[tuple[Tensor, ...]] = []
+        self._made: list[Mapping[str, Tensor]] = []
+
+    @contextmanager
+    def step(self, y: Tensor) -> Iterator[None]:
+        """Watch a training step on images of the classes `y` (B,); its first pass is the attack, its last the update.
+
+        A step of one pass (clean training, Free) has no indicators: they are NaN.
+        """
+        if self.observer.model is None:
+            yield
+            return
+        self.observer.on = True
+        try:
+            yield
+        finally:
+            self.observer.on = False
+        pairs = self.observer.take()
+        self.add(pairs[0] if len(pairs) == 1 else None, y)
+
+    def add(self, pair: Pair | None, y: Tensor) -> None:
+        """Add a step by its two passes; None: one without indicators."""
+        if pair is None:
+            self._compute()
+            self._made.append({name: torch.full((1,), torch.nan, device=y.device) for name in NAMES})
+            return
+        tensors = [getattr(part, name) for name in ("gradient", "logits", "logit_gradient") for part in pair]
+        stored = (*tensors, y)
+        if self._stored and [t.shape for t in stored] != [t.shape for t in self._stored[0]]:
+            self._compute()
+        self._stored.append(stored)
+        if len(self._stored) >= min(MOST_STEPS, max(1, LARGEST // stored[0].numel())):
+            self._compute()
+
+    def take(self) -> dict[str, Tensor]:
+        """Return the indicators of all steps since the last call, {name: (steps,) float32}, and forget them."""
+        self._compute()
+        made, self._made = self._made, []
+        return {name: torch.cat([part[name].float() for part in made]) for name in NAMES} if made else {}
+
+    @torch.no_grad()
+    def _compute(self) -> None:
+        stored, self._stored = self._stored, []
+        if stored:
+            g0, g1, z0, z1, s0, s1, y = (torch.stack(column) for column in zip(*stored, strict=True))
+            self._made.append(torch.vmap(step_indicators)((g0, g1), (z0, z1), (s0, s1), y))
