@@ -1,13 +1,12 @@
 """co-probe: did a single-step adversarial training run catastrophically overfit, when, and why?
 
 Everything that the command line does is a short call here; names are imported when they are first used, so that
-`co-probe --help` and figures from stored tables do not wait for torch.
+`co-probe --help` and figures from stored tables do not wait for torch. Studies add names of their own
+(`co_probe.config.exports`).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from co_probe import studies
 
 if TYPE_CHECKING:
     from co_probe import indicators as indicators
@@ -26,34 +25,10 @@ if TYPE_CHECKING:
     from co_probe.runs import open_run as open_run
     from co_probe.runs.checkpoints import export as export
     from co_probe.store.pack import pack as pack
-    from co_probe.studies.memorisation.probe import memorisation as memorisation
     from co_probe.sweeps.grid import Grid as Grid
     from co_probe.sweeps.sweep import sweep as sweep
     from co_probe.training.importing import import_run as import_run
     from co_probe.training.train import train as train
-
-_HOMES = {
-    "Run": "co_probe.runs.run",
-    "allow": "co_probe.config.plugins",
-    "bench": "co_probe.benchmarks",
-    "diagnose": "co_probe.diagnosis.diagnose",
-    "draw": "co_probe.drawing",
-    "export": "co_probe.runs.checkpoints",
-    "Grid": "co_probe.sweeps.grid",
-    "pack": "co_probe.store.pack",
-    "evaluate": "co_probe.probes.eval",
-    "gap": "co_probe.probes.gap",
-    "import_run": "co_probe.training.importing",
-    "memorisation": "co_probe.studies.memorisation.probe",
-    "open_run": "co_probe.runs.run",
-    "probe": "co_probe.probes.named",
-    "strength": "co_probe.probes.strength",
-    "sweep": "co_probe.sweeps.sweep",
-    "train": "co_probe.training.train",
-    "Verdict": "co_probe.diagnosis.verdict",
-    "verdict": "co_probe.diagnosis.verdict",
-    "verdict_of": "co_probe.diagnosis.stored",
-}
 
 __all__ = [
     "Grid",
@@ -68,7 +43,6 @@ __all__ = [
     "gap",
     "import_run",
     "indicators",
-    "memorisation",
     "open_run",
     "pack",
     "probe",
@@ -79,11 +53,11 @@ __all__ = [
     "verdict_of",
 ]
 
-studies.register()
-
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    from co_probe.config.exports import EXPORTS
+
+    return sorted({*globals(), *__all__, *EXPORTS})
 
 
 def __getattr__(name: str) -> Any:
@@ -93,6 +67,9 @@ def __getattr__(name: str) -> Any:
         return version("co-probe")
     if name == "indicators":
         return import_module("co_probe.indicators")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if not name.startswith("_"):
+        from co_probe.config.exports import EXPORTS
+
+        if name in EXPORTS:
+            return EXPORTS.target(name)
     raise AttributeError(f"module 'co_probe' has no attribute '{name}'")

@@ -1,5 +1,6 @@
 """What many tests share: small data, small models, and runs that are trained once a session."""
 
+import copy
 import os
 
 # One thread: the models are tiny, and threads that wait for each other are slow on a busy machine.
@@ -80,6 +81,28 @@ def runs(trained: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(trained, tmp_path / "runs"))
+
+
+@pytest.fixture
+def registries(monkeypatch) -> None:
+    """What a test registers is forgotten after it."""
+    from co_probe.config import labels, presets
+    from co_probe.config.attacks import ATTACKS
+    from co_probe.config.commands import COMMANDS
+    from co_probe.config.exports import EXPORTS
+    from co_probe.config.probes import PROBES
+    from co_probe.config.sections import SECTIONS
+    from co_probe.data import DATA
+    from co_probe.methods import METHODS
+    from co_probe.models import MODELS
+    from co_probe.plots import PLOTS
+
+    for registry in (ATTACKS, COMMANDS, DATA, EXPORTS, METHODS, MODELS, PLOTS, PROBES, SECTIONS):
+        assert isinstance(registry.entries, dict)  # which lets the studies that come with co-probe register
+        for part in ("_entries", "_prefixes", "_about"):
+            monkeypatch.setattr(registry, part, dict(getattr(registry, part)))
+    monkeypatch.setattr(labels, "_LABELS", copy.deepcopy(labels._LABELS))
+    monkeypatch.setattr(presets, "_PACKAGES", dict(presets._PACKAGES))
 
 
 @pytest.fixture

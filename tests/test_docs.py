@@ -9,7 +9,6 @@ Conventions for `README.md` and `docs/`:
 - Whatever a block trains is made tiny by `tiny_presets`.
 """
 
-import copy
 import importlib
 import re
 import shlex
@@ -27,10 +26,8 @@ from conftest import TINY
 
 import co_probe
 from co_probe.cli.main import cli, main
-from co_probe.config import labels, plugins, presets
-from co_probe.config.attacks import ATTACKS
-from co_probe.config.probes import PROBES
-from co_probe.config.sections import SECTIONS
+from co_probe.config import plugins, presets
+from co_probe.config.commands import COMMANDS
 from co_probe.config.settings import merge
 from co_probe.data import DATA
 from co_probe.data.digits import digits
@@ -49,7 +46,6 @@ SHELL = {"console", "bash", "sh"}
 FENCE = re.compile(r"^```(\w*)[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 MARKER = re.compile(r"<!-- (skip: .+|run) -->\s*\Z")
 FILE = re.compile(r"# (\w+\.py)\b")
-REGISTRIES = (METHODS, DATA, MODELS, PROBES, PLOTS, ATTACKS, SECTIONS)
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def foreign(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def sandbox(trained: Path, foreign: Path, tmp_path: Path, monkeypatch) -> Path:
+def sandbox(trained: Path, foreign: Path, tmp_path: Path, monkeypatch, registries) -> Path:
     """The working directory of a page: `runs/`, `ckpts/`, `mymodel.py`, `curves.csv`, `pgd10.pt`.
 
     Digits stand in for CIFAR-10, which is not to be downloaded. Registries, modules and permissions are restored.
@@ -118,12 +114,8 @@ def sandbox(trained: Path, foreign: Path, tmp_path: Path, monkeypatch) -> Path:
     co_probe.export(tmp_path / "runs" / "pgd", None, tmp_path / "pgd10.pt")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for registry in REGISTRIES:
-        monkeypatch.setattr(registry, "entries", dict(registry.entries))
-        monkeypatch.setattr(registry, "_prefixes", dict(registry._prefixes))
     monkeypatch.setitem(DATA.entries, "cifar10", "co_probe.data.digits:digits")
     monkeypatch.setitem(NORMALISATIONS, "cifar10", Normalisation((their_project.MEAN,), (their_project.STD,)))
-    monkeypatch.setattr(labels, "_LABELS", copy.deepcopy(labels._LABELS))
     monkeypatch.setattr(plugins, "_allowed", [*plugins._allowed])
     modules = set(sys.modules)
     yield tmp_path
@@ -240,7 +232,7 @@ NAMED = [
     ("docs/reproduce.md", PLOTS),
     ("docs/diagnosis.md", KINDS),
     ("docs/python-api.md", co_probe.__all__),
-    ("docs/cli.md", [f"co-probe {command}" for command in cli.commands]),
+    ("docs/cli.md", [f"co-probe {command}" for command in COMMANDS]),
 ]
 
 

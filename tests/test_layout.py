@@ -21,8 +21,9 @@ ORDER = [
     {"probes"},
     {"diagnosis", "monitoring"},
     {"drawing", "sweeps"},
-    {"benchmarks", "studies"},
+    {"benchmarks"},
     {"cli"},
+    {"studies"},  # what comes from outside: nothing in the core imports it
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 DOORS = ("__init__", "__main__")  # the public names, imported on first use, and `python -m co_probe`
@@ -67,6 +68,11 @@ def test_a_room_imports_only_rooms_below(name):
             if other in FLOOR and other != name and FLOOR[other] >= FLOOR[name]:
                 wrong.append(f"{file.relative_to(PACKAGE)} imports {module}")
     assert not wrong
+
+
+def test_one_file_of_the_core_names_the_studies():
+    naming = [file for file in FILES if "co_probe.studies" in file.read_text(encoding="utf-8")]
+    assert [str(file.relative_to(PACKAGE)) for file in naming if rooms_of(file) != "studies"] == ["config/discovery.py"]
 
 
 @pytest.mark.parametrize("name", NO_TORCH)

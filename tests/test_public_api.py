@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import co_probe
-from co_probe.cli.main import cli
+from co_probe.config.commands import COMMANDS
+from co_probe.config.exports import EXPORTS
 
 # Commands without a call of their name: what they are in Python instead.
 ELSEWHERE = {"demo", "eval", "import", "list", "plot", "preset", "run", "show"}
@@ -13,7 +14,8 @@ ELSEWHERE = {"demo", "eval", "import", "list", "plot", "preset", "run", "show"}
 def test_every_name_is_there():
     assert all(callable(getattr(co_probe, name)) for name in set(co_probe.__all__) - {"indicators"})  # a package
     assert set(co_probe.__all__) <= set(dir(co_probe))
-    assert set(cli.commands) - ELSEWHERE <= set(co_probe.__all__)
+    assert set(COMMANDS) - ELSEWHERE <= set(EXPORTS)
+    assert set(co_probe.__all__) - {"indicators"} <= set(EXPORTS) <= set(dir(co_probe))
     assert {"train", "evaluate", "import_run", "draw", "open_run"} <= set(co_probe.__all__)
 
 
@@ -22,6 +24,15 @@ def test_importing_the_package_imports_neither_torch_nor_matplotlib():
         "import sys, co_probe, co_probe.config.presets; print(*({'torch', 'matplotlib', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_studies_are_looked_for_when_a_registry_is_read_and_not_before():
+    code = (
+        "import sys, co_probe, co_probe.methods; print('co_probe.studies' in sys.modules)\n"
+        "print('shrink' in co_probe.methods.METHODS, 'co_probe.studies' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == "False\nTrue True\n"
 
 
 def test_export_and_pack_take_paths(runs, tmp_path):

@@ -42,7 +42,7 @@ def list_names(name: str | None) -> None:
     if name not in PLOTS:
         entries = [entry.partition(":")[0] for _, registry in SECTIONS.values() for entry in registry]
         raise unknown("name", name, [*entries, *PLOTS])
-    click.echo(f"The figure {name}: see co-probe plot --help")
+    click.echo(f"The figure {name}: {PLOTS.about.get(name, 'see co-probe plot --help')}")
 
 
 def _describe(section: str, registry: Registry, entry: str) -> None:

@@ -6,28 +6,42 @@ from typing import Any
 
 import click
 
-from co_probe.cli.bench import bench
-from co_probe.cli.demo import demo
-from co_probe.cli.diagnose import diagnose
 from co_probe.cli.endings import end_with_error, ending_by_signals, readable_output, warnings_after_success
-from co_probe.cli.eval import evaluate
-from co_probe.cli.export import export
-from co_probe.cli.gap import gap
-from co_probe.cli.import_ import import_
-from co_probe.cli.list import list_names
-from co_probe.cli.memorisation import memorisation
-from co_probe.cli.pack import pack
-from co_probe.cli.plot import plot
-from co_probe.cli.preset import preset
-from co_probe.cli.probe import probe
-from co_probe.cli.run import run
-from co_probe.cli.show import show
-from co_probe.cli.strength import strength
-from co_probe.cli.sweep import sweep
 from co_probe.config import plugins
+from co_probe.config.commands import COMMANDS
+from co_probe.errors import UserError, one_line
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The registered commands, each imported when it is called or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, sorted."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; of a study whose command cannot be imported, one that says so."""
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            command = COMMANDS.target(cmd_name)
+        except Exception as error:  # of any kind: a broken study must not take co-probe along
+            return _broken(cmd_name, f"cannot be imported: {one_line(repr(error))}", error)
+        return command if isinstance(command, click.Command) else _broken(cmd_name, "is no click.Command")
+
+
+def _broken(name: str, reason: str, cause: Exception | None = None) -> click.Command:
+    text = f"{COMMANDS.entries[name]} {reason}"
+
+    @click.command(name, help=f"({text})", context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1)
+    def broken(arguments: tuple[str, ...]) -> None:
+        raise UserError(f"command {name}: {text}") from cause
+
+    return broken
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="co-probe", prog_name="co-probe")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
@@ -42,28 +56,6 @@ def cli(debug: bool, allow: tuple[str, ...]) -> None:
     Train runs, measure their perturbations at every epoch, draw what happened. Start with `co-probe demo`.
     """
     plugins.allow(*allow)
-
-
-for command in (
-    bench,
-    demo,
-    diagnose,
-    evaluate,
-    export,
-    gap,
-    import_,
-    list_names,
-    memorisation,
-    pack,
-    plot,
-    preset,
-    probe,
-    run,
-    show,
-    strength,
-    sweep,
-):
-    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -8,6 +8,7 @@ import click
 
 from co_probe.config import Config, parse_number
 from co_probe.config.plugins import allow_typed
+from co_probe.config.registry import Registry
 from co_probe.config.sections import Option, all_options
 from co_probe.config.settings import nested
 from co_probe.errors import DamagedFile, UserError, one_line
@@ -141,6 +142,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "flag": {"is_flag": True, "default": None},
     "switch": {"default": None},
 }
+
+
+def glossary(registry: Registry) -> str:
+    """What the entries of a registry are, for a help text: `gap: the gap to PGD-10. steps: ...`."""
+    return "\n".join(f"{name}: {text}{'' if text[-1] in '.?' else '.'}" for name, text in registry.about.items())
 
 
 def sections(*, sweep: bool = False) -> Decorator:

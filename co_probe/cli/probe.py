@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from co_probe.probes.base import Diagnostic
 
 
-@click.command(epilog="NAME is one of: " + ", ".join(PROBES) + "; or your own: package.module:Name.")
+HELP = f"""Measure NAME at every epoch; `co-probe list NAME` has its settings.
+
+{options.glossary(PROBES)}
+
+Measures all runs under runs/ that fit, or the RUNs named. Epochs measured before are not again.
+"""
+
+
+@click.command(help=HELP, epilog="NAME is one of: " + ", ".join(PROBES) + "; or your own: package.module:Name.")
 @click.argument("name")
 @options.runs_argument
 @click.option(
@@ -38,15 +46,7 @@ def probe(
     device: str,
     style: str | None,
 ) -> None:
-    """Measure NAME at every epoch; `co-probe list NAME` has its settings.
-
-    views: accuracy on images with the injected carrier, on the carrier alone, on the image alone, and with the carrier
-    reversed: which of them the network goes by. curvature: largest eigenvalues of the input Hessian of the loss.
-    spectrum: which frequencies perturbations are made of. alignment: size of the input gradient, and its cosine within
-    the ε-ball. masking: attacks that need no gradient, other losses, step sizes and a large ε, at the best and the last
-    epoch: is the robustness real?
-    Measures all runs under runs/ that fit, or the RUNs named. Epochs measured before are not again.
-    """
+    """Measure a probe and print its table."""
     from co_probe.config import parse_assignment
     from co_probe.probes.named import make_probe
     from co_probe.probes.runner import measure_runs

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+from co_probe.config.discovery import discover
+
 AttackLike = str | Callable[..., Any]  # an attack's name, or an attack
 
 NORMS = {"linf": "L∞", "l2": "L2"}  # the balls that perturbations keep to, by their names in settings
@@ -18,6 +20,7 @@ def set_label(kind: str, name: str, label: str) -> None:
 
 def labels(kind: str) -> Mapping[str, str]:
     """{name: label} of all entries of a `kind` (`method`, `attack`, ...), in the order of registration."""
+    discover()
     return _LABELS.get(kind, {})
 
 

@@ -21,4 +21,11 @@ PROBES = Registry(
         "spectrum": "co_probe.probes.spectrum:Spectrum",
         "strength": "co_probe.probes.strength:Strength",
     },
+    about={
+        "alignment": "size of the input gradient, and its cosine within the ε-ball",
+        "curvature": "largest eigenvalues of the input Hessian of the loss",
+        "masking": "attacks that need no gradient, other losses, step sizes and a large ε, at the best and the last "
+        "epoch: is the robustness real?",
+        "spectrum": "which frequencies perturbations are made of",
+    },
 )

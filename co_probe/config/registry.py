@@ -7,6 +7,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 from co_probe.config import plugins
+from co_probe.config.discovery import discover
 from co_probe.config.kinds import check_kinds
 from co_probe.config.labels import set_label
 from co_probe.errors import UserError, unknown
@@ -19,25 +20,41 @@ class Registry:
     is `package.module:Name` of the user's own, and `co_probe.config.plugins` says when that may be imported.
     Targets are text, so that `co-probe --help` lists every method without importing torch.
 
+    Studies register what they add when a registry is first read.
+
     Args:
         kind: What the entries are, as error messages call them: `method`, `data set`.
         entries: {name: target} to begin with; `register` adds others, with labels.
+        about: {name: what it is, for help texts}, for the entries that have such a text.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str] | None = None):
+    def __init__(self, kind: str, entries: Mapping[str, str] | None = None, about: Mapping[str, str] | None = None):
         self.kind = kind
-        self.entries: dict[str, str] = {}
+        self._entries: dict[str, str] = {}
         self._prefixes: dict[str, str] = {}
+        self._about: dict[str, str] = {}
         for name, target in (entries or {}).items():
-            self.register(name, target)
+            self.register(name, target, about=(about or {}).get(name, ""))
 
-    def register(self, name: str, target: str, *, label: str | None = None) -> None:
+    @property
+    def entries(self) -> dict[str, str]:
+        """{name: target} of all entries."""
+        discover()
+        return self._entries
+
+    @property
+    def about(self) -> dict[str, str]:
+        """{name: what it is} of the entries that have such a text, sorted by name."""
+        return {name: self._about[name] for name in self if name in self._about}
+
+    def register(self, name: str, target: str, *, label: str | None = None, about: str = "") -> None:
         """Add an entry; the same entry may be registered again.
 
         Args:
             name: What users type, `fgsm` or `folder:PATH`.
             target: Where the object is, `package.module:Name`. It is imported when it is first used.
             label: What tables and figures call it; the name, if None.
+            about: What it is, in a few words for help texts.
 
         Raises:
             ValueError: If the name stands for something else already, or the target has another form.
@@ -47,9 +64,11 @@ class Registry:
         """
         if not plugins.is_own(target):
             raise ValueError(f"{self.kind} {name}: the target must be package.module:Name, not {target!r}")
-        if self.entries.get(name, target) != target:
-            raise ValueError(f"{self.kind} {name} is registered already, as {self.entries[name]}")
-        self.entries[name] = target
+        if self._entries.get(name, target) != target:
+            raise ValueError(f"{self.kind} {name} is registered already, as {self._entries[name]}")
+        self._entries[name] = target
+        if about:
+            self._about[name] = about
         if ":" in name:
             self._prefixes[name.partition(":")[0]] = name
         set_label(self.kind, name, label or name)
@@ -102,6 +121,7 @@ class Registry:
 
     def _split(self, name: str) -> tuple[str | None, str | None]:
         """The entry that `name` stands for and what it is given; (None, None) for a name of the user's own."""
+        discover()
         head, colon, argument = name.partition(":")
         if head in self._prefixes:
             if not argument:

@@ -13,4 +13,15 @@ PLOTS = Registry(
         "steps": "co_probe.plots.steps:FIGURE",
         "trade-off": "co_probe.plots.trade_off:FIGURE",
     },
+    about={
+        "deterioration": "robust accuracy and strength (Figures 1b and 2a of arXiv 2010.08034), which `co-probe "
+        "strength` measures first",
+        "gap": "the gap to PGD-10 (2b, 5c)",
+        "perturbations": "images and their perturbations before and during a collapse (1a), of the first run that has "
+        "one, else of the first run at its best and last epochs",
+        "robust-overfitting": "training accuracy, test accuracy under PGD-20, gap (5)",
+        "spectrum": "frequencies of one run's perturbations (arXiv 2206.08242)",
+        "steps": "APART's step sizes (3)",
+        "trade-off": "clean against PGD-20 accuracy at several ε (4), at each run's best epoch",
+    },
 )

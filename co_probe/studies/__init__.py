@@ -1,7 +1,7 @@
-"""Studies: data sets, models, methods, probes and figures that are registered from outside the core.
+"""Studies: data sets, models, methods, probes, figures, commands and functions, registered from outside the core.
 
 A study is a package with a function `register()`, which enters what the study adds into the registries as text. It
-imports neither torch nor matplotlib, since `co_probe` calls it when it is imported.
+imports neither torch nor matplotlib, since it is called when a registry is first read, as for `co-probe --help`.
 
 A study of another distribution names its function as an entry point of the group `co_probe.studies`, so that the
 command line and the processes of a sweep know it too:

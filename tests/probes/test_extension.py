@@ -53,12 +53,10 @@ FIGURE = FigureSpec(draw=draw, tables={"margin": probed("margin", scale=2.0)}, s
 
 
 @pytest.fixture
-def outside(tmp_path, monkeypatch):
+def outside(tmp_path, monkeypatch, registries):
     """A file of a user's own that is not part of the package; registries are restored afterwards."""
     Path(tmp_path / "my_margin.py").write_text(FILE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(PROBES, "entries", dict(PROBES.entries))
-    monkeypatch.setattr(PLOTS, "entries", dict(PLOTS.entries))
     yield
     sys.modules.pop("my_margin", None)
 

@@ -1,6 +1,7 @@
 """A study that co-probe does not know is registered from outside, and has all that its own studies have."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,11 @@ import pytest
 import striped_study
 
 import co_probe
-from co_probe.config import labels
-from co_probe.config.sections import SECTIONS
+from co_probe.config.commands import COMMANDS
+from co_probe.config.exports import EXPORTS
 from co_probe.config.settings import Config
-from co_probe.data import DATA
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
-from co_probe.plots import PLOTS
 
 matplotlib.use("Agg")
 
@@ -25,16 +24,9 @@ ENTRY_POINTS = "[co_probe.studies]\nstriped = striped_study:register\nbroken = s
 
 
 @pytest.fixture
-def registered(monkeypatch):
+def registered(registries):
     """The study, for the length of a test: other tests count what there is."""
-    registries = (DATA, METHODS, PLOTS, SECTIONS)
-    monkeypatch.setattr(labels, "_LABELS", {kind: dict(names) for kind, names in labels._LABELS.items()})
-    before = [dict(registry.entries) for registry in registries]
     striped_study.register()
-    yield
-    for registry, entries in zip(registries, before, strict=True):
-        registry.entries.clear()
-        registry.entries.update(entries)
 
 
 def test_a_study_has_data_a_method_settings_and_a_figure(registered, tmp_path):
@@ -47,6 +39,33 @@ def test_a_study_has_data_a_method_settings_and_a_figure(registered, tmp_path):
     figure = co_probe.draw("stripes", [run])
     (label,) = figure.axes[0].get_legend().get_texts()
     assert label.get_text() == "FGSM/2" and "contrast 0.5" in figure.get_suptitle()
+
+
+def test_a_study_has_a_probe_a_function_and_a_command(registered, call, tmp_path):
+    co_probe.train("half-fgsm", data="stripes", out=tmp_path / "run", device="cpu", **SMALL)
+    frame = co_probe.directions(tmp_path / "run", device="cpu")
+    assert list(frame["quantity"]) == ["vertical", "horizontal"] * 2 and frame["n"].sum() == 16
+    assert "directions" in dir(co_probe)
+    assert co_probe.open_run(tmp_path / "run").frame("directions")["value"].tolist() == frame["value"].tolist()
+    code, out, err = call("directions", tmp_path / "run", "--device", "cpu")
+    assert (code, err) == (0, "") and out == frame.to_csv(index=False)
+    assert re.search(r"^  directions +Accuracy on the stripes of each direction", call("--help")[1], re.MULTILINE)
+    code, _, err = call("directions", tmp_path / "elsewhere")
+    assert code == 2 and err.count("\n") == 1 and "elsewhere is not a run" in err
+
+
+def test_a_broken_command_takes_no_other_along(registered, call):
+    COMMANDS.register("lost", "striped_study.nowhere:lost")
+    COMMANDS.register("odd", "striped_study.parts:stripes")
+    assert re.search(r"^  lost +\(striped_study\.nowhere:lost cannot be imported", call("--help")[1], re.MULTILINE)
+    missing = "Error: command lost: striped_study.nowhere:lost cannot be imported: ModuleNotFoundError("
+    code, out, err = call("lost", "--epsilon", "3", "run")
+    assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith(missing)
+    assert call("odd")[2] == "Error: command odd: striped_study.parts:stripes is no click.Command\n"
+    with pytest.raises(ValueError, match=r"command gap is registered already, as co_probe\.cli\.gap:gap"):
+        COMMANDS.register("gap", "striped_study.command:directions")
+    with pytest.raises(ValueError, match="public name draw is registered already"):
+        EXPORTS.register("draw", "striped_study.figure:draw")
 
 
 def test_a_study_is_swept_over(registered, tmp_path):

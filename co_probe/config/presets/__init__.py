@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from co_probe.config import Config, merge
+from co_probe.config.discovery import discover
 from co_probe.config.kinds import fits
 from co_probe.config.sections import SECTIONS
 from co_probe.config.toml import InvalidTOML, parse_toml
@@ -29,6 +30,7 @@ def register(name: str, package: str) -> None:
 
 def names() -> list[str]:
     """All presets that have a name, sorted."""
+    discover()
     return sorted([*_own(), *_PACKAGES])
 
 

@@ -9,5 +9,15 @@ def register() -> None:
     """Enter what the study adds into the registries."""
     SECTIONS.register("inject", "co_probe.studies.injection.settings:Inject")
     SECTIONS.register("low_pass", "co_probe.studies.injection.settings:LowPass")
-    PROBES.register("views", "co_probe.studies.injection.views:Views")
-    PLOTS.register("induced", "co_probe.studies.injection.induced_figure:FIGURE")
+    PROBES.register(
+        "views",
+        "co_probe.studies.injection.views:Views",
+        about="accuracy on images with the injected carrier, on the carrier alone, on the image alone, and with the "
+        "carrier reversed: which of them the network goes by",
+    )
+    PLOTS.register(
+        "induced",
+        "co_probe.studies.injection.induced_figure:FIGURE",
+        about="of several runs, final accuracy under PGD-10 (or --against) over β and ε, and which runs collapsed; of "
+        "one run, robust accuracy, curvature, and accuracy on carriers and images (arXiv 2206.08242)",
+    )

@@ -1,4 +1,4 @@
-"""co-probe memorisation"""
+"""The command `co-probe memorisation`."""
 
 from collections.abc import Callable
 from pathlib import Path

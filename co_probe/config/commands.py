@@ -1,0 +1,25 @@
+"""The registry of the commands of `co-probe`: names and where their `click.Command` is found, as text."""
+
+from co_probe.config.registry import Registry
+
+COMMANDS = Registry(
+    "command",
+    {
+        "bench": "co_probe.cli.bench:bench",
+        "demo": "co_probe.cli.demo:demo",
+        "diagnose": "co_probe.cli.diagnose:diagnose",
+        "eval": "co_probe.cli.eval:evaluate",
+        "export": "co_probe.cli.export:export",
+        "gap": "co_probe.cli.gap:gap",
+        "import": "co_probe.cli.import_:import_",
+        "list": "co_probe.cli.list:list_names",
+        "pack": "co_probe.cli.pack:pack",
+        "plot": "co_probe.cli.plot:plot",
+        "preset": "co_probe.cli.preset:preset",
+        "probe": "co_probe.cli.probe:probe",
+        "run": "co_probe.cli.run:run",
+        "show": "co_probe.cli.show:show",
+        "strength": "co_probe.cli.strength:strength",
+        "sweep": "co_probe.cli.sweep:sweep",
+    },
+)
