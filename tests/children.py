@@ -23,10 +23,13 @@ context.set_forkserver_preload(
         "pandas",
         "sklearn.datasets",
         "torch._dynamo",  # a torch optimizer imports it
+        "co_probe.cli.main",
+        "co_probe.cli.run",
         "co_probe.data.digits",
         "co_probe.methods.apart",
         "co_probe.methods.fgsm",
         "co_probe.models.preact_resnet",
+        "co_probe.probes.gap",
         "co_probe.training.loop",
     ]
 )
@@ -40,6 +43,24 @@ def run(work, *args, patience: float | None = None) -> int:
     process.kill()
     process.join()
     return process.exitcode
+
+
+def command_line(folder: Path | str, *arguments: Path | str, encoding: str = "utf-8"):
+    """`co-probe` in a started process of its own, in `folder`, whose files `out` and `err` get what it prints."""
+    process = context.Process(target=_command_line, args=(os.fsencode(folder), encoding, [*map(str, arguments)]))
+    process.start()
+    return process
+
+
+def _command_line(folder: bytes, encoding: str, arguments: list[str]) -> None:
+    import torch
+
+    from co_probe.cli.main import main
+
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    sys.stdout, sys.stderr = (open(name, "w", encoding=encoding, errors="strict") for name in ("out", "err"))  # noqa: SIM115
+    main(arguments)
 
 
 def kill_myself() -> None:

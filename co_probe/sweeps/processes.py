@@ -77,7 +77,8 @@ class Processes:
             self._open = False
             for process in self._running:
                 process.terminate()
-        self._threads.shutdown(cancel_futures=True)
+        # Not `cancel_futures=True`: who waits for a future that it cancels (`concurrent.futures.wait`) waits for ever.
+        self._threads.shutdown()
 
     def _in_own_process(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 
+import children
 import pytest
 
 from co_probe import store
@@ -71,18 +72,18 @@ def test_warnings_of_libraries_come_after_a_success(monkeypatch, call, trained):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_run_in_order(number, code, tmp_path):
-    command = subprocess.Popen(
-        [sys.executable, "-m", "co_probe", *LONG], cwd=tmp_path, env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    command = children.command_line(tmp_path, *LONG)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "epoch-0001.h5").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    command.send_signal(number)
-    _, err = command.communicate(timeout=60)
-    assert command.returncode == code
-    assert err.strip() in [f"{word}. What is finished is safe; the same command (run: with --resume) goes on."
-                           for word in ("Terminated", "Interrupted")]  # fmt: skip
+    os.kill(command.pid, number)
+    command.join(60)
+    command.kill()
+    assert command.exitcode == code
+    assert (tmp_path / "err").read_text().strip() in [
+        f"{word}. What is finished is safe; the same command (run: with --resume) goes on."
+        for word in ("Terminated", "Interrupted")
+    ]
     left = [p.name for p in (tmp_path / "run").iterdir() if p.suffix in (".lock", ".partial")]
     assert left == []
 
@@ -104,20 +105,18 @@ def test_a_path_that_is_no_utf8_is_printed_escaped(trained, tmp_path):
     odd = os.fsdecode(b"r\xffn")
     shutil.copytree(trained / "fgsm", tmp_path / odd)
     for encoding, arguments in (("ascii", ["show"]), ("utf-8", ["gap", "--against", "pgd2"])):
-        result = subprocess.run(
-            [sys.executable, "-m", "co_probe", *arguments, tmp_path / odd], capture_output=True,
-            env=ENVIRONMENT | {"PYTHONIOENCODING": f"{encoding}:strict"},
-        )  # fmt: skip
-        assert result.returncode == 0 and b"Error" not in result.stderr, result.stderr
-        assert re.search(rb"r(\\udcff|\?)n", result.stdout), result.stdout
+        command = children.command_line(tmp_path, *arguments, odd, encoding=encoding)
+        command.join()
+        assert command.exitcode == 0 and b"Error" not in (tmp_path / "err").read_bytes()
+        out = (tmp_path / "out").read_bytes()
+        assert re.search(rb"r(\\udcff|\?)n", out), out
 
 
 def test_a_run_in_a_folder_that_is_no_utf8(tmp_path):
     odd = os.fsdecode(b"r\xffn")
     small = ["--epochs", "1", "--set", "data.size=8", "--set", "model.width=8", "--set", "probe.test=10"]
-    result = subprocess.run(
-        [sys.executable, "-m", "co_probe", "run", "fgsm", "--out", odd, *small], capture_output=True, cwd=tmp_path,
-        env=ENVIRONMENT | {"PYTHONIOENCODING": "utf-8:strict"},
-    )  # fmt: skip
-    assert result.returncode == 0 and b"Error" not in result.stderr, result.stderr
-    assert re.search(rb"Next: co-probe show r(\\udcff|\?)n\s*$", result.stdout), result.stdout
+    command = children.command_line(tmp_path, "run", "fgsm", "--out", odd, *small)
+    command.join()
+    assert command.exitcode == 0 and b"Error" not in (tmp_path / "err").read_bytes()
+    out = (tmp_path / "out").read_bytes()
+    assert re.search(rb"Next: co-probe show r(\\udcff|\?)n\s*$", out), out

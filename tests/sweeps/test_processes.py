@@ -8,6 +8,7 @@ import time
 from concurrent.futures import BrokenExecutor, CancelledError, wait
 from pathlib import Path
 
+import children
 import pytest
 from process_tasks import die, refuse, sleep
 
@@ -71,7 +72,7 @@ def test_shutdown_ends_what_runs_and_starts_nothing_more(tmp_path):
     found = pids(tmp_path, 1)
     executor.shutdown()
     assert all_gone(found)
-    wait([running, waiting], timeout=PATIENCE)
+    assert not wait([running, waiting], timeout=20).not_done
     assert isinstance(running.exception(), BrokenExecutor)
     with pytest.raises(CancelledError):
         waiting.result(timeout=0)
@@ -104,12 +105,12 @@ def test_no_process_outlives_a_killed_sweep(number, tmp_path):
 @pytest.mark.slow
 def test_sigterm_stops_the_command_line_as_ctrl_c_does(tmp_path):
     arguments = ["sweep", "--methods", "fgsm", "--out", str(tmp_path / "s"), "--set", "epochs=500", "--device", "cpu"]
-    command = subprocess.Popen(
-        [sys.executable, "-m", "co_probe", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = children.command_line(tmp_path, *arguments)
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and not (tmp_path / "s").exists():
         time.sleep(0.1)
-    command.send_signal(signal.SIGTERM)
-    _, errors = command.communicate(timeout=PATIENCE)
-    assert command.returncode == 143 and "Terminated" in errors and "Traceback" not in errors
+    command.terminate()
+    command.join(PATIENCE)
+    command.kill()
+    errors = (tmp_path / "err").read_text()
+    assert command.exitcode == 143 and "Terminated" in errors and "Traceback" not in errors
