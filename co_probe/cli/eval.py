@@ -9,7 +9,7 @@ import pandas as pd
 
 from co_probe.cli import options
 from co_probe.cli.output import PRINTERS, print_frame, progress_bar
-from co_probe.config.labels import attack_label, epsilon_label
+from co_probe.config.labels import attack_label, chosen_label, epsilon_label
 
 TITLE = "Accuracy (%) on {n} test images"
 NOTE = (
@@ -20,7 +20,12 @@ NOTE = (
 
 @click.command("eval")
 @options.runs_argument
-@click.option("--epoch", default="best", show_default=True, help="best (PGD-10 accuracy on the probe set), last, or N.")
+@click.option(
+    "--epoch",
+    default="best",
+    show_default=True,
+    help="best (under PGD-10, on validation images or else test images of the probe set), last, or N.",
+)
 @click.option(
     "--attacks",
     default="clean,gaussian,pgd20,cw,aa",
@@ -66,7 +71,9 @@ def evaluate(
         return
     header, rows = (by_method if mean else by_run)(frame)
     sizes = sorted({int(n) for n in frame.loc[frame["quantity"] == "accuracy", "n"]})
-    PRINTERS[style or "people"](TITLE.format(n=" or ".join(map(str, sizes))), header, rows)
+    title = TITLE.format(n=" or ".join(map(str, sizes)))
+    title += f"; {chosen_label(run.chosen_on for run in stored)}" if epoch == "best" else ""
+    PRINTERS[style or "people"](title, header, rows)
     if not style:
         click.echo(NOTE)
 

@@ -100,7 +100,7 @@ compile = click.option(
 )
 split = click.option(
     "--split",
-    type=click.Choice(["test", "train"]),
+    type=click.Choice(["test", "train", "validation"]),
     default="test",
     show_default=True,
     help="Which images of the probe set.",

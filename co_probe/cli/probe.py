@@ -30,7 +30,7 @@ Measures all runs under runs/ that fit, or the RUNs named. Epochs measured befor
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of the probe: top=3, generator=method."
 )
-@click.option("--split", type=click.Choice(["test", "train"]), help="Which images of the probe set.  [default: test]")
+@click.option("--split", type=click.Choice(["test", "train", "validation"]), help="Which images of the probe set.")
 @options.model
 @options.results
 @options.device

@@ -9,7 +9,7 @@ import pandas as pd
 
 from co_probe.cli import options
 from co_probe.cli.output import percent, print_frame, print_table
-from co_probe.config.labels import epsilon_label
+from co_probe.config.labels import chosen_label, epsilon_label
 
 if TYPE_CHECKING:
     from co_probe.diagnosis import Verdict
@@ -27,6 +27,7 @@ METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("FGSM", "fgsm", percent),
     ("own attack", "own", percent),
     ("PGD-10", "pgd10", percent),
+    ("PGD-10, validation", "validation_pgd10", percent),
     ("gap (nats)", "gap", "{:z.2f}".format),
 )
 
@@ -66,6 +67,7 @@ def _print_list(runs_dir: Path, stored: Sequence["StoredRun"]) -> None:
     columns = [name for name in rows[0] if name not in shared]
     common = ", ".join(f"{name} {value}" for name, value in shared.items() if value)
     title = f"Runs in {runs_dir}/" + (f" ({common})" if common else "")
+    title += f"; accuracies on test images, {chosen_label(run.chosen_on for run in stored)}"
     print_table(title, columns, [[row[name] for name in columns] for row in rows], width=WIDTH, fold=FOLD)
 
 
@@ -81,7 +83,7 @@ def _cells(run: "StoredRun") -> dict[str, str]:
         "ε": epsilon_label(run.epsilon),
         "seed": "" if run.info.seed is None else str(run.info.seed),
         "epochs": f"{len(run.epochs)}/{run.planned}",
-        "best PGD-10": percent(max(robust.values())) if robust else "",
+        "best PGD-10": percent(robust[run.best_epoch]) if robust and run.best_epoch in robust else "",
         "last": percent(robust[max(robust)]) if robust else "",
         "verdict": headline(run, verdict_of(run)),
     }
@@ -107,4 +109,5 @@ def _print_run(run: "StoredRun") -> None:
         print_table(title, ["epoch", *(header for header, *_ in shown)], rows)
     else:
         click.echo(f"{title}\n{len(rows)} epochs, without metrics.")
-    click.echo(f"Verdict: {headline(run, found)}.")
+    on = f" (on {len(run.probe_set['validation']):,} validation images)" if run.chosen_on == "validation" else ""
+    click.echo(f"Verdict{on}: {headline(run, found)}.")

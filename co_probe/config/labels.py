@@ -1,7 +1,7 @@
 """What methods, attacks and ε are called in tables, figures and folder names."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
@@ -52,6 +52,12 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and len(repr(value)) > 8 and value * 255 == round(value * 255):
         return f"{round(value * 255)}/255"
     return getattr(value, "__qualname__", repr(value))
+
+
+def chosen_label(splits: Iterable[str]) -> str:
+    """Where best epochs of runs were chosen, by their `chosen_on`: `best epoch chosen on validation images`."""
+    found = sorted(set(splits), reverse=True)
+    return f"best epoch chosen on {' or '.join(found)} images"
 
 
 def attack_label(name: str) -> str:

@@ -31,10 +31,13 @@ MOST = {
     "batch_size": 10**9,
     "probe.test": 10**9,
     "probe.train": 10**9,
+    "probe.validation": 10**9,
     "augmentation.padding": 10**4,
     "optimizer.learning_rate": 1e6,
     "optimizer.weight_decay": 1e6,
 }
+AUTO_VALIDATION = 1000  # as Rice et al. (2020) hold out of CIFAR-10
+LEAST_TO_SPLIT = 5000  # training images below which none are held out unless asked for
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -86,10 +89,40 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSizes:
-    """How many test and train images every diagnostic of the run uses (fewer if there are fewer)."""
+    """How many images every diagnostic of the run uses.
+
+    `test`, `train`: number of test and of training images (fewer if there are fewer). `validation`: training images
+    that are held out of training, on which onset, best epoch and alarms are judged, so that no test image has a part in
+    choosing: their number, a share below 1 of the training images, 0 for none, or `auto`: a tenth of the training
+    images and at most 1,000 where there are 5,000 or more, else none.
+    """
 
     test: int = 1000
     train: int = 1000
+    validation: float | str = 0
+
+    def __post_init__(self):
+        value = self.validation
+        if value == "auto":
+            return
+        if isinstance(value, str) or not (math.isfinite(value) and value >= 0 and (value < 1 or value == int(value))):
+            raise UserError(
+                f"probe.validation must be a number of images, a share below 1, 0 or auto, not {self.validation!r}"
+            )
+
+    def held_out(self, count: int) -> int:
+        """Number of validation images out of `count` training images.
+
+        Raises:
+            UserError: None would be left to train on.
+        """
+        value = self.validation
+        if isinstance(value, str):
+            return min(AUTO_VALIDATION, count // 10) if count >= LEAST_TO_SPLIT else 0
+        number = round(value * count) if value < 1 else int(value)
+        if number >= count:
+            raise UserError(f"probe.validation holds out {number:,} of {count:,} training images: choose fewer")
+        return number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +173,8 @@ class Config:
                 f"epsilon is in pixel units of a [0, 1] image, and {self.epsilon:g} is more than 1: "
                 f"did you mean {self.epsilon:g}/255?"
             )
+        if self.probe.validation != "auto":
+            positive["probe.validation"] = float(self.probe.validation)  # for the upper limit
         at_least_0 = {"seed": self.seed, "augmentation.padding": self.augmentation.padding}
         at_least_0 |= {f"optimizer.{name}": value for name, value in asdict(self.optimizer).items()}
         for name, value in at_least_0.items():

@@ -31,7 +31,7 @@ class Diagnosis:
         verdict: The verdict.
         curves: Accuracies in [0, 1] that it was reached from: columns epoch, pgd, and clean, fgsm, train where known.
         basis: What it was reached from, in one sentence: epochs, images, classes, columns of the log.
-        images: Number of test images that the accuracies are measured on; None if unknown (`DEFAULT_IMAGES` assumed).
+        images: Number of images that the accuracies are measured on; None if unknown (`DEFAULT_IMAGES` assumed).
         classes: Number of classes; None if unknown.
         sections: Episodes, checks for masked gradients, notes, what to try next.
     """
@@ -174,7 +174,7 @@ def _as_run(source: Source) -> StoredRun | None:
 def _of_run(run: StoredRun, images: int | None, classes: int | None, problem: str | None) -> Diagnosis:
     images, classes = images or images_of(run), classes or classes_of(run)
     found, curves = verdict_of(run, images=images, classes=classes), curves_of(run)
-    basis = [_on(found, images, classes)]
+    basis = [_on(found, images, classes, "validation" if run.chosen_on == "validation" else "test")]
     if run.epochs and run.last_epoch < run.planned:
         basis.append(f"The run is not finished: {run.last_epoch} of {run.planned} epochs.")
     notes = (f"not checked for masked gradients: {problem}",) if problem else ()
@@ -211,10 +211,10 @@ def _diagnosis(
     return Diagnosis(name, found, curves, basis, images, classes, sections)
 
 
-def _on(found: Verdict, images: int | None, classes: int | None) -> str:
+def _on(found: Verdict, images: int | None, classes: int | None, split: str = "test") -> str:
     """The amount of evidence, in one sentence."""
     epochs = f"{found.epochs} logged epoch{'s' * (found.epochs != 1)}"
-    on = f"{images:,} test images" if images else f"an assumed {DEFAULT_IMAGES:,} test images"
+    on = f"{images:,} {split} images" if images else f"an assumed {DEFAULT_IMAGES:,} test images"
     return f"Judged on {epochs} and {on} of {classes or 'an unknown number of'} classes."
 
 

@@ -11,7 +11,10 @@ from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
 
 NAN = float("nan")
 METRICS = {"clean": ("clean",), "fgsm": ("own", "fgsm"), "pgd": ("pgd10",), "train": ("train_accuracy",)}
-"""Metrics of a run that each curve is read from; the first that the run has is taken."""
+"""Metrics of a run that each curve is read from; the first that the run has is taken.
+
+Of a run with validation images, all but the last are those with the prefix `validation_`.
+"""
 
 
 class MeasuredRun(Protocol):
@@ -28,6 +31,10 @@ class MeasuredRun(Protocol):
     @property
     def info(self) -> Any:
         """The facts of the run, with the attributes `attack` and `classes`."""
+
+    @property
+    def chosen_on(self) -> str:
+        """The split that the verdict is reached on, `validation` or `test`."""
 
     @property
     def probe_set(self) -> Mapping[str, Any]:
@@ -52,7 +59,10 @@ def curves_of(run: MeasuredRun) -> pd.DataFrame:
     """
     metrics = {epoch: run.metrics(epoch) for epoch in run.epochs}
     columns: dict[str, list[float]] = {}
+    prefix = "validation_" if run.chosen_on == "validation" else ""
     for curve, names in METRICS.items():
+        if curve != "train":
+            names = tuple(prefix + name for name in names)
         stored = next((name for name in names if any(name in each for each in metrics.values())), None)
         if stored or curve == "pgd":
             columns[curve] = [each.get(stored or "", float("nan")) for each in metrics.values()]
@@ -67,11 +77,12 @@ def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | No
 
     Args:
         run: The run. A run that is being trained is judged on its finished epochs.
-        images: Number of test images that accuracies are measured on; the run's own number if None.
+        images: Number of images that accuracies are measured on; the run's own number if None.
         classes: Number of classes; the run's own number if None.
 
     Returns:
-        The verdict; `undecided` without a finished epoch, or without accuracy under PGD-10.
+        The verdict, on validation images if the run holds some out; `undecided` without a finished epoch, or without
+        accuracy under PGD-10.
 
     Example:
         >>> verdict_of(co_probe.open_run("runs/fgsm")).onset
@@ -94,8 +105,8 @@ def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | No
 
 
 def images_of(run: MeasuredRun) -> int | None:
-    """Number of test images that the metrics of a run are measured on; None if unknown."""
-    return len(run.probe_set.get("test", ())) or None
+    """Number of images that the verdict on a run is reached on; None if unknown."""
+    return len(run.probe_set.get(run.chosen_on, ())) or None
 
 
 def classes_of(run: MeasuredRun) -> int | None:
@@ -107,7 +118,11 @@ def trained_on_clean_images(run: MeasuredRun, curves: pd.DataFrame) -> bool:
     """Whether a run was trained without an attack: it says so, or accuracy under its own attack is clean accuracy."""
     if run.info.attack is not None:
         return run.info.attack == "standard"
-    return "own" in run.metrics(run.epochs[-1]) and bool((curves["fgsm"] == curves.get("clean")).all())
+    return (
+        "own" in run.metrics(run.epochs[-1])
+        and "fgsm" in curves
+        and bool((curves["fgsm"] == curves.get("clean")).all())
+    )
 
 
 def _of_clean_training(found: Verdict, curves: pd.DataFrame) -> Verdict:

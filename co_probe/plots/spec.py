@@ -60,6 +60,10 @@ class StoredRun(Protocol):
         """The newest finished epoch."""
 
     @property
+    def chosen_on(self) -> str:
+        """The split that best epoch and onset are judged on, `validation` or `test`."""
+
+    @property
     def best_epoch(self) -> int:
         """The most robust epoch."""
 

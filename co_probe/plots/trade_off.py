@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from co_probe.config.labels import epsilon_label
+from co_probe.config.labels import chosen_label, epsilon_label
 from co_probe.errors import UserError
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun
 from co_probe.plots.style import axes_or_new, method_style, panels
@@ -108,7 +108,10 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
         ncols=4,
         columnspacing=1,
         handlelength=2.4,
-        title="numbers: " + ("255 ε" if _in_grey_levels(frame) else "ε") + f"; on {_sizes(frame)} test images",
+        title="numbers: "
+        + ("255 ε" if _in_grey_levels(frame) else "ε")
+        + f"; on {_sizes(frame)} test images"
+        + (f"\n{chosen_label(frame['chosen_on'])}" if "chosen_on" in frame else ""),
         title_fontsize=7,
     )
     trade_off(frame, ax)
@@ -134,7 +137,7 @@ def best_epochs(runs: Sequence[StoredRun], options: FigureOptions, measure: Meas
         raise UserError("trade-off compares runs on the same images and in balls of one norm: name such runs")
     if missing := [run for run in runs if len(_stored_rows(run)) < len(ATTACKS)]:
         measure("eval", missing, attacks=ATTACKS)
-    return pd.concat([_stored_rows(run) for run in runs], ignore_index=True)
+    return pd.concat([_stored_rows(run).assign(chosen_on=run.chosen_on) for run in runs], ignore_index=True)
 
 
 def _stored_rows(run: StoredRun) -> pd.DataFrame:

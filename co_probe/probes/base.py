@@ -29,7 +29,7 @@ class Diagnostic(ABC):
 
     Attributes:
         name: What its table is called.
-        split: Which images it uses, `test` or `train`.
+        split: Which images it uses, `test`, `train` or `validation`.
         shares: Quantities that are shares in [0, 1], which the command line prints in percent.
         details: Quantities that are for figures, and not printed.
         figure: The registered figure that shows it; None for lines of all its quantities.

@@ -31,7 +31,8 @@ class Eval(Diagnostic):
 
     Args:
         attacks: Attacks or their names.
-        epoch: `best` (highest PGD-10 accuracy on the probe set), `last`, or a number.
+        epoch: `best` (highest PGD-10 accuracy on validation images, or else on test images of the probe set), `last`,
+            or a number.
         images: Number of test images, the first of a shuffle that is the same for all runs; None for all.
         epsilon: Norm bound of named attacks, in pixel units; None for the run's.
 
@@ -89,7 +90,8 @@ def evaluate(
     Args:
         runs: Paths or runs, one or several.
         attacks: Attacks or their names.
-        epoch: `best` (highest PGD-10 accuracy on the probe set), `last`, or a number.
+        epoch: `best` (highest PGD-10 accuracy on validation images, or else on test images of the probe set), `last`,
+            or a number.
         images: Number of test images, the first of a shuffle that is the same for all runs; None for all.
         epsilon: Norm bound or bounds of named attacks, in pixel units; None for the run's.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.

@@ -8,7 +8,7 @@ import pandas as pd
 from co_probe.errors import UserError, unknown
 from co_probe.probes.base import Diagnostic
 from co_probe.probes.table import Epochs
-from co_probe.store import RunLike, StoredRun, opened
+from co_probe.store import SPLITS, RunLike, StoredRun, opened
 
 if TYPE_CHECKING:
     from co_probe.runs import Run
@@ -44,8 +44,8 @@ def measure_runs(
     Raises:
         UserError: If a path is no run, or if the probe cannot measure a run.
     """
-    if probe.split not in ("test", "train"):
-        raise unknown("split", probe.split, ["test", "train"])
+    if probe.split not in SPLITS:
+        raise unknown("split", probe.split, SPLITS)
     stored = opened(runs)
     if not stored:
         raise UserError("name at least one run")

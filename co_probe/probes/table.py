@@ -99,7 +99,7 @@ class EpochTable(Table):
         from co_probe.attacks.base import unchecked_input
         from co_probe.probes.images import Checkpoint, ProbeSet
 
-        x, y = run.test_data() if self.probe.split == "test" else run.train_data()
+        x, y = run.probe_data(self.probe.split)
         epsilon = getattr(self.probe, "epsilon", None) or run.epsilon
         info = run.info
         images = ProbeSet(x.to(device), y.to(device), epsilon, info.probe_seed, norm=info.norm, bounds=info.bounds)

@@ -200,7 +200,7 @@ class Run(StoredRun):
 
     def test_data(self) -> tuple[Tensor, Tensor]:
         """Return the probe set's test images, (n, C, H, W) within the bounds of the run, and their classes, (n,)."""
-        return self._probe_data("test")
+        return self.probe_data("test")
 
     def train_data(self) -> tuple[Tensor, Tensor]:
         """Return the probe set's train images, un-augmented, (n, C, H, W), and their classes, (n,).
@@ -208,12 +208,25 @@ class Run(StoredRun):
         Raises:
             UserError: The run has no train images.
         """
-        return self._probe_data("train")
+        return self.probe_data("train")
 
-    def _probe_data(self, split: str) -> tuple[Tensor, Tensor]:
+    def validation_data(self) -> tuple[Tensor, Tensor]:
+        """Return the images that were held out of training, (n, C, H, W), and their classes, (n,).
+
+        Raises:
+            UserError: The run holds none out.
+        """
+        return self.probe_data("validation")
+
+    def probe_data(self, split: str) -> tuple[Tensor, Tensor]:
+        """Return the images of a split (`test`, `train`, `validation`) and their classes.
+
+        Raises:
+            UserError: The run has none.
+        """
         if (stored := self.probe_images(split)) is not None:
             images, labels = map(torch.from_numpy, stored)
-        elif self.schema >= 3:
+        elif self.schema >= 3 or split not in self.probe_set:
             raise UserError(f"{self.name} has no {split} images: it was recorded without them")
         else:
             index = torch.from_numpy(self.probe_set[split])

@@ -2,10 +2,11 @@
 
 from co_probe.store.info import ModelSpec, RunInfo, new_run_id
 from co_probe.store.opening import RunLike, opened
-from co_probe.store.stored_run import StoredRun, find_runs
+from co_probe.store.stored_run import SPLITS, StoredRun, find_runs
 from co_probe.store.writer import ProbeImages, RunWriter
 
 __all__ = [
+    "SPLITS",
     "ModelSpec",
     "ProbeImages",
     "RunInfo",

@@ -28,7 +28,8 @@ from co_probe.store.upgrade import upgrade_model
 SCHEMA = 3  # 2: probe images are named by their numbers in the data set; 1: image state is stored as it is
 EPOCH_FILE = re.compile(r"epoch-(\d{4,})\.h5")
 PROPORTIONS = ("clean", "fgsm", "pgd10", "own")  # metrics that are accuracies on the probe set's test images
-SPLITS = ("test", "train")
+VALIDATION = tuple(f"validation_{name}" for name in PROPORTIONS)  # the same on the images that are held out
+SPLITS = ("test", "train", "validation")
 
 
 def epoch_file(epoch: int) -> str:
@@ -150,7 +151,7 @@ class StoredRun:
         """Return the stored probe images of a split and their labels, or None if the run does not hold them.
 
         Args:
-            split: `test` or `train`.
+            split: `test`, `train` or `validation`.
 
         Returns:
             Images (n, C, H, W), uint8 in 0..255 or floating point within the bounds of the run, and labels (n,) int64.
@@ -195,15 +196,21 @@ class StoredRun:
 
     @property
     def best_epoch(self) -> int:
-        """The finished epoch of the best PGD-10 accuracy on the probe set, the first of several.
+        """The finished epoch of the best PGD-10 accuracy on the images `chosen_on`, the first of several.
 
         The newest one if the run has no such metric.
 
         Raises:
             UserError: No epoch is finished yet.
         """
-        last, robust = self.last_epoch, self.metric("pgd10")
+        last = self.last_epoch
+        robust = self.metric("validation_pgd10" if self.chosen_on == "validation" else "pgd10")
         return max(robust, key=lambda epoch: (robust[epoch], -epoch)) if robust else last
+
+    @property
+    def chosen_on(self) -> str:
+        """The split that best epoch and onset are judged on: `validation` if the run holds images out, else `test`."""
+        return "validation" if len(self.probe_set.get("validation", ())) else "test"
 
     def weights(self, epoch: int) -> dict[str, np.ndarray]:
         """Return parameters and buffers after `epoch`, checksums verified.
@@ -232,7 +239,7 @@ class StoredRun:
             for name, value in metrics.items():
                 if not isinstance(value, int | float):
                     raise ValueError(f"the metric {name} is not a number")
-                if name in (*PROPORTIONS, "train_accuracy") and not 0 <= value <= 1:
+                if name in (*PROPORTIONS, *VALIDATION, "train_accuracy") and not 0 <= value <= 1:
                     raise ValueError(f"the accuracy {name} is {value}")
             return {name: float(value) for name, value in metrics.items()}
 
@@ -437,14 +444,15 @@ class StoredRun:
         }
 
     def _metrics_frame(self) -> pd.DataFrame:
-        rows, n = [], len(self.probe_set.get("test", ()))
+        rows, sizes = [], {split: len(images) for split, images in self.probe_set.items()}
         for epoch in self.epochs:
             metrics = self.metrics(epoch)
             for name, value in metrics.items():
                 if name.endswith(("_low", "_high")):
                     continue
+                n = sizes.get("validation" if name.startswith("validation_") else "test", 0)
                 low, high = metrics.get(f"{name}_low", value), metrics.get(f"{name}_high", value)
-                if name in PROPORTIONS and n:
+                if name in (*PROPORTIONS, *VALIDATION) and n:
                     low, high = wilson(value, n)
                 rows.append(
                     {

@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from co_probe.config import Config
-from co_probe.data.dataset import to_unit
+from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import Diverged, UserError
 from co_probe.indicators.steps import StepSeries
 from co_probe.inference.execution import compiling, execute, resolve
@@ -19,11 +20,11 @@ from co_probe.methods.base import Batch, Method
 from co_probe.numerics.rng import derive_seed, make_rng
 from co_probe.runs.build import check_parts, describe, kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.training.memory import keep_freed_memory
-from co_probe.training.metrics import EpochMetrics, measure
+from co_probe.training.metrics import EpochMetrics, Robustness, measure
 from co_probe.training.recorder import Checkpoint, Recorder
 from co_probe.training.resolution import ResolutionStages
 from co_probe.training.schedules import SCHEDULES, warmup
-from co_probe.training.state import draw_indices, momenta, restore
+from co_probe.training.state import draw_probe, momenta, restore
 
 Progress = Callable[[int, int, int], None]  # (epoch, images done of it, images in it)
 
@@ -66,13 +67,10 @@ def epochs(
         keep_freed_memory()
     check_parts(config)
     data = make_data(config)
-    seed, count = config.seed, len(data.train_y)
+    seed = config.seed
     method, last_epoch = make_method(config, data.bounds), kept_epochs(config)
-    stages = ResolutionStages(config, data, last_epoch, method.replays, target)
-    index = {
-        "test": draw_indices(len(data.test_y), config.probe.test, seed, "probe test"),
-        "train": draw_indices(count, config.probe.train, seed, "probe train"),
-    }
+    index = draw_probe(config, data)
+    stages = ResolutionStages(config, data, last_epoch, method.replays, target, index.get("validation"))
     info = describe(config, data, resolve(config.precision, target))
     if stage := stages.constant:
         info = replace(info, batch_size=config.batch_size, steps_per_epoch=stage.steps)
@@ -92,6 +90,7 @@ def epochs(
             info=info,
             test=(data.test_x[index["test"]], data.test_y[index["test"]]),
             train=(data.train_x[index["train"]], data.train_y[index["train"]]),
+            validation=_images(data, index.get("validation")),
             index=index,
             device=target,
             resume=resume,
@@ -105,6 +104,21 @@ def epochs(
         probe_train = torch.from_numpy(recorder.index["train"]).to(target)
         test = torch.from_numpy(recorder.index["test"])
         test_x, test_y = to_unit(data.test_x[test]).to(target), data.test_y[test].to(target)
+        validation = _images(data, recorder.index.get("validation"))
+        if validation is not None:
+            validation = to_unit(validation[0]).to(target), validation[1].to(target)
+
+        def robustness_on(x: Tensor, y: Tensor) -> Robustness:
+            return measure(
+                model,
+                x,
+                y,
+                epsilon=config.epsilon,
+                norm=config.norm,
+                bounds=data.bounds,
+                own=method.generator_at(config.epsilon),
+                seed=seed,
+            )
 
         indicators = StepSeries(model if config.step_indicators else None)
 
@@ -133,22 +147,15 @@ def epochs(
                     correct += right
                 done += len(x)
                 if progress:
-                    progress(epoch, done, count)
+                    progress(epoch, done, stages.count)
 
-            train_loss, train_accuracy = (number.item() / (count * method.replays) for number in (total, correct))
+            train_loss, train_accuracy = (
+                number.item() / (stages.count * method.replays) for number in (total, correct)
+            )
             seconds = time.perf_counter() - started
             if not math.isfinite(train_loss):
                 raise _diverged(out, epoch, f"training loss {train_loss:g}")
-            robustness = measure(
-                model,
-                test_x,
-                test_y,
-                epsilon=config.epsilon,
-                norm=config.norm,
-                bounds=data.bounds,
-                own=method.generator_at(config.epsilon),
-                seed=seed,
-            )
+            robustness = robustness_on(test_x, test_y)
             # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
             if not math.isfinite(robustness.gap):
                 raise _diverged(out, epoch, f"training loss {train_loss:g}, gap {robustness.gap:g}")
@@ -159,6 +166,7 @@ def epochs(
                 train_accuracy=train_accuracy,
                 seconds=seconds,
                 **asdict(robustness),
+                validation=None if validation is None else robustness_on(*validation),
             )
             going_on = {"momentum": momenta(model, optimizer), "method": method.state_dict()}
             recorder.epoch(
@@ -180,6 +188,11 @@ def _diverged(out: str | Path, epoch: int, seen: str) -> Diverged:
     return Diverged(
         f"{out}: the loss is no longer a finite number in epoch {epoch} ({seen}); stopped; epochs kept: {epoch - 1}"
     )
+
+
+def _images(data: Dataset, index: np.ndarray | None) -> tuple[Tensor, Tensor] | None:
+    """The training images of these numbers and their classes; None if there are none."""
+    return None if index is None else (data.train_x[index], data.train_y[index])
 
 
 def train_step(

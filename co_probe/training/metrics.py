@@ -37,7 +37,7 @@ class Robustness:
 
     def to_dict(self) -> dict[str, float]:
         """Return what is stored of an epoch: its numbers, without those that are unknown."""
-        return {name: value for name, value in asdict(self).items() if value is not None and name != "epoch"}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ class EpochMetrics(Robustness):
         train_loss: Mean loss on the perturbed images as they were trained on, in nats.
         train_accuracy: Accuracy on the same images, in [0, 1].
         seconds: Duration of its training, without the measurement.
+        validation: Robustness on the validation images; None without any.
     """
 
     epoch: int
@@ -57,6 +58,14 @@ class EpochMetrics(Robustness):
     train_loss: float
     train_accuracy: float
     seconds: float
+    validation: Robustness | None = None
+
+    def to_dict(self) -> dict[str, float]:
+        """Return what is stored of an epoch; numbers of validation images have the prefix `validation_`."""
+        numbers = super().to_dict()
+        own = {name: value for name, value in numbers.items() if name not in ("epoch", "validation")}
+        held_out = {} if self.validation is None else self.validation.to_dict()
+        return own | {f"validation_{name}": value for name, value in held_out.items()}
 
 
 def measure(

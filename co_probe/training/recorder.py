@@ -51,6 +51,7 @@ class Recorder:
         info: The facts of the run. A run that is gone on with keeps its own (`Recorder.info`).
         test: The test images of all diagnostics and their classes.
         train: The training images of all diagnostics, if there are any, and their classes.
+        validation: The images that onset and best epoch are judged on, if they are not the test images.
         index: The numbers of these images in the data set, by split, if they have any.
         device: Where the tensors are that will be recorded.
         resume: Go on if there is a run, else start one.
@@ -75,14 +76,17 @@ class Recorder:
         info: RunInfo,
         test: Images,
         train: Images | None = None,
+        validation: Images | None = None,
         index: Mapping[str, np.ndarray] | None = None,
         device: torch.device | str = "cpu",
         resume: bool = False,
         overwrite: bool = False,
     ):
         device = torch.device(device)
-        splits = {"test": test} | ({} if train is None else {"train": train})
-        probe = {split: _stored(images, (index or {}).get(split)) for split, images in splits.items()}
+        splits = {"test": test, "train": train, "validation": validation}
+        probe = {
+            split: _stored(images, (index or {}).get(split)) for split, images in splits.items() if images is not None
+        }
         about = environment(device, info.precision)
         self._writer = RunWriter(Path(out), info, probe, about, resume=resume, overwrite=overwrite)
         self._stream = copying_stream(device)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,16 +50,30 @@ class ResolutionStages:
         epochs: Number of epochs that are trained.
         replays: Number of optimizer steps on every batch.
         device: Where training takes place.
+        held_out: Numbers of training images that are not trained on, sorted, or None.
+
+    Attributes:
+        count: Number of images that are trained on.
 
     Raises:
         UserError: The data set has images of one size and `config` has stages, or the other way round.
     """
 
-    def __init__(self, config: Config, data: Dataset, epochs: int, replays: int, device: torch.device):
+    def __init__(
+        self,
+        config: Config,
+        data: Dataset,
+        epochs: int,
+        replays: int,
+        device: torch.device,
+        held_out: np.ndarray | None = None,
+    ):
         self._seed, self._flip, self._device = config.seed, config.augmentation.flip, device
         self._epsilon = config.epsilon
         self._labels = data.train_y.to(device)
-        self._count = count = len(data.train_y)
+        kept = np.setdiff1d(np.arange(len(data.train_y)), [] if held_out is None else held_out)
+        self._kept = torch.from_numpy(kept).to(device)
+        self.count = count = len(kept)
 
         def stage(images: Tensor, shape: tuple[int, int, int], padding: int, batch_size: int) -> Stage:
             return Stage(images, shape, padding, batch_size, math.ceil(count / batch_size) * replays)
@@ -74,8 +89,8 @@ class ResolutionStages:
             channels, height, width = data.shape
             padded = channels * (height + 2 * padding) * (width + 2 * padding)
             require_memory(
-                count * padded * data.train_x.element_size(),
-                f"augmentation.padding = {padding} of {count} images",
+                len(data.train_y) * padded * data.train_x.element_size(),
+                f"augmentation.padding = {padding} of {len(data.train_y)} images",
                 "choose a smaller one",
             )
             images = pad_images(data.train_x.to(device), padding)
@@ -128,7 +143,7 @@ class ResolutionStages:
             Images (B, C, H, W), floating point; classes (B,); and where the images were cut out.
         """
         stage = self.stage(epoch)
-        order = torch.randperm(self._count, generator=rng, device=self._device)
+        order = self._kept[torch.randperm(self.count, generator=rng, device=self._device)]
 
         def each() -> Iterator[tuple[Tensor, Tensor, View]]:
             for index in order.split(stage.batch_size):

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from co_probe.config import Config
+from co_probe.data.dataset import Dataset
 from co_probe.errors import DamagedFile
 from co_probe.methods.base import Method
 from co_probe.numerics.rng import derive_seed
@@ -26,6 +28,31 @@ def draw_indices(available: int, wanted: int, seed: int, purpose: str) -> np.nda
     """`wanted` image numbers out of `available` (all, if there are fewer), sorted, int64."""
     rng = np.random.default_rng(derive_seed(seed, purpose))
     return np.sort(rng.permutation(available)[:wanted])
+
+
+def draw_probe(config: Config, data: Dataset) -> dict[str, np.ndarray]:
+    """Draw the images of all diagnostics.
+
+    Args:
+        config: The settings of the run.
+        data: Its data set.
+
+    Returns:
+        Image numbers by split, sorted, int64: `test`, numbers of test images; `train`, of training images that are
+        trained on; `validation`, of training images that are held out, if there are any.
+
+    Raises:
+        UserError: No training image would be left.
+    """
+    count, seed, sizes = len(data.train_y), config.seed, config.probe
+    index = {"test": draw_indices(len(data.test_y), sizes.test, seed, "probe test")}
+    held_out = sizes.held_out(count)
+    if not held_out:
+        return index | {"train": draw_indices(count, sizes.train, seed, "probe train")}
+    # The same images for all seeds: runs of a sweep are then trained and judged on the same ones.
+    index["validation"] = draw_indices(count, held_out, 0, "validation")
+    left = np.setdiff1d(np.arange(count), index["validation"])
+    return index | {"train": left[draw_indices(len(left), sizes.train, seed, "probe train")]}
 
 
 def environment(device: torch.device, precision: str) -> dict[str, str]:

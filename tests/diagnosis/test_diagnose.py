@@ -146,6 +146,7 @@ def stored(metrics, *, attack="fgsm", classes=("a",) * 10, images=200):
         last_epoch=len(epochs),
         epsilon=0.1,
         frame=lambda probe: pd.DataFrame(),
+        chosen_on="test",
         probe_set={"test": np.arange(images)},
         info=SimpleNamespace(attack=attack, classes=classes),
         metrics=lambda epoch: {name: values[epoch - 1] for name, values in metrics.items()},

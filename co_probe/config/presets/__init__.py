@@ -14,6 +14,9 @@ from co_probe.config.sections import SECTIONS
 from co_probe.config.toml import InvalidTOML, parse_toml
 from co_probe.errors import UserError, unknown
 
+NEW_RUN: dict[str, Any] = {"probe": {"validation": "auto"}}
+"""Defaults of new runs that differ from those of `Config`, which hold for runs of earlier versions too."""
+
 _PACKAGES: dict[str, str] = {}  # preset: the package that holds its TOML file, for those of studies
 
 
@@ -109,7 +112,7 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
     own = methods.get(method, {}) if isinstance(methods, dict) else methods
     if not isinstance(own, dict):
         raise UserError(f"preset {preset}: methods.{method} is a section of settings, not one value")
-    data = merge(data, {"method": {"name": method, **own}, "preset": preset})
+    data = merge(NEW_RUN, merge(data, {"method": {"name": method, **own}, "preset": preset}))
     share = _warmup_share(data)
     for name in SECTIONS:
         given = [extra[name] for extra in overrides if name in extra]
