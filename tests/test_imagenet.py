@@ -1,4 +1,4 @@
-"""Training in phases of growing images that stay on the disk, on a tiny stand-in for ImageNet."""
+"""Training in resolution stages of growing images that stay on the disk, on a tiny stand-in for ImageNet."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from co_probe.training.resolution import ResolutionStages
 from co_probe.training.schedules import SCHEDULES
 
 CLASSES = ("n01", "n02", "n03")
-PHASES = [{"epochs": 2, "size": 12, "crop": 8, "batch_size": 6}, {"epochs": 2, "size": 16, "crop": 12}]
+STAGES = [{"epochs": 2, "size": 12, "crop": 8, "batch_size": 6}, {"epochs": 2, "size": 16, "crop": 12}]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def tiny(tree: Path, name: str = "fgsm", /, **settings) -> Config:
         name,
         {
             "epochs": 4,
-            "phases": PHASES,
+            "resolution_stages": STAGES,
             "batch_size": 4,
             "data": {"name": f"imagenet:{tree}", "size": 16, "crop": 12},
             "model": {"name": "preact_resnet", "width": 8, "blocks": [1, 1]},
@@ -161,13 +161,13 @@ def test_a_view_takes_from_a_store_elsewhere_what_it_takes_from_one_here():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_run_in_phases_on_a_gpu(tree, tmp_path):
+def test_a_run_in_stages_on_a_gpu(tree, tmp_path):
     config = tiny(tree, "apart", method={"learn_initialisation": True})
     metrics = list(loop.epochs(config, tmp_path / "run", device="cuda"))
     assert len(metrics) == 4 and co_probe.open_run(tmp_path / "run").image_state(4).shape == (5, 3, 12, 12)
 
 
-# -- phases --------------------------------------------------------------------------------------------------------
+# -- stages --------------------------------------------------------------------------------------------------------
 
 
 def seen_by(method: type, monkeypatch) -> list[tuple[int, ...]]:
@@ -216,9 +216,9 @@ def test_a_crop_of_a_stored_image_is_one_of_its_squares(tree):
 
 
 @pytest.mark.parametrize("method", ["apart", "atta", "free"])
-def test_a_run_goes_on_bit_for_bit_between_two_phases_and_within_one(method, tree, tmp_path):
+def test_a_run_goes_on_bit_for_bit_between_two_stages_and_within_one(method, tree, tmp_path):
     settings = {"apart": {"learn_initialisation": True}, "free": {"replays": 2}, "atta": {"reset": 3}}.get(method, {})
-    budget = {"epochs": 8, "phases": [p | {"epochs": 4} for p in PHASES]} if method == "free" else {}
+    budget = {"epochs": 8, "resolution_stages": [p | {"epochs": 4} for p in STAGES]} if method == "free" else {}
     config = tiny(tree, method, method=settings, **budget)
     whole = train(config, tmp_path / "whole")
     for stop in (2, 3):
@@ -266,7 +266,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_anything_is_written(tre
         with pytest.raises(UserError, match=f"method {method}: what it keeps .* takes 0 GB"):
             train(tiny(tree, method, method=settings), tmp_path / method)
         assert not (tmp_path / method).exists()
-    train(tiny(tree, "apart", epochs=1, phases=[PHASES[0] | {"epochs": 1}]), tmp_path / "without")
+    train(tiny(tree, "apart", epochs=1, resolution_stages=[STAGES[0] | {"epochs": 1}]), tmp_path / "without")
 
 
 def test_replays_count_as_passes(tree):
@@ -283,20 +283,23 @@ def test_replays_count_as_passes(tree):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"epochs": 5}, "phases have 4 epochs together, and epochs is 5"),
-        ({"phases": [{"epochs": 4, "size": 8}]}, "phases: crop is missing"),
-        ({"phases": [{"epochs": 4, "size": 8, "crop": 9}]}, "crop 9 must be size 8 or less"),
-        ({"phases": [{"epochs": 4, "size": 8, "crop": 5}]}, "by an even number"),
-        ({"phases": [{"epochs": 4, "size": 8, "crop": 8, "batch_size": 0}]}, "batch_size must be greater than 0"),
-        ({"phases": [{"epochs": 4, "size": 8, "crop": 8, "bach": 1}]}, "did you mean batch_size"),
-        ({"phases": [{"epochs": 4, "size": "8", "crop": 8}]}, "must be a whole number"),
-        ({"phases": {"epochs": 4}}, "phases is a list of tables"),
+        ({"epochs": 5}, "resolution_stages have 4 epochs together, and epochs is 5"),
+        ({"resolution_stages": [{"epochs": 4, "size": 8}]}, "resolution_stages: crop is missing"),
+        ({"resolution_stages": [{"epochs": 4, "size": 8, "crop": 9}]}, "crop 9 must be size 8 or less"),
+        ({"resolution_stages": [{"epochs": 4, "size": 8, "crop": 5}]}, "by an even number"),
+        (
+            {"resolution_stages": [{"epochs": 4, "size": 8, "crop": 8, "batch_size": 0}]},
+            "batch_size must be greater than 0",
+        ),
+        ({"resolution_stages": [{"epochs": 4, "size": 8, "crop": 8, "bach": 1}]}, "did you mean batch_size"),
+        ({"resolution_stages": [{"epochs": 4, "size": "8", "crop": 8}]}, "must be a whole number"),
+        ({"resolution_stages": {"epochs": 4}}, "resolution_stages is a list of tables"),
         ({"augmentation": {"padding": 4}}, "padding must be 0"),
-        ({"phases": []}, "is trained on in phases"),
+        ({"resolution_stages": []}, "is trained on in resolution stages"),
         ({"data": {"name": "digits"}}, "digits has images of one size"),
     ],
 )
-def test_phases_that_cannot_be_used(tree, tmp_path, settings, reason):
+def test_stages_that_cannot_be_used(tree, tmp_path, settings, reason):
     with pytest.raises(UserError, match=reason) as caught:
         train(tiny(tree, **settings), tmp_path / "run")
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
@@ -308,7 +311,7 @@ def test_phases_that_cannot_be_used(tree, tmp_path, settings, reason):
 def test_the_preset_is_the_papers_and_survives_being_written_down():
     config = configure("imagenet", "apart")
     assert (config.epochs, config.optimizer.learning_rate, config.epsilon) == (15, 0.4, 2 / 255)
-    assert [(p.epochs, p.size, p.crop, p.batch_size) for p in config.phases] == [
+    assert [(p.epochs, p.size, p.crop, p.batch_size) for p in config.resolution_stages] == [
         (6, 160, 128, 512),
         (6, 352, 224, 224),
         (3, 384, 288, 128),
@@ -318,6 +321,21 @@ def test_the_preset_is_the_papers_and_survives_being_written_down():
     schedule = SCHEDULES.make(config.schedule.name, **config.schedule.settings)
     rates = [0.4 * schedule(epoch / 15) for epoch in (0, 0.5, 1, 6, 12, 15)]
     assert rates == pytest.approx([0, 0.2, 0.4, 0.04, 0.004, 0.0004])
+
+
+def test_the_former_name_of_resolution_stages_is_read(tmp_path):
+    config = configure("imagenet", "fgsm")
+    plain = config.to_dict()
+    plain["phases"] = plain.pop("resolution_stages")
+    assert Config.from_dict(plain) == config, "as old runs have it"
+    stage = "epochs = 15\nsize = 64\ncrop = 32\n"
+    (tmp_path / "mine.toml").write_text(f'extends = "imagenet"\n[[phases]]\n{stage}')
+    (only,) = configure(str(tmp_path / "mine.toml"), "fgsm").resolution_stages
+    assert (only.size, only.crop) == (64, 32), "in place of those of the preset that it extends"
+    over = configure("imagenet", "fgsm", {"phases": [{"epochs": 15, "size": 96, "crop": 64}]})
+    assert [stage.size for stage in over.resolution_stages] == [96]
+    with pytest.raises(UserError, match="phases is the former name of resolution_stages: set one of them"):
+        configure("imagenet", "fgsm", {"phases": [], "resolution_stages": []})
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ MOST = {
 }
 AUTO_VALIDATION = 1000  # as Rice et al. (2020) hold out of CIFAR-10
 LEAST_TO_SPLIT = 5000  # training images below which none are held out unless asked for
+RENAMED = {"phases": "resolution_stages"}  # former names of settings, which old runs and presets may have
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -67,7 +68,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class ResolutionStage:
     """A stretch of `epochs` in which images stored at `size`×`size` are trained on in random crops of `crop`×`crop`.
 
     `batch_size`: that of the run, if not given.
@@ -81,10 +82,12 @@ class Phase:
     def __post_init__(self):
         for name, value in asdict(self).items():
             if value is not None and value < 1:
-                raise UserError(f"phases: {name} must be greater than 0, not {value}")
+                raise UserError(f"resolution_stages: {name} must be greater than 0, not {value}")
         # Crops are placed as in images with padding, which has the same width on both sides.
         if self.crop > self.size or (self.size - self.crop) % 2:
-            raise UserError(f"phases: crop {self.crop} must be size {self.size} or less, by an even number of pixels")
+            raise UserError(
+                f"resolution_stages: crop {self.crop} must be size {self.size} or less, by an even number of pixels"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +135,8 @@ class Config:
     `epsilon` is the bound of perturbations, in pixel units of a [0, 1] image, and `norm` what it bounds: `linf`, every
     pixel (so it is at most 1), or `l2`, the Euclidean length of the whole; training raises it from 0 to there over the
     first `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m
-    times on every batch goes through them, and keeps, an m-th as many). `phases`: for training images that grow during
-    the run; their epochs add up to `epochs`. `precision`: what the network computes in (see
+    times on every batch goes through them, and keeps, an m-th as many). `resolution_stages`: for training images that
+    grow during the run; their epochs add up to `epochs`. `precision`: what the network computes in (see
     `co_probe.inference.execution`); `auto` is bfloat16 on a GPU, else float32, and what it came to is stored with the
     run's environment. `step_indicators`: whether each training step records what its two gradients show; weights do
     not depend on it.
@@ -154,7 +157,7 @@ class Config:
     probe: ProbeSizes = ProbeSizes()
     preset: str = ""
     epsilon_warmup: float = 0.0
-    phases: tuple[Phase, ...] = ()
+    resolution_stages: tuple[ResolutionStage, ...] = ()
     precision: str = "auto"
     norm: str = "linf"
     step_indicators: bool = True
@@ -189,10 +192,11 @@ class Config:
             raise UserError(f"optimizer.momentum must be less than 1, not {self.optimizer.momentum:g}")
         if not 0 <= self.epsilon_warmup <= self.epochs:
             raise UserError(f"epsilon_warmup must be between 0 and {self.epochs} epochs, not {self.epsilon_warmup:g}")
-        if self.phases and (total := sum(phase.epochs for phase in self.phases)) != self.epochs:
-            raise UserError(f"phases have {total} epochs together, and epochs is {self.epochs}: set both")
-        if self.phases and self.augmentation.padding:
-            raise UserError("augmentation.padding must be 0 in a run with phases: their images are cropped as they are")
+        stages = self.resolution_stages
+        if stages and (total := sum(stage.epochs for stage in stages)) != self.epochs:
+            raise UserError(f"resolution_stages have {total} epochs together, and epochs is {self.epochs}: set both")
+        if stages and self.augmentation.padding:
+            raise UserError("augmentation.padding must be 0 with resolution_stages, whose crops need no padding")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         for kind, part in (("data", self.data), ("method", self.method)):
@@ -241,6 +245,7 @@ class Config:
     def from_dict(cls, data: Mapping[str, Any]) -> "Config":
         """Build from plain nested data. Raises UserError for an unknown or missing key or a wrong value."""
         check_plain(data)
+        data = with_current_names(data)
         own = [f for f in fields(cls) if f.name != "extensions"]
         known = [*(f.name for f in own), *SECTIONS]
         for key in data:
@@ -251,6 +256,14 @@ class Config:
             raise UserError(f"settings are missing: {', '.join(missing)}")
         given = {f.name: _convert(f.name, f.type, data[f.name]) for f in own if f.name in data}
         return cls(**given, extensions=read_sections(data))
+
+
+def with_current_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings with the names that former ones have now. Raises UserError for both names of one setting."""
+    for old, new in RENAMED.items():
+        if old in data and new in data:
+            raise UserError(f"{old} is the former name of {new}: set one of them")
+    return {RENAMED.get(key, key): value for key, value in data.items()}
 
 
 def plain_sections(sections: Mapping[str, Section]) -> dict[str, Any]:

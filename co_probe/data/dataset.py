@@ -14,7 +14,7 @@ class Dataset:
     `train_x`, `test_x`: (n, channels, height, width), float32 or float64 within `bounds` or uint8 in 0..255;
     `train_y`, `test_y`: (n,) int64 class numbers; `classes`: their names; `mean`, `std`: what models normalise by, a
     number a channel, in [0, 1] units.
-    `train_at`: gives all training images as mapped squares of a size, for runs in phases; None if they have but one.
+    `train_at`: gives all training images as mapped squares of a size, for resolution stages; None if they have but one.
     `bounds`: the least and the greatest value of a pixel, which attacks keep to: (0, 1) for images, ±∞ without limit.
     """
 

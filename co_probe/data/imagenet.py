@@ -14,7 +14,7 @@ def imagenet(path: str, *, size: int = 384, crop: int = 288) -> Dataset:
     """Images in `path`/train/CLASS/ and `path`/val/CLASS/, found, listed and decoded as by `image_folder`.
 
     `size`, `crop`: evaluation is on the central square of `crop` pixels of images whose shorter side is resized to
-    `size`, for a whole run; what is trained on, and when, is said by the run's phases.
+    `size`, for a whole run; what is trained on, and when, is said by the run's resolution stages.
     Pixels lie as uint8 in the data folder, a file a size, and are mapped from there: 1,331,167 images take 102 GB at
     160, 495 GB at 352 and 589 GB at 384 pixels, and hours to decode. They are read batch by batch, in random order:
     this wants a solid-state disk. `mean` and `std` are the usual ones of ImageNet.

@@ -129,7 +129,7 @@ def info_of_older(config: Config, precision: str, planned: int) -> RunInfo:
         attack=config.method.name,
         precision=precision,
         planned=planned,
-        batch_size=None if config.phases else config.batch_size,
+        batch_size=None if config.resolution_stages else config.batch_size,
         settings=config.to_dict(),
     )
 

@@ -39,10 +39,10 @@ class Stage:
 class ResolutionStages:
     """The training images of each epoch, in batches.
 
-    Without `config.phases` there is one stage: the images of the data set, padded, on `device`. Crops of stored images
-    work like those of padded ones, with pixels of the image in place of zeros: `View` and `TrainingContext.padding`
-    hold for both. An epoch that goes through its batches `replays` times belongs to the stage that its first pass lies
-    in; a stage in which no epoch begins is left out.
+    Without `config.resolution_stages` there is one stage: the images of the data set, padded, on `device`. Crops of
+    stored images work like those of padded ones, with pixels of the image in place of zeros: `View` and
+    `TrainingContext.padding` hold for both. An epoch that goes through its batches `replays` times belongs to the stage
+    that its first pass lies in; a stage in which no epoch begins is left out.
 
     Args:
         config: The settings of the run.
@@ -78,11 +78,12 @@ class ResolutionStages:
         def stage(images: Tensor, shape: tuple[int, int, int], padding: int, batch_size: int) -> Stage:
             return Stage(images, shape, padding, batch_size, math.ceil(count / batch_size) * replays)
 
-        if bool(config.phases) != (data.train_at is not None):
+        if bool(config.resolution_stages) != (data.train_at is not None):
             raise UserError(
-                f"data set {config.data.name} has images of one size, and no phases"
-                if config.phases
-                else f"data set {config.data.name} is trained on in phases: set them, as the preset imagenet does"
+                f"data set {config.data.name} has images of one size, and no resolution stages"
+                if config.resolution_stages
+                else f"data set {config.data.name} is trained on in resolution stages: set resolution_stages, as the "
+                "preset imagenet does"
             )
         if data.train_at is None:
             padding = config.augmentation.padding
@@ -96,11 +97,12 @@ class ResolutionStages:
             images = pad_images(data.train_x.to(device), padding)
             self._stages = [stage(images, data.shape, padding, config.batch_size)] * epochs
             return
-        ends = [sum(p.epochs for p in config.phases[: number + 1]) for number in range(len(config.phases))]
+        stages = config.resolution_stages
+        ends = [sum(each.epochs for each in stages[: number + 1]) for number in range(len(stages))]
         numbers = [next(n for n, end in enumerate(ends) if epoch * replays < end) for epoch in range(epochs)]
         made = {}
         for number in sorted(set(numbers)):
-            asked = config.phases[number]
+            asked = stages[number]
             shape, padding = (data.shape[0], asked.crop, asked.crop), (asked.size - asked.crop) // 2
             made[number] = stage(data.train_at(asked.size), shape, padding, asked.batch_size or config.batch_size)
         self._stages = [made[number] for number in numbers]

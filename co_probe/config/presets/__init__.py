@@ -11,6 +11,7 @@ from co_probe.config import Config, merge
 from co_probe.config.discovery import discover
 from co_probe.config.kinds import fits
 from co_probe.config.sections import SECTIONS
+from co_probe.config.settings import with_current_names
 from co_probe.config.toml import InvalidTOML, parse_toml
 from co_probe.errors import UserError, unknown
 
@@ -88,7 +89,7 @@ def read(preset: str) -> dict[str, Any]:
         current = base
     settings: dict[str, Any] = {}
     for part in reversed(chain):
-        settings = merge(settings, part)
+        settings = merge(settings, with_current_names(part))
     return settings
 
 
@@ -119,7 +120,7 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
         if given:
             data = SECTIONS.load(name).adapt(data, _joined(given))
     for extra in overrides:
-        data = merge(data, extra)
+        data = merge(data, with_current_names(extra))
     if share and not any("epsilon_warmup" in extra for extra in overrides) and fits(data["epochs"], int):
         data["epsilon_warmup"] = share * data["epochs"]
     return Config.from_dict(data)

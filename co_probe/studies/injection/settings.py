@@ -164,8 +164,9 @@ class LowPass(ModelSection):
             raise UserError(f"low_pass must not be negative, but it is {self.width}")
 
     def check(self, config: Config) -> None:
-        if config.phases and self.width > (least := min(phase.crop for phase in config.phases)):
-            raise UserError(f"low_pass must be at most the smallest crop of the phases, {least}, not {self.width}")
+        stages = config.resolution_stages
+        if stages and self.width > (least := min(stage.crop for stage in stages)):
+            raise UserError(f"low_pass must be at most the smallest crop of the run, {least}, not {self.width}")
 
     def wrap(self, model: "nn.Module", shape: tuple[int, int, int]) -> "nn.Module":
         from co_probe.studies.injection import low_pass
