@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from co_probe.diagnosis.verdict import Verdict as Verdict
     from co_probe.diagnosis.verdict import verdict as verdict
     from co_probe.drawing import draw as draw
+    from co_probe.monitoring.alarm import Alarm as Alarm
+    from co_probe.monitoring.monitor import Monitor as Monitor
     from co_probe.probes.eval import evaluate as evaluate
     from co_probe.probes.gap import gap as gap
     from co_probe.probes.named import probe as probe
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     from co_probe.training.train import train as train
 
 __all__ = [
+    "Alarm",
     "Grid",
+    "Monitor",
     "Run",
     "Verdict",
     "allow",

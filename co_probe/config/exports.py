@@ -5,6 +5,7 @@ from co_probe.config.registry import Registry
 EXPORTS = Registry(
     "public name",
     {
+        "Alarm": "co_probe.monitoring.alarm:Alarm",
         "allow": "co_probe.config.plugins:allow",
         "bench": "co_probe.benchmarks:bench",
         "diagnose": "co_probe.diagnosis.diagnose:diagnose",
@@ -14,6 +15,7 @@ EXPORTS = Registry(
         "gap": "co_probe.probes.gap:gap",
         "Grid": "co_probe.sweeps.grid:Grid",
         "import_run": "co_probe.training.importing:import_run",
+        "Monitor": "co_probe.monitoring.monitor:Monitor",
         "open_run": "co_probe.runs.run:open_run",
         "pack": "co_probe.store.pack:pack",
         "probe": "co_probe.probes.named:probe",

@@ -88,7 +88,7 @@ class PassObserver:
         does not require a gradient by itself; elsewhere, the first and the last pass of the whole step are returned.
         A pass whose gradient did not arrive is in no pair.
         """
-        return [pair for pair in _pairs(self.take_passes()) if all(part.gradient is not None for part in pair)]
+        return pairs(self.take_passes())
 
     def take_passes(self) -> list[Pass]:
         """Return what is stored of the passes since the last call, and forget them."""
@@ -145,17 +145,23 @@ class PassObserver:
             self._passes.pop()
 
 
-def _pairs(passes: list[Pass]) -> list[Pair]:
-    """Pair the passes of one optimizer step: (first, last) for each stretch that ends with an update."""
-    passes = [part for part in passes if part.differentiable]
-    if len(passes) < 2:
-        return []
+def pairs(passes: list[Pass]) -> list[Pair]:
+    """Pair the passes of one optimizer step: (first, last) for each stretch that ends with an update.
+
+    Passes whose gradients did not arrive are left out, and so are pairs over inputs of different shapes.
+    """
+    passes = [part for part in passes if part.gradient is not None and part.logit_gradient is not None]
     stretches: list[list[Pass]] = [[]]
     for part in passes:
         stretches[-1].append(part)
         if part.asked:
             stretches.append([])
     stretches = [stretch for stretch in stretches if stretch]
-    if len(stretches) > 1 and all(len(stretch) > 1 for stretch in stretches):
-        return [(stretch[0], stretch[-1]) for stretch in stretches]
-    return [(passes[0], passes[-1])]
+    if not all(len(stretch) > 1 for stretch in stretches):
+        stretches = [passes]
+    found = [(stretch[0], stretch[-1]) for stretch in stretches if len(stretch) > 1]
+    return [pair for pair in found if _shape(pair[0]) == _shape(pair[1])]
+
+
+def _shape(part: Pass) -> tuple[torch.Size | None, torch.Size]:
+    return (None if part.gradient is None else part.gradient.shape), part.logits.shape

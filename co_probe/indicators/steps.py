@@ -112,7 +112,7 @@ class StepSeries:
         self.observer = PassObserver(model)
         self.observer.on = False
         self._stored: list[tuple[Tensor, ...]] = []
-        self._made: list[Mapping[str, Tensor]] = []
+        self._made: list[Mapping[str, Tensor] | None] = []  # None: a step without indicators
 
     @contextmanager
     def step(self, y: Tensor) -> Iterator[None]:
@@ -131,11 +131,11 @@ class StepSeries:
         pairs = self.observer.take()
         self.add(pairs[0] if len(pairs) == 1 else None, y)
 
-    def add(self, pair: Pair | None, y: Tensor) -> None:
-        """Add a step by its two passes; None: one without indicators."""
-        if pair is None:
+    def add(self, pair: Pair | None, y: Tensor | None) -> None:
+        """Add a step by its two passes and classes; None: one without indicators."""
+        if pair is None or y is None:
             self._compute()
-            self._made.append({name: torch.full((1,), torch.nan, device=y.device) for name in NAMES})
+            self._made.append(None)
             return
         tensors = [getattr(part, name) for name in ("gradient", "logits", "logit_gradient") for part in pair]
         stored = (*tensors, y)
@@ -149,7 +149,11 @@ class StepSeries:
         """Return the indicators of all steps since the last call, {name: (steps,) float32}, and forget them."""
         self._compute()
         made, self._made = self._made, []
-        return {name: torch.cat([part[name].float() for part in made]) for name in NAMES} if made else {}
+        device = next((part[NAMES[0]].device for part in made if part is not None), torch.device("cpu"))
+        nan = torch.full((1,), torch.nan, device=device)
+        return {
+            name: torch.cat([nan if part is None else part[name].float() for part in made]) for name in NAMES if made
+        }
 
     @torch.no_grad()
     def _compute(self) -> None:

@@ -102,7 +102,7 @@ class Recorder:
         self._thread.shutdown()
         try:
             if kind is None or issubclass(kind, GeneratorExit):  # an error of the caller's own comes before ours
-                self._wait()
+                self.flush()
         finally:
             self._writer.__exit__(kind, *rest)
 
@@ -154,7 +154,7 @@ class Recorder:
         Raises:
             UserError: The epoch before could not be written.
         """
-        self._wait()
+        self.flush()
         series = {name: _series(values) for name, values in self._steps.items()} | dict(checkpoint.steps)
         self._steps = {}
         content: dict[str, Any] = {
@@ -169,8 +169,12 @@ class Recorder:
         going_on = None if resume is None else {part: snapshot(state, self._stream) for part, state in resume.items()}
         self._writing = self._thread.submit(self._writer.commit, checkpoint.epoch, content, going_on)
 
-    def _wait(self) -> None:
-        """Wait until nothing is being written. Raises UserError if it could not be."""
+    def flush(self) -> None:
+        """Wait until the newest recorded epoch is on the disk.
+
+        Raises:
+            UserError: It could not be written.
+        """
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()

@@ -1,0 +1,378 @@
+"""The monitor: two lines in anybody's PyTorch training loop."""
+
+import atexit
+import copy
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from co_probe.attacks import PGD, Perturbation
+from co_probe.attacks.named import named_attack
+from co_probe.config.labels import NORMS
+from co_probe.data.coerce import coerce
+from co_probe.data.dataset import to_unit
+from co_probe.data.normalisation import as_normalisation
+from co_probe.errors import UserError, unknown
+from co_probe.indicators.passes import PassObserver
+from co_probe.inference.evaluation import Outcome, outcome, perturb
+from co_probe.monitoring.alarm import Alarm
+from co_probe.monitoring.recording import Recording
+from co_probe.monitoring.step_values import StepValues, means
+from co_probe.monitoring.unwrapping import Measured, unwrapped
+from co_probe.numerics.rng import make_rng
+from co_probe.runs.training_attack import AttackLike, training_attack
+from co_probe.training.metrics import measure
+
+CHECKED = 128  # probe images that an alarm is confirmed on
+FALLEN = 0.05  # fall of accuracy under PGD-10, against its best, that confirms an alarm
+PATIENCE = 2  # windows without an attack and an update before the monitor says so
+
+
+class Monitor:
+    """Watches a training loop through hooks, raises the alarm before a collapse, and records the run.
+
+    Per optimizer step it takes the input gradients and the logits of the first pass (the attack) and of the last (the
+    update), and computes the free indicators of `co_probe.indicators`, once per window of updates. Weights, gradients,
+    BatchNorm statistics, modes and random numbers are what they are without it; only the update pass also computes the
+    gradient of its input, if the loop does not ask for that itself.
+
+    Args:
+        model: What the loop calls: the `DataParallel`, `DistributedDataParallel` or compiled module if there is one.
+        optimizer: Its step ends a training step.
+        epsilon: Norm bound of perturbations, in units of the images: 8/255, not 8.
+        norm: What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the perturbation.
+        bounds: Least and greatest value of a pixel.
+        probe: Images and labels held out of training, for `epoch` and to confirm alarms: a pair of tensors or arrays, a
+            data set or a loader; within `bounds` and not normalised. None measures nothing.
+        images: Number of probe images that are used at most.
+        normalise: Constants that the loop normalises images by before the model sees them: (mean, std), or the name of
+            a data set; None if the model takes images within `bounds`.
+        out: Folder of the run that is written; None keeps only numbers. The probe images are part of it.
+        overwrite: Delete a run that is in `out`.
+        resume: Go on with a run that is in `out`.
+        method: What tables and figures call the training method.
+        data: What they call the data set.
+        attack: What training images are perturbed by, if known: the name of a method or an attack (`fgsm-rs`), or a
+            function (model, x, y) -> δ.
+        classes: Names of the classes, in the order of the logits.
+        alarm: Decides on the alarm; `Alarm()` if None. Its `window` is the number of updates between two looks.
+        log: Called with a dict of numbers after each window and each epoch: `wandb.log`, say.
+        snapshots: Number of windows back that `rollback` can go, each a copy of weights and optimizer; 0 stores none.
+
+    Attributes:
+        alarm: True once it has fired; `alarm.reason` says why, `alarm.step` when.
+        confirmed: Whether the last alarm was seen in accuracy under PGD-10 on 128 probe images too; None without probe
+            images or alarm. False is usual: the alarm comes first.
+        steps: Number of optimizer steps so far.
+        metrics: What `epoch` returned, per epoch.
+
+    Raises:
+        UserError: An argument cannot be used.
+
+    Note:
+        Cost: that of the input gradient of the first layer, and 1 to 3% of a step for the indicators. An alarm is
+        confirmed by one FGSM and one PGD-10 attack on 128 images: 13 forward and 11 backward passes, once.
+        In a process group, the numbers are means over processes, so every process has the same alarm; the first one
+        measures and records.
+
+    Example:
+        >>> monitor = co_probe.Monitor(model, optimizer, epsilon=8 / 255, probe=(x_val, y_val), out="runs/mine")
+        >>> for epoch in range(30):
+        ...     for x, y in loader:
+        ...         train_step(model, optimizer, x, y)
+        ...         if monitor.alarm:
+        ...             raise SystemExit(monitor.alarm.reason)
+        ...     monitor.epoch()
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        epsilon: float,
+        norm: str = "linf",
+        bounds: tuple[float, float] = (0.0, 1.0),
+        probe: Any = None,
+        images: int = 1000,
+        normalise: Any = None,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        method: str = "monitored",
+        data: str = "unknown",
+        attack: AttackLike | None = None,
+        classes: Sequence[str] | None = None,
+        alarm: Alarm | None = None,
+        log: Callable[[dict[str, float]], object] | None = None,
+        snapshots: int = 0,
+    ):
+        if norm not in NORMS:
+            raise unknown("norm", norm, NORMS)
+        if not 0 < epsilon < float("inf"):
+            raise UserError(f"epsilon must be greater than 0, not {epsilon:g}")
+        if norm == "linf" and epsilon > bounds[1] - bounds[0]:
+            raise UserError(
+                f"epsilon is in units of the images, and {epsilon:g} is more than their range: "
+                f"did you mean {epsilon:g}/255?"
+            )
+        if out is not None and probe is None:
+            raise UserError("a run needs probe images to be measured on: give probe=(x, y), or leave out=None")
+        if not isinstance(model, nn.Module):
+            raise UserError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
+        self.epsilon, self.norm, self.bounds = epsilon, norm, bounds
+        self.alarm = Alarm() if alarm is None else alarm
+        self.confirmed: bool | None = None
+        self.steps, self.metrics = 0, list[dict[str, float]]()
+        self._model, self._optimizer, self._log = model, optimizer, log
+        self._main = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+        self._probe = None if probe is None else coerce(probe, count=images, bounds=bounds)
+        channels = None if self._probe is None else self._probe.x.shape[1]
+        constants = None if normalise is None else as_normalisation(normalise, channels)
+        self._mean = None if constants is None else constants.mean
+        self._std = None if constants is None else constants.std
+        self._attack = None if attack is None else training_attack(attack, epsilon=epsilon, norm=norm, bounds=bounds)
+        self._recording = None
+        if out is not None and self._probe is not None and self._main:
+            self._recording = Recording(
+                out=Path(out).absolute(),
+                probe=self._probe,
+                epsilon=epsilon,
+                norm=norm,
+                bounds=bounds,
+                method=method,
+                data=data,
+                attack=self._attack.name if self._attack else None,
+                classes=classes,
+                mean=self._mean,
+                std=self._std,
+                overwrite=overwrite,
+                resume=resume,
+            )
+            atexit.register(self.close)
+        self._values, self._labels = StepValues(), list[Tensor]()
+        self._series: list[dict[str, np.ndarray]] = []  # of all windows since the start
+        self._unrecorded = 0  # position in it of the first window of this epoch
+        self._explicit, self._idle = False, 0
+        self._best_pgd, self._classes = float("nan"), 0
+        self._snapshots: deque[tuple[int, Any, Any]] = deque(maxlen=snapshots + 1 if snapshots else 0)
+        self._observer = PassObserver(model)
+        self._hook = optimizer.register_step_post_hook(self._after_step)
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def series(self) -> dict[str, np.ndarray]:
+        """The indicators of all steps of the finished windows, {name: (steps,) float32}."""
+        if not self._series:
+            return {}
+        return {name: np.concatenate([part[name] for part in self._series]) for name in self._series[0]}
+
+    def labels(self, y: Tensor) -> None:
+        """Say the classes of a batch, (B,), before the optimizer steps; with accumulation, those of each batch.
+
+        Needed only for losses whose gradient does not show them: those of a cross-entropy do.
+        """
+        self._labels.append(y.detach())
+
+    def step(
+        self,
+        *,
+        attack_gradient: Tensor | None = None,
+        update_gradient: Tensor | None = None,
+        losses: tuple[Tensor, Tensor] | None = None,
+        logits: tuple[Tensor, Tensor] | None = None,
+        labels: Tensor | None = None,
+    ) -> bool:
+        """Hand over what a step has seen, from a loop that hooks cannot read; call it once per optimizer step.
+
+        From the first call on, hooks are not used. Any subset of the arguments will do; PertAlign, on which the alarm
+        rests, needs both gradients.
+
+        Args:
+            attack_gradient: Input gradient that the attack stepped along, (B, ...).
+            update_gradient: Input gradient of the training loss at the perturbed images, of the same shape; for the
+                linearity ratio also of the same scale.
+            losses: Losses before and after the attack: per image, (B,), or means, without which there is no share of
+                abnormal examples.
+            logits: Logits at the same two points, (B, classes).
+            labels: Classes, (B,).
+
+        Returns:
+            Whether the alarm has fired.
+        """
+        if not self._explicit:  # what hooks have seen of this step, or of those before, is forgotten
+            self._explicit, self.steps, self._values = True, 0, StepValues()
+            self._observer.remove()
+        self._values.add_given((attack_gradient, update_gradient), losses, logits, labels)
+        self._count_step()
+        return bool(self.alarm)
+
+    def epoch(self, **metrics: float) -> dict[str, float]:
+        """Measure the model on the probe images, in eval mode, and store the epoch.
+
+        Args:
+            **metrics: The loop's own numbers, stored with the epoch: `train_loss=...`.
+
+        Returns:
+            What was measured (`clean`, `fgsm`, `pgd10`, `own` under `attack`, `gap`), the means of the epoch's step
+            indicators as `train_...`, and `metrics`.
+
+        Raises:
+            UserError: The model does not take the probe images, or the run cannot be written.
+        """
+        self._look()
+        recent, self._unrecorded = self._series[self._unrecorded :], len(self._series)
+        steps = {name: np.concatenate([part[name] for part in recent]) for name in recent[0]} if recent else {}
+        found = means({name.removeprefix("train_"): values for name, values in steps.items()})
+        result = {f"train_{name}": value for name, value in found.items()}
+        if self._main and self._probe is not None:
+            with self._aside() as model:
+                x, y = self._probe_images()
+                own = self._attack.perturb if self._attack else None
+                measured = measure(
+                    model, x, y, epsilon=self.epsilon, norm=self.norm, bounds=self.bounds, own=own
+                ).to_dict()
+                self._classes = model.classes
+            self._best_pgd = max(measured["pgd10"], self._best_pgd if self.metrics else 0.0)
+            result |= measured
+        result |= {name: float(value) for name, value in metrics.items()}
+        self.metrics.append(result)
+        if self._recording:
+            self._recording.epoch(unwrapped(self._model), self._classes, result, steps)
+        if self._log and self._main:
+            self._log({"epoch": float(len(self.metrics)), **result})
+        return result
+
+    def rollback(self) -> int:
+        """Take weights and optimizer back to before the fall that set off the alarm, and forget the alarm.
+
+        Returns:
+            The step that they are of: the newest snapshot that is at least two windows older than the alarm.
+
+        Raises:
+            UserError: No snapshot is old enough; `Monitor(snapshots=...)` says how many windows are stored.
+        """
+        end = (self.alarm.step or self.steps) - 2 * self.alarm.window
+        while self._snapshots and self._snapshots[-1][0] > end:
+            self._snapshots.pop()
+        if not self._snapshots:
+            raise UserError("there is no snapshot from before the alarm: make the monitor with snapshots=5, or more")
+        step, weights, state = self._snapshots[-1]
+        self._model.load_state_dict(weights)
+        self._optimizer.load_state_dict(copy.deepcopy(state))
+        self.alarm.reset()
+        self.confirmed = None
+        return step
+
+    def close(self) -> None:
+        """Take the hooks off, and finish the run in `out`."""
+        self._observer.remove()
+        self._hook.remove()
+        atexit.unregister(self.close)
+        if self._recording:
+            self._recording.close()
+
+    def _after_step(self, *_: object) -> None:
+        if self._explicit:
+            return
+        labels, self._labels = self._labels, []
+        self._values.add(self._observer.take_passes(), torch.cat(labels) if labels else None)
+        self._count_step()
+
+    def _count_step(self) -> None:
+        self.steps += 1
+        if len(self._values) >= self.alarm.window:
+            self._look()
+            if self._snapshots.maxlen:
+                state = copy.deepcopy(self._optimizer.state_dict())
+                weights = {k: v.detach().clone() for k, v in self._model.state_dict().items() if isinstance(v, Tensor)}
+                self._snapshots.append((self.steps, weights, state))
+
+    def _look(self) -> None:
+        """Fetch the numbers of the window and decide on the alarm."""
+        values = self._values.take(self._device)
+        if not values:
+            return
+        self._series.append(values)
+        first = self.steps - len(values["loss"]) + 1
+        fired = False
+        for offset in range(len(values["loss"])):
+            fired |= self.alarm.update(
+                step=first + offset,
+                alignment=float(values["pert_alignment"][offset]),
+                train_accuracy=float(values["train_accuracy"][offset]),
+                train_loss=float(values["loss"][offset]),
+                abnormal=float(values["abnormal"][offset]),
+            )
+        self._complain(values)
+        if self._log and self._main:
+            self._log({"step": float(self.steps), **means(values), "alarm": float(bool(self.alarm))})
+        if fired and self._main and self._probe is not None:
+            self._confirm()
+
+    def _complain(self, values: dict[str, np.ndarray]) -> None:
+        """Say once, in a warning, that there is nothing to raise an alarm from."""
+        if self._idle < 0:
+            return
+        self._idle = -1 if np.isfinite(values["pert_alignment"]).any() else self._idle + 1
+        if self._idle < PATIENCE:
+            return
+        self._idle = -1
+        if not self._values.seen:
+            reason = (
+                "no optimizer step had an attack and an update that hooks could see: hand in the module that the loop "
+                "calls (the wrapped or compiled one), or call monitor.step(...)"
+            )
+        else:
+            reason = (
+                "the first and the last pass of the steps were over different images: with gradient accumulation, "
+                "detach the perturbed images before the update, or call monitor.step(...)"
+            )
+        warnings.warn(f"co_probe.Monitor cannot raise an alarm: {reason}", stacklevel=4)
+
+    def _confirm(self) -> None:
+        with self._aside() as model:
+            x, y = (part[:CHECKED] for part in self._probe_images())
+            pgd = PGD(epsilon=self.epsilon, steps=10, norm=self.norm, bounds=self.bounds)
+            single = named_attack("fgsm", self.epsilon, self.norm, self.bounds)
+            strong, weak = (self._under(model, attack, x, y).accuracy for attack in (pgd, single))
+        self.confirmed = bool(strong <= self._best_pgd - FALLEN)  # False if no epoch was measured
+        best = f", at best {self._best_pgd:.0%}" if self._best_pgd == self._best_pgd else ""
+        self.alarm.reason += f"; accuracy on {len(y)} probe images: PGD-10 {strong:.0%}{best}, FGSM {weak:.0%}"
+
+    def _under(self, model: nn.Module, attack: Perturbation, x: Tensor, y: Tensor) -> Outcome:
+        delta = perturb(model, attack, x, y, make_rng(x.device, 0, "probe"))
+        return outcome(model, x, y, delta, self.bounds)
+
+    @contextmanager
+    def _aside(self) -> Iterator[Measured]:
+        """The network for a measurement, which hooks do not see and random numbers of the loop do not feel."""
+        on, self._observer.on = self._observer.on, False
+        network = unwrapped(self._model)
+        devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
+        with torch.random.fork_rng(devices=[device.index for device in devices if device.index is not None]):
+            try:
+                yield Measured(network, self._mean, self._std)
+            finally:
+                self._observer.on = on
+
+    def _probe_images(self) -> tuple[Tensor, Tensor]:
+        assert self._probe is not None
+        return to_unit(self._probe.x).to(self._device), self._probe.y.to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next((p.device for p in self._model.parameters()), torch.device("cpu"))
