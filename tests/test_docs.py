@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import matplotlib
+import matplotlib.pyplot
 import pytest
 import their_project
 from conftest import TINY
