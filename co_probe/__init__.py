@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from co_probe.probes.gap import gap as gap
     from co_probe.probes.named import probe as probe
     from co_probe.probes.strength import strength as strength
+    from co_probe.reporting.report import report as report
     from co_probe.runs import Run as Run
     from co_probe.runs import open_run as open_run
     from co_probe.runs.checkpoints import export as export
@@ -50,6 +51,7 @@ __all__ = [
     "open_run",
     "pack",
     "probe",
+    "report",
     "strength",
     "sweep",
     "train",

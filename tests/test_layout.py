@@ -21,7 +21,7 @@ ORDER = [
     {"probes"},
     {"diagnosis", "monitoring"},
     {"drawing", "sweeps"},
-    {"benchmarks"},
+    {"benchmarks", "reporting"},
     {"cli"},
     {"studies"},  # what comes from outside: nothing in the core imports it
 ]

@@ -17,6 +17,7 @@ COMMANDS = Registry(
         "plot": "co_probe.cli.plot:plot",
         "preset": "co_probe.cli.preset:preset",
         "probe": "co_probe.cli.probe:probe",
+        "report": "co_probe.cli.report:report",
         "run": "co_probe.cli.run:run",
         "show": "co_probe.cli.show:show",
         "strength": "co_probe.cli.strength:strength",

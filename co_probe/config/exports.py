@@ -20,6 +20,7 @@ EXPORTS = Registry(
         "pack": "co_probe.store.pack:pack",
         "probe": "co_probe.probes.named:probe",
         "Run": "co_probe.runs.run:Run",
+        "report": "co_probe.reporting.report:report",
         "strength": "co_probe.probes.strength:strength",
         "sweep": "co_probe.sweeps.sweep:sweep",
         "train": "co_probe.training.train:train",

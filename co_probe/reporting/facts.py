@@ -1,0 +1,196 @@
+"""Tables of a report: facts, settings and environment of a run, and numbers with their intervals."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pandas as pd
+
+from co_probe.config import Config
+from co_probe.config.labels import NORMS, attack_label, epsilon_label
+from co_probe.config.presets import configure
+from co_probe.config.probes import PROBES
+from co_probe.config.settings import parse_assignment
+from co_probe.errors import UserError
+from co_probe.store import StoredRun
+
+METRICS = {
+    "clean": "clean",
+    "fgsm": "FGSM",
+    "own": "own attack",
+    "pgd10": "PGD-10",
+    "train_accuracy": "training images",
+    "gap": "gap (nats)",
+    "train_loss": "training loss (nats)",
+    "learning_rate": "learning rate",
+    "seconds": "seconds",
+}
+"""Metrics of a run in the order of columns, and their headings."""
+
+SHARES = ("clean", "fgsm", "own", "pgd10", "train_accuracy")
+COLUMNS = ("run", "method", "seed", "epoch", "probe", "quantity", "value", "low", "high", "n")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number, and its 95% interval or nothing."""
+
+    value: str
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class NumberTable:
+    """A table with an epoch or a run per row.
+
+    Attributes:
+        title: What it holds.
+        header: Names of the columns.
+        rows: Cells; the first of a row names it.
+        marked: Numbers of the rows that lie in an episode.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[Cell]]
+    marked: frozenset[int] = frozenset()
+
+
+def facts(run: StoredRun) -> dict[str, str]:
+    """What a run is, {name: value}, without what is unknown."""
+    info = run.info
+    steps = None if info.steps_per_epoch is None else f"{info.steps_per_epoch:,} per epoch"
+    found = {
+        "method": info.method,
+        "training attack": info.attack and attack_label(info.attack),
+        "data": info.data,
+        "ε": f"{epsilon_label(info.epsilon)} ({NORMS[info.norm]}), pixels in [{info.bounds[0]:g}, {info.bounds[1]:g}]",
+        "seed": info.seed,
+        "epochs": f"{len(run.epochs)} of {run.planned}",
+        "batch size": info.batch_size,
+        "steps": steps,
+        "model": " ".join([info.model.name, *(f"{key}={value}" for key, value in info.model.settings.items())]),
+        "precision": info.precision,
+        "test images": len(run.probe_set.get("test", ())) or None,
+        "run id": info.run_id or None,
+    }
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def settings(run: StoredRun) -> dict[str, str]:
+    """All training settings of a run that co-probe trained, {dotted name: value}; empty for any other run."""
+    return {name: str(value) for name, value in flat(run.info.settings or {}).items()}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def metrics_table(run: StoredRun, collapsed: Sequence[int] = ()) -> NumberTable | None:
+    """Metrics of each epoch with intervals; None if nothing was measured during training."""
+    frame = run.frame("metrics")
+    if not len(frame):
+        return None
+    names = {name: METRICS[name] for name in METRICS if name in set(frame["quantity"])}
+    return _by_epoch("Every epoch, measured during training", frame, names, SHARES, collapsed)
+
+
+def probe_tables(run: StoredRun, collapsed: Sequence[int] = ()) -> list[NumberTable]:
+    """The stored tables of probes with an epoch per row, one for each choice of their settings."""
+    found = []
+    for name in (name for name in run.probes() if name in PROBES.entries):
+        frame, probe = run.frame(name), PROBES.load(name)
+        frame = frame[(frame["epoch"] > 0) & ~frame["quantity"].isin(probe.details)]
+        if "attack" in frame:  # of `eval`, whose quantity is the accuracy under each attack
+            accuracies = frame["quantity"] == "accuracy"
+            frame = frame.assign(quantity=frame["quantity"].mask(accuracies, frame["attack"].map(attack_label)))
+        keys = [field.name for field in fields(probe) if field.name in frame and field.name != "epoch"]
+        shares = (*probe.shares, *(map(attack_label, frame["attack"].unique()) if "attack" in frame else ()))
+        for key, rows in frame.groupby(keys, dropna=False, sort=False) if keys else [((), frame)]:
+            about = ", ".join(f"{name} {_short(value)}" for name, value in zip(keys, _tuple(key), strict=True))
+            quantities = {str(quantity): str(quantity) for quantity in rows["quantity"].unique()}
+            found.append(_by_epoch(f"{name} ({about})" if about else name, rows, quantities, shares, collapsed))
+    return found
+
+
+def _tuple(key: Any) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _by_epoch(
+    title: str, frame: pd.DataFrame, names: Mapping[str, str], shares: Sequence[str], collapsed: Sequence[int]
+) -> NumberTable:
+    rows, marked = [], []
+    for number, (epoch, at) in enumerate(frame.groupby("epoch")):
+        known = at.drop_duplicates("quantity", keep="last").set_index("quantity")
+        cells = [_cell(known, quantity, quantity in shares) for quantity in names]
+        rows.append([Cell(str(epoch)), *cells])
+        if epoch in collapsed:
+            marked.append(number)
+    return NumberTable(title, ["epoch", *names.values()], rows, frozenset(marked))
+
+
+def _cell(known: pd.DataFrame, quantity: str, share: bool) -> Cell:
+    if quantity not in known.index:
+        return Cell("")
+    row = known.loc[quantity]
+    return number_cell(row["value"], row["low"], row["high"], share=share)
+
+
+def number_cell(value: float, low: float, high: float, *, share: bool) -> Cell:
+    """A number with its interval, if it has one; shares are in percent."""
+    if pd.isna(value):
+        return Cell("")
+    scale, digits = (100, ".1f") if share else (1, ".3g" if abs(value) < 1 else ".2f")
+    interval = "" if low == high else f"{scale * low:{digits}} – {scale * high:{digits}}"
+    return Cell(f"{scale * value:{digits}}{'%' if share else ''}", interval)
+
+
+def training_command(run: StoredRun) -> str | None:
+    """The command that trains a run again, checked to give the same settings; None if no command does."""
+    stored = run.info.settings
+    if stored is None:
+        return None
+    method, preset = stored["method"]["name"], stored.get("preset") or "digits"
+    words = ["co-probe", "run", method, "--preset", preset, "--out", f"runs/{run.name}"]
+    try:
+        base = flat(configure(preset, method).to_dict())
+        wanted = flat(Config.from_dict(stored).to_dict())
+        changes = [f"{key}={_typed(value)}" for key, value in wanted.items() if base.get(key) != value]
+        overrides: list[dict[str, Any]] = [parse_assignment(text) for text in changes]
+        made = configure(preset, method, *overrides).to_dict()
+        if flat(made) != wanted:
+            return None
+    except UserError:
+        return None
+    return shlex.join([*words, *(part for change in changes for part in ("--set", change))])
+
+
+def _typed(value: Any) -> str:
+    """A setting as it is typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def commands(run: StoredRun) -> Iterator[str]:
+    """The commands that reproduce the measurements on a run."""
+    path = shlex.quote(str(run.path))
+    yield f"co-probe diagnose {path}"
+    stored = set(run.probes())
+    if "gap" in stored or len(run.frame("metrics")):
+        yield f"co-probe plot robust-overfitting {path}"
+    for name in sorted(stored & set(PROBES.entries) - {"gap", "masking", "strength", "eval"}):
+        yield f"co-probe probe {name} {path}"

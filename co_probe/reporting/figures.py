@@ -1,0 +1,146 @@
+"""The figures of a report as inline SVG that follows the colours of the page."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from io import StringIO
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure as Drawing
+
+from co_probe.config.probes import PROBES
+from co_probe.drawing import Progress, draw, figure_spec, unsupported_reason
+from co_probe.errors import UserError
+from co_probe.plots import PLOTS
+from co_probe.plots.spec import FigureOptions
+from co_probe.plots.style import plt
+from co_probe.probes.named import make_probe, probe
+from co_probe.store import StoredRun
+
+CAPTIONS = {
+    "deterioration": "Robust accuracy, and strength of the perturbations: accuracy of a fixed reference under them.",
+    "gap": "The gap from FGSM to PGD-10: near 0 while FGSM finds what PGD finds, several nats after a collapse.",
+    "robust-overfitting": "Accuracy on the images trained on, robust accuracy on test images, and the gap to PGD-10.",
+    "perturbations": "Images and their FGSM perturbations at the most robust epoch, in the collapse, and at the end.",
+    "steps": "Step sizes that APART has learned, in units of ε.",
+    "spectrum": "Spatial frequencies of the perturbations.",
+}
+"""Figures of a report in their order, and what each shows."""
+
+OPTIONS: dict[str, dict[str, Any]] = {"robust-overfitting": {"against": "pgd10"}}
+"""Options of figures: what training has recorded need not be measured, as accuracy under PGD-20 would have to be."""
+
+COMPUTED = ("perturbations",)
+"""Figures that run a model each time that they are drawn."""
+
+INK = re.compile(r"#(?:000000|262626)\b")
+"""Black, and the grey of seaborn's axes and text."""
+
+PAPER = re.compile(r"#ffffff\b")
+PARTS = re.compile(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", re.DOTALL)
+SIZE = re.compile(r' (?:width|height)="[^"]*"')
+REFERENCES = re.compile(r'(\bid="|href="#|url\(#)')
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report.
+
+    Attributes:
+        kind: The registered figure, or the probe.
+        caption: What it shows, in one sentence.
+        alt: What a screen reader says instead.
+        svg: The picture, an `svg` element.
+        runs: Names of the runs that it shows.
+    """
+
+    kind: str
+    caption: str
+    alt: str
+    svg: Markup
+    runs: tuple[str, ...]
+
+
+def figures(
+    runs: Sequence[StoredRun], *, quick: bool, device: str = "auto", progress: Progress | None = None
+) -> tuple[list[Figure], list[str]]:
+    """Draw every figure that fits the runs.
+
+    Args:
+        runs: Runs with a finished epoch.
+        quick: Leave out what has to be measured.
+        device: Where to measure.
+        progress: Called while measuring.
+
+    Returns:
+        The figures, and for each that was left out the reason in one line.
+    """
+    drawn, left_out = [], []
+    for kind in _kinds(runs):
+        fit = [run for run in runs if not unsupported_reason(kind, run)]
+        if not fit:
+            continue
+        try:
+            if quick and (reason := _missing(kind, fit)):
+                raise UserError(reason)
+            drawing = draw(kind, fit, title="", device=device, progress=progress, **OPTIONS.get(kind, {}))
+        except UserError as error:
+            left_out.append(f"Figure {kind}: {error}.")
+            continue
+        names = tuple(run.name for run in (fit[:1] if figure_spec(kind).single else fit))
+        caption = CAPTIONS.get(kind, f"All quantities of the probe {kind}.")
+        alt = f"Figure {kind} of {', '.join(names)}. {caption} Its numbers are in the tables below."
+        drawn.append(Figure(kind, caption, alt, to_svg(drawing, f"{kind}-{len(drawn)}"), names))
+    return drawn, left_out
+
+
+def _kinds(runs: Sequence[StoredRun]) -> list[str]:
+    """The figures of `CAPTIONS`, and the probes without a figure of their own that all runs have stored."""
+    stored = set.intersection(*(set(run.probes()) for run in runs))
+    extra = [name for name in sorted(stored) if name in PROBES.entries and not PROBES.load(name).figure]
+    return [kind for kind in CAPTIONS if kind in PLOTS.entries] + [
+        name for name in extra if name not in ("masking", *CAPTIONS)
+    ]
+
+
+def _missing(kind: str, runs: Sequence[StoredRun]) -> str | None:
+    """What would have to be measured for a figure, in a few words, or None."""
+    if kind in COMPUTED:
+        return "perturbations are not stored"
+    spec = figure_spec(kind)
+    lacking: list[str] = []
+
+    def stored(name: str, chosen: Sequence[StoredRun], **settings: Any) -> pd.DataFrame:
+        made = make_probe(name, **settings)
+        lacking.extend(run.name for run in chosen if made.table(run).missing)
+        return pd.DataFrame() if lacking else probe(name, chosen, **settings)
+
+    options = replace(FigureOptions(), **{"against": spec.against} | OPTIONS.get(kind, {}))
+    for table in spec.tables.values():
+        table(runs, options, stored)
+        if lacking:
+            return f"not measured yet of {', '.join(dict.fromkeys(lacking))}"
+    return None
+
+
+def to_svg(figure: Drawing, prefix: str) -> Markup:
+    """A figure as an `svg` element without a size: black becomes the page's text colour, white its background.
+
+    Args:
+        figure: The figure; it is closed.
+        prefix: What ids begin with, so that several figures fit into one page.
+    """
+    text = StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": prefix}):
+        figure.savefig(text, format="svg", transparent=True)
+    plt.close(figure)
+    svg = PARTS.sub("", text.getvalue())
+    svg = svg[svg.index("<svg") :]
+    head, end, rest = svg.partition(">")
+    svg = SIZE.sub("", head) + end + rest
+    svg = REFERENCES.sub(rf"\g<1>{prefix}-", svg)
+    svg = PAPER.sub("var(--card)", INK.sub("currentColor", svg))
+    return Markup(svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1))
