@@ -78,7 +78,8 @@ def figures(
     Returns:
         The figures, and for each that was left out the reason in one line.
     """
-    drawn, left_out = [], []
+    drawn: list[Figure] = []
+    left_out: list[str] = []
     for kind in _kinds(runs):
         fit = [run for run in runs if not unsupported_reason(kind, run)]
         if not fit:
