@@ -20,6 +20,7 @@ METRICS = {
     "fgsm": "FGSM",
     "own": "own attack",
     "pgd10": "PGD-10",
+    "validation_pgd10": "PGD-10, validation",
     "train_accuracy": "training images",
     "gap": "gap (nats)",
     "train_loss": "training loss (nats)",
@@ -28,7 +29,7 @@ METRICS = {
 }
 """Metrics of a run in the order of columns, and their headings."""
 
-SHARES = ("clean", "fgsm", "own", "pgd10", "train_accuracy")
+SHARES = ("clean", "fgsm", "own", "pgd10", "validation_pgd10", "train_accuracy")
 COLUMNS = ("run", "method", "seed", "epoch", "probe", "quantity", "value", "low", "high", "n")
 
 
@@ -73,6 +74,7 @@ def facts(run: StoredRun) -> dict[str, str]:
         "model": " ".join([info.model.name, *(f"{key}={value}" for key, value in info.model.settings.items())]),
         "precision": info.precision,
         "test images": len(run.probe_set.get("test", ())) or None,
+        "validation images": len(run.probe_set.get("validation", ())) or None,
         "run id": info.run_id or None,
     }
     return {name: str(value) for name, value in found.items() if value is not None}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -12,10 +12,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
 
 from co_probe.config.probes import PROBES
-from co_probe.drawing import Progress, draw, figure_spec, unsupported_reason
+from co_probe.drawing import Progress, draw, figure_spec, spans_of
 from co_probe.errors import UserError
 from co_probe.plots import PLOTS
-from co_probe.plots.spec import FigureOptions
 from co_probe.plots.style import plt
 from co_probe.probes.named import make_probe, probe
 from co_probe.store import StoredRun
@@ -80,18 +79,20 @@ def figures(
     """
     drawn: list[Figure] = []
     left_out: list[str] = []
+    episodes = {run.name: spans for run in runs if (spans := spans_of(run))}
     for kind in _kinds(runs):
-        fit = [run for run in runs if not unsupported_reason(kind, run)]
+        spec, options = figure_spec(kind), OPTIONS.get(kind, {})
+        fit = [run for run in runs if not spec.why_not(run, **options)]
         if not fit:
             continue
         try:
             if quick and (reason := _missing(kind, fit)):
                 raise UserError(reason)
-            drawing = draw(kind, fit, title="", device=device, progress=progress, **OPTIONS.get(kind, {}))
+            drawing = draw(kind, fit, title="", device=device, progress=progress, **options)
         except UserError as error:
             left_out.append(f"Figure {kind}: {error}.")
             continue
-        names = tuple(run.name for run in (fit[:1] if figure_spec(kind).single else fit))
+        names = tuple(run.name for run in spec.shown(fit, episodes))
         caption = CAPTIONS.get(kind, f"All quantities of the probe {kind}.")
         alt = f"Figure {kind} of {', '.join(names)}. {caption} Its numbers are in the tables below."
         drawn.append(Figure(kind, caption, alt, to_svg(drawing, f"{kind}-{len(drawn)}"), names))
@@ -119,7 +120,7 @@ def _missing(kind: str, runs: Sequence[StoredRun]) -> str | None:
         lacking.extend(run.name for run in chosen if made.table(run).missing)
         return pd.DataFrame() if lacking else probe(name, chosen, **settings)
 
-    options = replace(FigureOptions(), **{"against": spec.against} | OPTIONS.get(kind, {}))
+    options = spec.options(**OPTIONS.get(kind, {}))
     for table in spec.tables.values():
         table(runs, options, stored)
         if lacking:

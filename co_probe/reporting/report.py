@@ -81,6 +81,7 @@ class Page:
         subtitle: What all runs share.
         runs: The runs, in their order.
         summary: Accuracies at the best and the last epoch.
+        chosen_on: Images that the best epoch is chosen on: `test`, `validation`, or both.
         figures: Figures of all runs together.
         left_out: What could not be shown, and why.
         epochs: All epochs of all runs, sorted; the slider chooses one.
@@ -96,6 +97,7 @@ class Page:
     subtitle: str
     runs: list[RunPart]
     summary: NumberTable
+    chosen_on: str
     figures: list[Figure]
     left_out: list[str]
     epochs: list[int]
@@ -163,6 +165,7 @@ def report(
         subtitle=_subtitle(stored),
         runs=parts,
         summary=_summary(list(zip(stored, parts, strict=True))),
+        chosen_on=" or ".join(sorted({run.chosen_on for run in stored})),
         figures=drawn,
         left_out=[*left_out, *reasons],
         epochs=epochs,
