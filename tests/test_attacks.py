@@ -19,7 +19,8 @@ from co_probe.attacks import (
 )
 from co_probe.attacks.margin import margin
 from co_probe.errors import UserError
-from co_probe.inference.evaluation import evaluating, outcome, perturb
+from co_probe.inference.evaluation import outcome, perturb
+from co_probe.inference.forward import Forward
 from co_probe.models.preact_resnet import PreActResNet
 
 ROUNDING = 1e-6
@@ -136,8 +137,7 @@ def test_attacks_leave_the_model_as_it_was(attack, training):
     model.train(training)
     model.bn.eval()  # a mode of its own, to be kept
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with evaluating(model):
-        attack(model, x, y)
+    attack(Forward(model, batchnorm="eval"), x, y)
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.training == training and not model.bn.training

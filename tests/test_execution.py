@@ -15,7 +15,8 @@ from co_probe.data.augment import pad_images, random_view
 from co_probe.errors import UserError
 from co_probe.indicators.curvature import curvature
 from co_probe.inference import execution
-from co_probe.inference.execution import compiling, execute, resolve
+from co_probe.inference.execution import Execution, execute, resolve
+from co_probe.inference.forward import Forward
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, Method, TrainingContext
 from co_probe.models.preact_resnet import PreActResNet
@@ -53,12 +54,14 @@ def train(
     images = pad_images(torch.rand((COUNT, *SIZE), generator=rng, dtype=dtype, device=device), 1)
     labels = torch.randint(3, (COUNT,), generator=rng, device=device)
     method.start_epoch(1, rng)
+    execution = Execution.of(model)
+    forward = Forward(model, compiled=execution is not None and execution.compiled is not None)
     for size in sizes:
         index = torch.randperm(COUNT, generator=rng, device=device)[:size]
         view = random_view(index, SIZE[1:], 1, True, rng)
-        with compiling(model), watch or nullcontext():
+        with watch or nullcontext():
             batch = Batch(view.take(images), labels[index], view, EPSILON, 0.5, rng)
-            train_step(model, method, optimizer, batch, 0.1)
+            train_step(forward, method, optimizer, batch, 0.1)
     return model, method
 
 

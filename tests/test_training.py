@@ -115,8 +115,7 @@ def test_a_method_of_ones_own_is_one_class(tmp_path, monkeypatch):
             return -FGSM(epsilon=epsilon)(model, x, y)
 
         def step(self, model, batch: Batch):
-            with self.perturbation_pass(model):
-                delta = self.perturb(model, batch.x, batch.y, epsilon=batch.epsilon)
+            delta = self.perturb(self.perturbing(model), batch.x, batch.y, epsilon=batch.epsilon)
             return forward_backward(model, (batch.x + delta).clamp(0, 1), batch.y)
 
     import co_probe.methods.fgsm as home

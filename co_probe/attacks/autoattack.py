@@ -17,7 +17,6 @@ from co_probe.attacks.base import (
     Model,
     Perturbation,
     Rng,
-    check_input,
     check_norm,
     frozen_weights,
     is_correct,
@@ -62,7 +61,7 @@ class AutoAttack(Attack):
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
         return self._run(model, x, y, rng, targets)[0] - x
 
-    def robust_mask(
+    def survivors(
         self,
         model: Model,
         x: Tensor,
@@ -72,7 +71,6 @@ class AutoAttack(Attack):
         candidates: Tensor | None = None,
     ) -> Tensor:
         """Find the images that none of the attacks breaks; each attacks only those that the ones before it left."""
-        check_input(x, y, targets, self.bounds)
         robust = is_correct(model, x, y) if candidates is None else candidates.clone()
         index = robust.nonzero()[:, 0]
         if len(index):

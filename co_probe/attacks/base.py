@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.config.labels import NORMS
 from co_probe.errors import UserError
 
 Rng = torch.Generator | None  # on the device of the images; None: the global one
 Bounds = tuple[float, float]  # the least and the greatest pixel value; (-inf, inf) for data that are not images
-Model = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits (B, classes): an nn.Module, wrapped or not
+Model = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits (B, classes): an nn.Module, or what stands for one
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, classes), y (B,)) -> per-example loss (B,)
 
 ROUNDING = 1e-6  # by how much pixels may exceed their bounds, relative to the bound where that is above 1
@@ -66,7 +65,8 @@ class Perturbation:
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
         """Make δ like `__call__`, but without checking the input, which on a GPU means to wait for it.
 
-        This is what subclasses define, and what training steps call.
+        This is what subclasses define. Training and probes call it: images of a run were checked when its data were
+        loaded, and a study may have moved pixels out of the bounds since.
         """
         raise NotImplementedError(f"{type(self).__name__} must define generate")
 
@@ -81,9 +81,6 @@ class Perturbation:
     ) -> Tensor:
         """Find the images that are still classified correctly under attack; the mean is the robust accuracy.
 
-        Here, the images that are correct at x + δ. Attacks that search (PGD, AutoAttack) count an image as broken if
-        any point they visit is misclassified, x itself included, and stop attacking it there.
-
         Args:
             model: As in `__call__`, and so are `x`, `y`, `rng` and `targets`.
             x: Images.
@@ -95,8 +92,28 @@ class Perturbation:
 
         Returns:
             bool (B,).
+
+        Raises:
+            UserError: As `__call__` does.
         """
-        return is_correct(model, x + self(model, x, y, rng, targets), y)
+        check_input(x, y, targets, self.bounds)
+        return self.survivors(model, x, y, rng, targets, candidates)
+
+    def survivors(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        rng: Rng = None,
+        targets: Tensor | None = None,
+        candidates: Tensor | None = None,
+    ) -> Tensor:
+        """Find the same images as `robust_mask`, without checking the input.
+
+        Here, the images that are correct at x + δ. Attacks that search (PGD, AutoAttack) count an image as broken if
+        any point they visit is misclassified, x itself included, and stop attacking it there.
+        """
+        return is_correct(model, x + self.generate(model, x, y, rng, targets), y)
 
     def covers(self, other: "Perturbation") -> bool:
         """Whether every image that `other` breaks is sure to be broken by this attack, given the same `rng`."""
@@ -136,27 +153,8 @@ class Attack(Perturbation):
             raise ValueError(f"epsilon must be greater than 0, not {self.epsilon:g}")
 
 
-_checking: ContextVar[bool] = ContextVar("checking", default=True)
-
-
-@contextmanager
-def unchecked_input() -> Iterator[None]:
-    """Within the context attacks take images as they are.
-
-    For the images of a run: they were checked when its data were loaded, a study may have moved pixels out of the
-    bounds since, and on a GPU checking means to wait.
-    """
-    token = _checking.set(False)
-    try:
-        yield
-    finally:
-        _checking.reset(token)
-
-
 def check_input(x: Tensor, y: Tensor, targets: Tensor | None, bounds: Bounds) -> None:
     """Raise UserError, saying what was seen, if these are not images within `bounds` with a class (and target) each."""
-    if not _checking.get():
-        return
     if x.ndim != 4 or not x.is_floating_point():
         raise UserError(f"attacks take float images of shape (B, C, H, W), not {_seen(x)}")
     for name, classes in (("y", y), ("targets", targets)):
@@ -184,8 +182,8 @@ def _slack(bound: float) -> float:
 @contextmanager
 def frozen_weights(model: Model) -> Iterator[None]:
     """Within the context no weight of `model` requires a gradient, so that none is computed or collected."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    parameters = getattr(model, "parameters", tuple)  # of a module, or of what stands for one
+    learning = [parameter for parameter in parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
     try:

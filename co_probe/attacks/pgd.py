@@ -13,7 +13,6 @@ from co_probe.attacks.base import (
     Model,
     Perturbation,
     Rng,
-    check_input,
     check_norm,
     cross_entropy,
     gradient_and_logits,
@@ -78,7 +77,7 @@ class PGD(Attack):
             best_value = torch.where(better, value, best_value)
         return best
 
-    def robust_mask(
+    def survivors(
         self,
         model: Model,
         x: Tensor,
@@ -95,7 +94,6 @@ class PGD(Attack):
         Reference:
             The evaluation code of Wong et al. (2020), "Fast is better than free", counts in this way.
         """
-        check_input(x, y, targets, self.bounds)
         robust = is_correct(model, x, y) if candidates is None else candidates.clone()
         grain = math.ceil(len(x) / BATCH_SIZES)
         for _ in range(self.restarts):

@@ -13,7 +13,6 @@ from co_probe.attacks import PGD
 from co_probe.attacks.base import is_correct, project
 from co_probe.benchmarks.measures import Action, rows
 from co_probe.benchmarks.setup import CLEAN, Setup, Trainer
-from co_probe.inference.execution import compiling, input_gradients_only
 
 OURS, COMPILED, PLAIN = "co-probe", "co-probe, compiled", "loss.backward()"
 TRAINING_STEPS = 30  # before accuracy is measured, all on the same images
@@ -32,15 +31,10 @@ def attacks(setup: Setup) -> list[dict[str, Any]]:
     makers = adversaries(model, epsilon, 10, setup.device)
     actions: dict[str, Action] = {name: partial(make, x, y) for name, make in makers.items()}
     if setup.compile:
-        compiled = Trainer(setup, CLEAN, compiled=True).model.eval()
-        actions[COMPILED] = partial(_compiled_attack, compiled, PGD(epsilon=epsilon), x, y)
+        compiled = Trainer(setup, CLEAN, compiled=True).trained.for_perturbation("eval")
+        actions[COMPILED] = partial(PGD(epsilon=epsilon), compiled, x, y)
     times = setup.times("attacks", actions)
     return [row for name in times for row in rows(name, seconds=times[name], ratio=times[name] / times[OURS])]
-
-
-def _compiled_attack(model: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
-    with compiling(model), input_gradients_only(model):
-        return attack(model, x, y)
 
 
 def accuracy(setup: Setup) -> list[dict[str, Any]]:

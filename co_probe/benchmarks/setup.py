@@ -15,7 +15,8 @@ from co_probe.config import Config, presets
 from co_probe.data import DATA
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
-from co_probe.inference.execution import compiling, execute, resolve
+from co_probe.inference.execution import execute, resolve
+from co_probe.inference.forward import Forward
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch
 from co_probe.numerics.rng import derive_seed, make_rng
@@ -123,6 +124,7 @@ class Trainer:
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
         self.model = make_model(config, data).to(device).train()
         execute(self.model, setup.precision, compiled=compiled)
+        self.trained = Forward(self.model, compiled=compiled)
         self.method = make_method(config, data.bounds)
         stages = ResolutionStages(config, data, kept_epochs(config), self.method.replays, device)
         try:
@@ -138,8 +140,7 @@ class Trainer:
 
     def step(self) -> None:
         """Take a training step."""
-        with compiling(self.model):
-            train_step(self.model, self.method, self.optimizer, self.batch, self.learning_rate)
+        train_step(self.trained, self.method, self.optimizer, self.batch, self.learning_rate)
 
     def forward(self) -> Tensor:
         """Compute the logits of the batch."""

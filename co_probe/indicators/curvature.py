@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from co_probe.inference.evaluation import batch_size, evaluating
+from co_probe.attacks.base import Model
+from co_probe.inference.evaluation import batch_size
+from co_probe.inference.forward import Forward
 from co_probe.numerics.lanczos import largest_eigenvalues
 from co_probe.numerics.rng import make_rng
 
@@ -41,17 +43,17 @@ def curvature(model: nn.Module, x: Tensor, y: Tensor, *, top: int = 1, seed: int
         arXiv 2206.08242, section 4, whose code takes the products from differences of gradients at x ± hv.
     """
     rng = make_rng("cpu", seed, "curvature")
-    with evaluating(model):
-        parts = [
-            largest_eigenvalues(
-                hessian_products(model, xs, ys), torch.randn(len(xs), xs[0].numel(), generator=rng).to(xs), top
-            )
-            for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True)
-        ]
+    forward = Forward(model, batchnorm="eval")
+    parts = [
+        largest_eigenvalues(
+            hessian_products(forward, xs, ys), torch.randn(len(xs), xs[0].numel(), generator=rng).to(xs), top
+        )
+        for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True)
+    ]
     return torch.cat(parts)
 
 
-def hessian_products(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+def hessian_products(model: Model, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
     """A function from vectors (n, pixels) to their products with each example's ∇²ₓL; L is the cross-entropy."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from co_probe.attacks.base import Bounds
+from co_probe.attacks.base import Bounds, Model
 from co_probe.indicators.perturbation import AttackLike, make_perturbation
 from co_probe.inference.evaluation import Outcome, outcome
 from co_probe.numerics.statistics import mean_interval
@@ -36,7 +36,7 @@ class GapResult:
 
 
 def gap(
-    model: nn.Module,
+    model: Model,
     x: Tensor,
     y: Tensor,
     *,

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from co_probe.attacks.base import input_gradient
-from co_probe.inference.evaluation import batch_size, evaluating
+from co_probe.inference.evaluation import batch_size
+from co_probe.inference.forward import Forward
 
 
 def input_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -22,8 +23,8 @@ def input_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         Gradients, float64 (n, C·H·W).
     """
     parts = zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True)
-    with evaluating(model):
-        return torch.cat([input_gradient(model, xs, ys).flatten(1).double() for xs, ys in parts])
+    forward = Forward(model, batchnorm="eval")
+    return torch.cat([input_gradient(forward, xs, ys).flatten(1).double() for xs, ys in parts])
 
 
 def gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

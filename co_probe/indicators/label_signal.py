@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from co_probe.attacks.base import Bounds
 from co_probe.attacks.fgsm import FGSM
 from co_probe.data.dataset import at_least_float32
-from co_probe.inference.evaluation import batch_size, evaluating, perturb
+from co_probe.inference.evaluation import batch_size, perturb
+from co_probe.inference.forward import Forward
 
 
 @dataclass(frozen=True)
@@ -81,5 +82,5 @@ def label_signal(
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits in eval mode, (n, classes)."""
-    with evaluating(model):
-        return torch.cat([at_least_float32(model(xs)) for xs in x.split(batch_size(x))])
+    forward = Forward(model, batchnorm="eval")
+    return torch.cat([at_least_float32(forward(xs)) for xs in x.split(batch_size(x))])

@@ -1,12 +1,10 @@
 """Local linearity error: how far the loss is from linear between two random points of the ε-ball."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from co_probe.attacks.base import lengths
-from co_probe.data.dataset import at_least_float32
-from co_probe.inference.evaluation import batch_size, evaluating
+from co_probe.inference.evaluation import outcome
 from co_probe.numerics.rng import make_rng
 
 
@@ -44,16 +42,9 @@ def local_linearity_error(
     x_a, x_b = (x + _in_ball(x, epsilon, norm, rng) for _ in range(2))
     share = torch.rand(len(x), 1, 1, 1, generator=rng, device=x.device, dtype=x.dtype)
     x_c = (1 - share) * x_a + share * x_b
-    with evaluating(model), torch.no_grad():
-        loss_a, loss_b, loss_c = (_losses(model, points, y) for points in (x_a, x_b, x_c))
+    loss_a, loss_b, loss_c = (outcome(model, points, y).loss for points in (x_a, x_b, x_c))
     share = share.flatten()
     return (loss_c - (1 - share) * loss_a - share * loss_b).square()
-
-
-def _losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of each example, (n,)."""
-    parts = zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True)
-    return torch.cat([F.cross_entropy(at_least_float32(model(xs)), ys, reduction="none") for xs, ys in parts])
 
 
 def _in_ball(x: Tensor, epsilon: float, norm: str, rng: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from co_probe.attacks.base import Bounds, Perturbation, Rng, input_gradient, lengths, project
+from co_probe.attacks.base import Bounds, Model, Perturbation, Rng, check_input, input_gradient, lengths, project
 from co_probe.attacks.fgsm import FGSM
 from co_probe.attacks.margin import margin
 from co_probe.attacks.noise import Noise
@@ -15,7 +15,8 @@ from co_probe.attacks.pgd import PGD
 from co_probe.attacks.square import Square
 from co_probe.config.masking import Finding, evidence
 from co_probe.indicators.zero_gradients import nonzero
-from co_probe.inference.evaluation import batch_size, evaluating, outcome, perturb
+from co_probe.inference.evaluation import batch_size, outcome, perturb
+from co_probe.inference.forward import Forward
 from co_probe.numerics.rng import make_rng
 from co_probe.numerics.statistics import mean_interval, wilson
 
@@ -77,6 +78,7 @@ def masking(
     bounds: Bounds = (0.0, 1.0),
     queries: int = QUERIES,
     seed: int = 0,
+    checked: bool = False,
 ) -> MaskingResult:
     """Look for signs that robustness under PGD-10 comes from useless gradients.
 
@@ -105,9 +107,13 @@ def masking(
         bounds: Least and greatest value of a pixel; where they are infinite, those of `x` set the large ε.
         queries: Forward passes of Square per image.
         seed: The same seed gives the same random starts.
+        checked: Whether the images are known to be good, as those of a run are; else they are checked.
 
     Returns:
         The findings.
+
+    Raises:
+        UserError: If the images are not of shape (n, C, H, W) or not within `bounds`.
 
     Example:
         >>> result = co_probe.indicators.masking(model, x, y, epsilon=8 / 255)
@@ -119,26 +125,28 @@ def masking(
         examples. Carlini et al. (2019), https://arxiv.org/abs/1902.06705, for step sizes, gradient-free
         attacks, unbounded attacks, and losses that saturate. Neither gives numbers: the thresholds are ours.
     """
-    large = _large_epsilon(x, norm, bounds)
+    if not checked:
+        check_input(x, y, None, bounds)
+    forward, large = Forward(model, batchnorm="eval"), _large_epsilon(x, norm, bounds)
     ball: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "bounds": bounds}
 
     def rng() -> Rng:
         return make_rng(x.device, seed, "probe")
 
     def last_point(attack: Perturbation) -> Tensor:
-        return outcome(model, x, y, perturb(model, attack, x, y, rng()), bounds).correct
+        return outcome(forward, x, y, perturb(forward, attack, x, y, rng()), bounds).correct
 
     def every_point(attack: Perturbation) -> Tensor:
         random = rng()
-        return _by_batch(model, lambda xs, ys: attack.robust_mask(model, xs, ys, random), x, y)
+        return _by_batch(lambda xs, ys: attack.survivors(forward, xs, ys, random), x, y)
 
-    clean = outcome(model, x, y, bounds=bounds).correct
+    clean = outcome(forward, x, y, bounds=bounds).correct
     fgsm, pgd = (last_point(attack) for attack in (FGSM(**ball), PGD(**ball)))
-    zero = ~_by_batch(model, lambda xs, ys: nonzero(input_gradient(model, xs, ys)), x, y)
+    zero = ~_by_batch(lambda xs, ys: nonzero(input_gradient(forward, xs, ys)), x, y)
     random = rng()
     noise = clean.clone()
     for _ in range(NOISE_DRAWS):
-        noise &= outcome(model, x, y, _noise(model, x, y, epsilon, norm, bounds, random), bounds).correct
+        noise &= outcome(forward, x, y, _noise(forward, x, y, epsilon, norm, bounds, random), bounds).correct
     sweep = [every_point(PGD(**ball, step_size=share * epsilon)) for share in STEP_SIZES]
     others = {
         "noise": (noise, WEAKER_WINS),
@@ -166,17 +174,16 @@ def _finding(quantity: str, images: Tensor, *, limit: float | None = None, suspi
     return Finding(quantity, value, low, high, suspicious or (limit is not None and low > limit))
 
 
-def _by_batch(model: nn.Module, function: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """`function` on batches of images, with the model in eval mode, (n,)."""
+def _by_batch(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """`function` on batches of images, (n,)."""
     size = batch_size(x)
-    with evaluating(model):
-        return torch.cat([function(xs, ys) for xs, ys in zip(x.split(size), y.split(size), strict=True)])
+    return torch.cat([function(xs, ys) for xs, ys in zip(x.split(size), y.split(size), strict=True)])
 
 
-def _noise(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, norm: str, bounds: Bounds, rng: Rng) -> Tensor:
+def _noise(model: Model, x: Tensor, y: Tensor, epsilon: float, norm: str, bounds: Bounds, rng: Rng) -> Tensor:
     """A random δ as far out as the ball allows, of the shape of `x`."""
     if norm == "linf":
-        return Noise(epsilon=epsilon, sign=True, bounds=bounds)(model, x, y, rng)
+        return Noise(epsilon=epsilon, sign=True, bounds=bounds).generate(model, x, y, rng)
     direction = torch.empty_like(x).normal_(generator=rng)
     return project(epsilon * direction / lengths(direction), x, epsilon, bounds, norm)
 

@@ -1,8 +1,8 @@
 """The perturbation that an indicator measures: given as a tensor, an attack, or an attack's name."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from co_probe.attacks.base import Bounds, Perturbation
+from co_probe.attacks.base import Bounds, Model, Perturbation, check_input
 from co_probe.attacks.named import named_attack
 from co_probe.inference.evaluation import perturb
 from co_probe.numerics.rng import make_rng
@@ -12,7 +12,7 @@ AttackLike = str | Perturbation | Tensor
 
 def make_perturbation(
     attack: AttackLike,
-    model: nn.Module,
+    model: Model,
     x: Tensor,
     y: Tensor,
     *,
@@ -39,7 +39,7 @@ def make_perturbation(
 
     Raises:
         ValueError: If δ was given with another shape than `x`.
-        UserError: If there is no attack of that name.
+        UserError: If there is no attack of that name, or the images are not within the bounds of the attack.
     """
     if isinstance(attack, Tensor):
         if attack.shape != x.shape:
@@ -48,4 +48,5 @@ def make_perturbation(
             )
         return attack
     made = named_attack(attack, epsilon, norm, bounds)
+    check_input(x, y, None, made.bounds)
     return perturb(model, made, x, y, make_rng(x.device, seed, "probe"))

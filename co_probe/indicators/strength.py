@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from co_probe.attacks.base import Bounds
+from co_probe.attacks.base import Bounds, Model, check_input
 from co_probe.attacks.noise import Noise
 from co_probe.indicators.perturbation import AttackLike, make_perturbation
 from co_probe.inference.evaluation import outcome
@@ -33,8 +33,8 @@ class StrengthResult:
 
 
 def strength(
-    model: nn.Module,
-    reference: nn.Module,
+    model: Model,
+    reference: Model,
     x: Tensor,
     y: Tensor,
     *,
@@ -78,7 +78,7 @@ def strength(
 
 
 def noise_accuracy(
-    reference: nn.Module,
+    reference: Model,
     x: Tensor,
     y: Tensor,
     *,
@@ -87,6 +87,7 @@ def noise_accuracy(
     bounds: Bounds = (0.0, 1.0),
     draws: int = NOISE_DRAWS,
     seed: int = 0,
+    checked: bool = False,
 ) -> Tensor:
     """Correctness of `reference` under noise, the baseline that decayed perturbations come down to.
 
@@ -101,10 +102,16 @@ def noise_accuracy(
         bounds: Least and greatest value of a pixel.
         draws: Number of independent draws for each image.
         seed: The same seed gives the same noise.
+        checked: Whether the images are known to be good, as those of a run are; else they are checked.
 
     Returns:
         Whether each example is classified correctly in each draw, bool (draws, n).
+
+    Raises:
+        UserError: If the images are not of shape (n, C, H, W) or not within `bounds`.
     """
+    if not checked:
+        check_input(x, y, None, bounds)
     rng, noise = make_rng(x.device, seed, "probe"), Noise(epsilon=epsilon, sign=sign, bounds=bounds)
-    deltas = (noise(reference, x, y, rng) for _ in range(draws))
+    deltas = (noise.generate(reference, x, y, rng) for _ in range(draws))
     return torch.stack([outcome(reference, x, y, delta, bounds).correct for delta in deltas])

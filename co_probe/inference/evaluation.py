@@ -1,15 +1,15 @@
 """What a perturbation does to a model, image by image."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from co_probe.attacks.base import Bounds, Rng
+from co_probe.attacks.base import Bounds, Model, Perturbation, Rng
 from co_probe.data.dataset import at_least_float32
+from co_probe.inference.forward import Forward
 
 Generator = Callable[..., Tensor]  # (model, x, y, rng=None[, state=None]) -> δ; an Attack, or a method's `perturb`
 
@@ -27,18 +27,6 @@ class Outcome:
         return self.correct.float().mean().item()
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode; every module's own mode is restored afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def batch_size(x: Tensor) -> int:
     """Images of the size of `x` (n, C, H, W) a batch for evaluation: what fits a CPU's caches, or fills a GPU."""
     small = 500 if x.device.type == "cuda" else 125  # up to 64×64; of larger ones as many pixels
@@ -46,7 +34,7 @@ def batch_size(x: Tensor) -> int:
 
 
 def perturb(
-    model: nn.Module,
+    model: Model,
     generator: Generator,
     x: Tensor,
     y: Tensor,
@@ -54,10 +42,10 @@ def perturb(
     state: Tensor | None = None,
     targets: Tensor | None = None,
 ) -> Tensor:
-    """Make δ for any number of images, in eval mode, batch by batch.
+    """Make δ for any number of images, in eval mode, batch by batch; the images are not checked.
 
     Args:
-        model: Classifier; its modes are restored.
+        model: Classifier, an `nn.Module` or a `Forward`.
         generator: An attack, the `perturb` of a method at some ε, or another function with their arguments.
         x: Images (n, C, H, W).
         y: Classes (n,).
@@ -69,26 +57,23 @@ def perturb(
         δ, of the shape of `x`.
     """
     per_image = {name: value for name, value in (("state", state), ("targets", targets)) if value is not None}
-    deltas, size = [], batch_size(x)
-    with evaluating(model):
-        for start in range(0, len(x), size):
-            part = slice(start, start + size)
-            more = {name: value[part] for name, value in per_image.items()}
-            deltas.append(generator(model, x[part], y[part], rng=rng, **more))
+    make = generator.generate if isinstance(generator, Perturbation) else generator
+    forward, deltas, size = Forward.of(model).in_eval(), [], batch_size(x)
+    for start in range(0, len(x), size):
+        part = slice(start, start + size)
+        more = {name: value[part] for name, value in per_image.items()}
+        deltas.append(make(forward, x[part], y[part], rng=rng, **more))
     return torch.cat(deltas)
 
 
 @torch.no_grad()
-def outcome(
-    model: nn.Module, x: Tensor, y: Tensor, delta: Tensor | None = None, bounds: Bounds = (0.0, 1.0)
-) -> Outcome:
+def outcome(model: Model, x: Tensor, y: Tensor, delta: Tensor | None = None, bounds: Bounds = (0.0, 1.0)) -> Outcome:
     """Loss and correctness of `model`, in eval mode, at x + δ clipped to `bounds` (at x if no δ is given)."""
     if delta is not None:
         x = (x + delta).clamp(*bounds)
-    losses, correct = [], []
-    with evaluating(model):
-        for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True):
-            logits = at_least_float32(model(xs))
-            losses.append(F.cross_entropy(logits, ys, reduction="none"))
-            correct.append(logits.argmax(1) == ys)
+    forward, losses, correct = Forward.of(model).in_eval(), [], []
+    for xs, ys in zip(x.split(batch_size(x)), y.split(batch_size(x)), strict=True):
+        logits = at_least_float32(forward(xs))
+        losses.append(F.cross_entropy(logits, ys, reduction="none"))
+        correct.append(logits.argmax(1) == ys)
     return Outcome(torch.cat(losses), torch.cat(correct))

@@ -44,6 +44,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from co_probe.attacks import Rng, project
+from co_probe.attacks.base import Model
 from co_probe.data.augment import centre
 from co_probe.methods.base import (
     Batch,
@@ -158,14 +159,14 @@ class APARTSimple(Method):
         return (delta + epsilon * self.alpha[1] * sign).clamp(-epsilon, epsilon)
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         with torch.no_grad():
             delta = self.start(torch.zeros_like(x) if state is None else state, epsilon)
             sign, _ = self.signs(model, self.clip(x + delta), y, NO_TAPS)
             return project(self.advance(delta, sign, epsilon), x, epsilon, self.bounds)
 
-    def signs(self, model: nn.Module, x: Tensor, y: Tensor, taps: Taps) -> tuple[Tensor, dict[str, Tensor]]:
+    def signs(self, model: Model, x: Tensor, y: Tensor, taps: Taps) -> tuple[Tensor, dict[str, Tensor]]:
         """Signs of the loss gradient at `x`, and at each tap's input: the first pass, without weight gradients."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
@@ -174,13 +175,12 @@ class APARTSimple(Method):
         gradient, *inner = torch.autograd.grad(loss, [x, *seen.values()])
         return gradient.sign(), {name: g.sign() for name, g in zip(seen, inner, strict=True)}
 
-    def step(self, model: nn.Module, batch: Batch) -> StepResult:
+    def step(self, model: Model, batch: Batch) -> StepResult:
         epsilon = batch.epsilon
         omega = unpack(batch.view.take(self.omega)) if self.learn_initialisation else torch.zeros_like(batch.x)
         self.alpha.grad = None
         delta = self.start(omega, epsilon)
-        with self.perturbation_pass(model):
-            sign, signs = self.signs(model, self.clip(batch.x + delta), batch.y, self.taps)
+        sign, signs = self.signs(self.perturbing(model), self.clip(batch.x + delta), batch.y, self.taps)
 
         # Computed in float32 whatever the layer computes in, so that α has its gradient in float32.
         alphas = dict(zip(self.names, self.alpha, strict=True))

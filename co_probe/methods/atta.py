@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.attacks import Rng, input_gradient, project
+from co_probe.attacks.base import Model
 from co_probe.data.augment import centre
 from co_probe.methods.base import (
     Batch,
@@ -68,7 +69,7 @@ class ATTA(Method):
         self.delta.normal_(0, self.initial_noise, generator=rng)
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         divisor = 2 if self.steps == 1 else 3 if self.steps <= 3 else 4
         step_size = epsilon / divisor if self.step_size is None else self.step_size
@@ -78,10 +79,10 @@ class ATTA(Method):
             delta = project(delta + step_size * sign, x, epsilon, self.bounds)
         return delta
 
-    def step(self, model: nn.Module, batch: Batch) -> StepResult:
-        with self.perturbation_pass(model):
-            state = batch.view.take(self.delta)
-            delta = self.perturb(model, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng, state=state)
+    def step(self, model: Model, batch: Batch) -> StepResult:
+        state = batch.view.take(self.delta)
+        inner = self.perturbing(model)
+        delta = self.perturb(inner, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng, state=state)
         batch.view.put(self.delta, delta)
         return forward_backward(model, self.clip(batch.x + delta), batch.y)
 

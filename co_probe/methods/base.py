@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -13,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from co_probe.attacks import Attack, Bounds, Rng
+from co_probe.attacks.base import Model
 from co_probe.config.labels import NORMS
 from co_probe.data.augment import View
-from co_probe.inference.evaluation import evaluating
-from co_probe.inference.execution import input_gradients_only
+from co_probe.inference.forward import BATCHNORM, Forward
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class Method:
             raise ValueError(
                 f"it has no {NORMS.get(self.norm, self.norm)} ball: set norm={' or '.join(self.norms)}, and epsilon"
             )
-        if self.batchnorm not in ("both", "update", "eval"):
+        if self.batchnorm not in BATCHNORM:
             raise ValueError(f"batchnorm must be 'both', 'update' or 'eval', not {self.batchnorm!r}")
         check_positive(replays=self.replays)
 
@@ -159,12 +158,12 @@ class Method:
         """Prepare for an epoch, numbered from 1; `rng` is that of its batches."""
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         """The generator f_A: make δ at the current weights.
 
         Args:
-            model: Classifier, used in the mode it is in.
+            model: Classifier, an `nn.Module` or a `Forward`; used in the mode it is in.
             x: Images (B, C, H, W) within `bounds`; they are not checked, since on a GPU that means to wait for them.
             y: Classes (B,).
             epsilon: Norm bound, in pixel units.
@@ -187,47 +186,29 @@ class Method:
         attack = self.attack_at(epsilon) if type(self).perturb is Method.perturb else None
         return attack or partial(self.perturb, epsilon=epsilon)
 
-    def step(self, model: nn.Module, batch: Batch) -> StepResult:
+    def step(self, model: Model, batch: Batch) -> StepResult:
         """Leave the gradients of a training step in `.grad`: of the weights, and of what the method learns itself.
 
         State per image, which no other process shares, may be changed here.
+
+        Args:
+            model: The classifier in train mode; in a run a `Forward`, else an `nn.Module` will do.
+            batch: What to train on.
         """
-        with self.perturbation_pass(model):
-            delta = self.perturb(model, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng)
+        inner = self.perturbing(model)
+        delta = self.perturb(inner, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng)
         return forward_backward(model, self.clip(batch.x + delta), batch.y)
 
     def update(self) -> None:
         """Apply the gradients of what the method learns itself, left by the last `step`."""
 
+    def perturbing(self, model: Model) -> Forward:
+        """The model for the passes that make the perturbation, with `batchnorm` and without gradients of weights."""
+        return Forward.of(model).for_perturbation(self.batchnorm)
+
     def clip(self, x: Tensor) -> Tensor:
         """The nearest images within `bounds`."""
         return x.clamp(*self.bounds)
-
-    @contextmanager
-    def perturbation_pass(self, model: nn.Module) -> Iterator[None]:
-        """Around the passes that make the perturbation, for input gradients: BatchNorm does what `batchnorm` says."""
-        with input_gradients_only(model), self.batchnorm_mode(model):
-            yield
-
-    @contextmanager
-    def batchnorm_mode(self, model: nn.Module) -> Iterator[None]:
-        """The same, but for passes whose gradients are functions of the weights, to be differentiated in turn."""
-        if self.batchnorm == "both":
-            yield
-            return
-        if self.batchnorm == "eval":
-            with evaluating(model):
-                yield
-            return
-        # Without tracking, BatchNorm uses batch statistics and leaves the running ones (and their count) alone.
-        tracking: list[Any] = [m for m in model.modules() if getattr(m, "track_running_stats", False)]
-        for module in tracking:
-            module.track_running_stats = False
-        try:
-            yield
-        finally:
-            for module in tracking:
-                module.track_running_stats = True
 
     def parameters(self) -> dict[str, dict[str, float]]:
         """Learned numbers, stored with every epoch: {group: {name: value}}; enough for `perturb`, and to plot."""
@@ -251,7 +232,7 @@ class Method:
         """Restore what `state_dict` returned."""
 
 
-def forward_backward(model: nn.Module, x: Tensor, y: Tensor) -> StepResult:
+def forward_backward(model: Model, x: Tensor, y: Tensor) -> StepResult:
     """Add the gradients of the mean cross-entropy at `x` to the `.grad` of every leaf."""
     logits = model(x)
     loss = F.cross_entropy(logits, y)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.attacks import Rng, input_gradient, project, random_start
+from co_probe.attacks.base import Model
 from co_probe.methods.base import Method, check_positive
 
 
@@ -28,7 +29,7 @@ class FGSMRS(Method):
         check_positive(relative_step=self.relative_step)
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         start = random_start(x, epsilon, self.bounds, rng)
         sign = input_gradient(model, x + start, y).sign()

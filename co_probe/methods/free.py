@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from co_probe import attacks
+from co_probe.attacks.base import Model
 from co_probe.methods.base import Batch, Method, StepResult, TrainingContext, forward_backward
 
 
@@ -38,7 +38,7 @@ class Free(Method):
     def start_stage(self, context: TrainingContext) -> None:
         self.delta = torch.zeros(0, *context.shape, device=context.device)
 
-    def step(self, model: nn.Module, batch: Batch) -> StepResult:
+    def step(self, model: Model, batch: Batch) -> StepResult:
         size = len(batch.x)
         if missing := max(0, size - len(self.delta)):  # the first batch shows how large they are
             self.delta = torch.cat([self.delta, self.delta.new_zeros(missing, *self.delta.shape[1:])])

@@ -1,13 +1,14 @@
 """FGSM adversarial training whose input gradients are kept aligned within the ε-ball."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from co_probe.attacks import Attack, Rng, project
-from co_probe.inference.execution import as_one
+from co_probe.attacks.base import Model
+from co_probe.inference.forward import Forward
 from co_probe.methods.base import Batch, Method, StepResult, check_not_negative, forward_backward
 from co_probe.methods.fgsm import FGSM
 from co_probe.methods.fgsm_rs import FGSMRS
@@ -49,29 +50,28 @@ class GradAlign(Method):
         return self._base.attack_at(epsilon)
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         return self._base.perturb(model, x, y, epsilon=epsilon, rng=rng)
 
-    def step(self, model: nn.Module, batch: Batch) -> StepResult:
+    def step(self, model: Model, batch: Batch) -> StepResult:
         x, y, epsilon = batch.x, batch.y, batch.epsilon
         noise = torch.empty_like(x).uniform_(-epsilon, epsilon, generator=batch.rng)
-        with self.batchnorm_mode(model):
-            here, there = live_gradient(model, x, y), live_gradient(model, x + noise, y)
+        forward = replace(Forward.of(model), batchnorm=self.batchnorm)
+        here, there = live_gradient(forward, x, y), live_gradient(forward, x + noise, y)
         regulariser = self.penalty * (1 - mean_cosine(here.detach() if self.detach else here, there))
         regulariser.backward()  # before another pass moves the running statistics, if it is a function of them
         if self.base == "fgsm":
             delta = project(epsilon * here.detach().sign(), x, epsilon, self.bounds)
         else:
-            with self.perturbation_pass(model):
-                delta = self.perturb(model, x, y, epsilon=epsilon, rng=batch.rng)
+            delta = self.perturb(self.perturbing(model), x, y, epsilon=epsilon, rng=batch.rng)
         result = forward_backward(model, self.clip(x + delta), y)
         return StepResult(result.loss + regulariser.detach(), result.correct)
 
 
-def live_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def live_gradient(forward: Forward, x: Tensor, y: Tensor) -> Tensor:
     """∇ₓ of the summed cross-entropy, of the shape of `x`, as a function of the weights that can be differentiated."""
-    return as_one(_live_gradient, model, x.detach().requires_grad_(), y)
+    return forward.as_one(_live_gradient, x.detach().requires_grad_(), y)
 
 
 def _live_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

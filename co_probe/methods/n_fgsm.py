@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.attacks import Rng, input_gradient, project, random_start
+from co_probe.attacks.base import Model
 from co_probe.methods.base import Method, check_positive
 
 
@@ -32,7 +33,7 @@ class NFGSM(Method):
         check_positive(noise=self.noise, relative_step=self.relative_step)
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         noise = random_start(x, self.noise * epsilon, self.bounds, rng)
         sign = input_gradient(model, x + noise, y).sign()

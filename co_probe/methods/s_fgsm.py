@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.attacks import Rng, project, random_start
-from co_probe.inference.evaluation import evaluating
+from co_probe.attacks.base import Model
+from co_probe.inference.forward import Forward
 from co_probe.methods.base import Method, check_positive
 
 
@@ -39,7 +40,7 @@ class SFGSM(Method):
         check_positive(checkpoints=self.checkpoints, relative_step=self.relative_step)
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         start = random_start(x, epsilon, self.bounds, rng)
         noisy = (x + start).requires_grad_()
@@ -51,13 +52,12 @@ class SFGSM(Method):
         return share[:, None, None, None] * full
 
     @torch.no_grad()
-    def _first_wrong(self, model: nn.Module, x: Tensor, full: Tensor, y: Tensor) -> Tensor:
+    def _first_wrong(self, model: Model, x: Tensor, full: Tensor, y: Tensor) -> Tensor:
         """The smallest k/c at which each image is misclassified, (B,); 1 if there is none."""
         before = self.checkpoints - 1
         shares = torch.arange(1, self.checkpoints + 1, dtype=x.dtype, device=x.device) / self.checkpoints
         points = x + shares[:before, None, None, None, None] * full  # (c − 1, B, C, H, W)
         wrong = torch.ones(self.checkpoints, len(x), dtype=torch.bool, device=x.device)
         if before:
-            with evaluating(model):
-                wrong[:before] = model(points.flatten(0, 1)).argmax(1).view(before, -1) != y
+            wrong[:before] = Forward.of(model).in_eval()(points.flatten(0, 1)).argmax(1).view(before, -1) != y
         return shares[wrong.int().argmax(0)]  # of equal ones, argmax takes the first

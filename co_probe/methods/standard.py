@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.attacks import Rng
+from co_probe.attacks.base import Model
 from co_probe.methods.base import Method
 
 
@@ -20,6 +21,6 @@ class Standard(Method):
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         return torch.zeros_like(x)

@@ -10,13 +10,14 @@ compiled code is given zeros to add there, and is asked for theirs.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from co_probe.inference.evaluation import evaluating
-from co_probe.inference.execution import compiling, is_compiling
+from co_probe.attacks.base import Model
+from co_probe.inference.forward import Forward
 
 # What blocks call the beginning of their branch: ResNets and kin and PreActBlock; torchvision's EfficientNet, ConvNeXt
 # and MobileNetV3; its MobileNetV2; its RegNet; its MNASNet; timm's EfficientNet and MobileNets; its ConvNeXt.
@@ -31,7 +32,7 @@ def find_taps(model: nn.Module) -> dict[str, nn.Module]:
     tried on, in eval mode). So it is in this package's networks and in torchvision's and timm's residual ones.
     """
     taps: dict[str, nn.Module] = {}
-    with evaluating(model):
+    with Forward(model, batchnorm="eval").as_module():
         for name, module in model.named_modules():
             branch = next((key for key in BRANCHES if isinstance(getattr(module, key, None), nn.Module)), None)
             if not name or branch is None:
@@ -83,20 +84,23 @@ class Taps:
         finally:
             self.steps = {}
 
-    def watch(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def watch(self, model: Model, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits of `model` at `x`; and for every tap a tensor whose gradient is that at the tap's input.
 
         It is the gradient of the branch alone: the shortcut may use the same input, and has no part in it.
         """
-        if not (self.modules and is_compiling(model)):
-            return self._look(model, x)
+        if not self.modules:
+            return model(x), {}
+        forward = Forward.of(model)
+        if not forward.compiled:
+            return self._look(forward, x)
         if x.shape not in self.zeros:
-            self.zeros[x.shape] = self._zeros(model, x)
+            self.zeros[x.shape] = self._zeros(forward, x)
         zeros = self.zeros[x.shape]
         with self.adding(zeros):
-            return model(x), zeros
+            return forward(x), zeros
 
-    def _look(self, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _look(self, forward: Forward, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         seen: dict[str, Tensor] = {}
 
         def look(name: str, activation: Tensor) -> Tensor:
@@ -104,13 +108,12 @@ class Taps:
             return seen[name]
 
         with tapped(self.modules, look):
-            return model(x), seen
+            return forward(x), seen
 
     @torch.no_grad()
-    def _zeros(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    def _zeros(self, forward: Forward, x: Tensor) -> dict[str, Tensor]:
         """Zeros of the kind of each tap's input, leaves that a gradient can be asked for."""
-        with compiling(model, False), evaluating(model):
-            _, seen = self._look(model, x)
+        _, seen = self._look(replace(forward, compiled=False, batchnorm="eval"), x)
         return {name: torch.zeros_like(activation).requires_grad_() for name, activation in seen.items()}
 
 

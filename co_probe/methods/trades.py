@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.attacks import Rng, project
+from co_probe.attacks.base import Model
 from co_probe.methods.base import Batch, Method, StepResult, check_not_negative, check_positive
 
 
@@ -42,7 +43,7 @@ class TRADES(Method):
         check_not_negative(beta=self.beta, initial_noise=self.initial_noise)
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
+        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         step = epsilon / 4 if self.step_size is None else self.step_size
         with torch.no_grad():
@@ -55,9 +56,9 @@ class TRADES(Method):
             delta = project(delta + step * gradient.sign(), x, epsilon, self.bounds)
         return delta
 
-    def step(self, model: nn.Module, batch: Batch) -> StepResult:
-        with self.perturbation_pass(model):
-            delta = self.perturb(model, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng)
+    def step(self, model: Model, batch: Batch) -> StepResult:
+        inner = self.perturbing(model)
+        delta = self.perturb(inner, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng)
         clean, adversarial = model(batch.x), model(self.clip(batch.x + delta))
         loss = F.cross_entropy(clean, batch.y) + self.beta * divergence(clean, adversarial) / len(batch.y)
         loss.backward()

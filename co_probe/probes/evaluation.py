@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from co_probe.attacks.base import Perturbation, unchecked_input
+from co_probe.attacks.base import Perturbation
 from co_probe.attacks.named import named_attack
 from co_probe.config.labels import AttackLike, attack_name
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
-from co_probe.inference.evaluation import evaluating
+from co_probe.inference.forward import Forward
 from co_probe.numerics.rng import make_rng
 from co_probe.probes.base import accuracy_row
 from co_probe.probes.eval import Eval, pick_epoch
@@ -77,17 +77,16 @@ class EvaluationTable(Table):
     def measure(self, run: Run, device: torch.device) -> Iterator[str]:
         """Evaluate what is missing, yielding run and attack after each batch; store it every few seconds."""
         new, saved = [], time.monotonic()
-        model = run.load_model(self.epoch, device)
+        forward = Forward(run.load_model(self.epoch, device), batchnorm="eval")
         try:
             for name, start, size in self.missing:
                 index = self.order[start : start + size]
                 x, y = to_unit(self.x[index]).to(device), self.y[index].to(device)
                 known = self._known(self.attacks[name], start, size)
                 rng = make_rng(device, run.info.probe_seed, "evaluation", start)
-                with evaluating(model), unchecked_input():
-                    stands = self.attacks[name].robust_mask(
-                        model, x, y, rng, candidates=None if known is None else known.to(device)
-                    )
+                stands = self.attacks[name].survivors(
+                    forward, x, y, rng, candidates=None if known is None else known.to(device)
+                )
                 self.stands[(*self._key(name), start, size)] = stands.cpu()
                 new.append((name, start, size))
                 if time.monotonic() - saved > SAVE_EVERY:

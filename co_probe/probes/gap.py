@@ -59,19 +59,17 @@ class Gap(Probe):
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
         """Gap and accuracy at one epoch."""
         from co_probe.indicators.gap import gap
-        from co_probe.inference.execution import compiling
 
         strong, weak = (images.perturb(checkpoint, attack) for attack in (self.against, self.generator))
-        with compiling(checkpoint.model):
-            result = gap(
-                checkpoint.model,
-                images.x,
-                images.y,
-                epsilon=images.epsilon,
-                strong=strong,
-                weak=weak,
-                bounds=images.bounds,
-            )
+        result = gap(
+            checkpoint.forward,
+            images.x,
+            images.y,
+            epsilon=images.epsilon,
+            strong=strong,
+            weak=weak,
+            bounds=images.bounds,
+        )
         row = {"quantity": "gap", "value": result.value, "low": result.low, "high": result.high, "n": len(images.y)}
         return [row, accuracy_row("accuracy", result.strong.correct)]
 

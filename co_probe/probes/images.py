@@ -1,15 +1,16 @@
 """What a probe measures on: a checkpoint, and the images of the probe set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from co_probe.attacks.base import Model
 from co_probe.attacks.named import named_attack
 from co_probe.config.labels import AttackLike
 from co_probe.inference.evaluation import Outcome, outcome, perturb
-from co_probe.inference.execution import compiling, input_gradients_only
+from co_probe.inference.forward import Forward
 from co_probe.methods.base import Method
 from co_probe.numerics.rng import make_rng
 from co_probe.runs import Run
@@ -24,12 +25,19 @@ class Checkpoint:
         epoch: Its number, from 1.
         device: Where the model is.
         model: The model after the epoch, in eval mode; the next epoch's weights are loaded in place.
+        compiled: Whether perturbations are made and evaluated by compiled code.
     """
 
     run: Run
     epoch: int
     device: torch.device
     model: nn.Module
+    compiled: bool = False
+
+    @property
+    def forward(self) -> Forward:
+        """The model in eval mode; compiled if that was asked for. Not for second derivatives."""
+        return Forward(self.model, batchnorm="eval", compiled=self.compiled)
 
     @cached_property
     def method(self) -> Method:
@@ -70,15 +78,13 @@ class ProbeSet:
             checkpoint: The run after an epoch.
             generator: `method` for the run's own generator f_A, an attack's name, or an attack.
         """
-        model = checkpoint.model
-        with compiling(model), input_gradients_only(model):
-            if generator == "method":
-                attack = checkpoint.run.training_attack(checkpoint.epoch, self.epsilon)
-                return perturb(model, attack, self.x, self.y, self.rng(), self.state)
-            named = named_attack(generator, self.epsilon, self.norm, self.bounds)
-            return perturb(model, named, self.x, self.y, self.rng())
+        forward = replace(checkpoint.forward, weight_gradients=False)
+        if generator == "method":
+            attack = checkpoint.run.training_attack(checkpoint.epoch, self.epsilon)
+            return perturb(forward, attack, self.x, self.y, self.rng(), self.state)
+        named = named_attack(generator, self.epsilon, self.norm, self.bounds)
+        return perturb(forward, named, self.x, self.y, self.rng())
 
-    def outcome(self, model: nn.Module, delta: Tensor | None = None) -> Outcome:
+    def outcome(self, model: Model, delta: Tensor | None = None) -> Outcome:
         """Loss and correctness of `model` on these images with δ added."""
-        with compiling(model):
-            return outcome(model, self.x, self.y, delta, self.bounds)
+        return outcome(model, self.x, self.y, delta, self.bounds)

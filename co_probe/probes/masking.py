@@ -59,6 +59,7 @@ class Masking(Probe):
             bounds=images.bounds,
             queries=self.queries,
             seed=images.seed,
+            checked=True,
         )
         return [
             {

@@ -4,7 +4,6 @@ from typing import Any
 
 import pandas as pd
 
-from co_probe.attacks.base import unchecked_input
 from co_probe.attacks.named import named_attack
 from co_probe.config.labels import AttackLike
 from co_probe.inference.evaluation import perturb
@@ -39,8 +38,7 @@ def perturbations(
             attack = live.training_attack(epoch)
         else:
             attack = named_attack(generator, live.epsilon, live.norm, live.info.bounds)
-        with unchecked_input():
-            delta = perturb(live.load_model(epoch), attack, x, y).cpu().numpy()
+        delta = perturb(live.load_model(epoch), attack, x, y).cpu().numpy()
         accuracy = live.metrics(epoch).get("pgd10", float("nan"))
         for number in range(len(y)):
             rows.append(

@@ -87,19 +87,16 @@ class Strength(Probe):
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
         """Strength at one epoch."""
         from co_probe.indicators.strength import strength
-        from co_probe.inference.execution import compiling
 
-        delta, reference = images.perturb(checkpoint, self.generator), self._reference_for(images)
-        with compiling(reference):
-            result = strength(
-                checkpoint.model,
-                reference,
-                images.x,
-                images.y,
-                epsilon=images.epsilon,
-                attack=delta,
-                bounds=images.bounds,
-            )
+        result = strength(
+            checkpoint.model,
+            self._reference_for(images),
+            images.x,
+            images.y,
+            epsilon=images.epsilon,
+            attack=images.perturb(checkpoint, self.generator),
+            bounds=images.bounds,
+        )
         return [accuracy_row("strength", result.correct)]
 
     def baselines(self, images: "ProbeSet") -> list[Row]:
@@ -110,7 +107,14 @@ class Strength(Probe):
         rows = [accuracy_row("clean", images.outcome(reference).correct)]
         for quantity, sign in (("noise", False), ("sign-noise", True)):
             correct = noise_accuracy(
-                reference, images.x, images.y, epsilon=images.epsilon, sign=sign, bounds=images.bounds, seed=images.seed
+                reference,
+                images.x,
+                images.y,
+                epsilon=images.epsilon,
+                sign=sign,
+                bounds=images.bounds,
+                seed=images.seed,
+                checked=True,
             )
             rows.append(accuracy_row(quantity, correct, n=len(images.y)))
         return rows

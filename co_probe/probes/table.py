@@ -96,7 +96,6 @@ class EpochTable(Table):
 
     def measure(self, run: "Run", device: "torch.device") -> Iterator[str]:
         """Measure the missing epochs, yielding the run's name after each."""
-        from co_probe.attacks.base import unchecked_input
         from co_probe.probes.images import Checkpoint, ProbeSet
 
         x, y = run.probe_data(self.probe.split)
@@ -105,11 +104,11 @@ class EpochTable(Table):
         images = ProbeSet(x.to(device), y.to(device), epsilon, info.probe_seed, norm=info.norm, bounds=info.bounds)
         new, saved = [], time.monotonic()
         if 0 not in self._known_epochs():
-            with unchecked_input():
-                new += self._labelled(0, self.probe.baselines(images))
+            new += self._labelled(0, self.probe.baselines(images))
         try:
             for epoch, model in run.models(self.missing, device, compile=self.compile):
-                new += self._labelled(epoch, self._measure_epoch(Checkpoint(run, epoch, device, model), images))
+                checkpoint = Checkpoint(run, epoch, device, model, self.compile)
+                new += self._labelled(epoch, self._measure_epoch(checkpoint, images))
                 if time.monotonic() - saved > SAVE_EVERY:
                     self._save(new)
                     new, saved = [], time.monotonic()
@@ -120,12 +119,9 @@ class EpochTable(Table):
     def _measure_epoch(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
         import torch
 
-        from co_probe.attacks.base import unchecked_input
-
         if self.probe.split == "train" and (state := checkpoint.run.image_state(checkpoint.epoch)) is not None:
             images = replace(images, state=torch.from_numpy(state).to(checkpoint.device))
-        with unchecked_input():
-            return self.probe.measure(checkpoint, images)
+        return self.probe.measure(checkpoint, images)
 
     def _known_epochs(self) -> set[int]:
         rows = self.rows()

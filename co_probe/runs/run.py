@@ -93,8 +93,8 @@ class Run(StoredRun):
         """Each of `epochs` (all, if None) with the network after it, as `load_model` gives it.
 
         It is one network all along, which takes on the weights of the next epoch when that is asked for; weights are
-        read from the disk ahead of their turn, in a thread. With `compile` the network is compiled, once for all epochs
-        (`co_probe.inference.execution` says when it then runs so).
+        read from the disk ahead of their turn, in a thread. With `compile` it is ready to run compiled, in a
+        `co_probe.inference.forward.Forward(model, compiled=True)`, with one compilation for all epochs.
         Raises UserError and DamagedFile as `load_model` does, when the epoch's turn comes.
 
         >>> for epoch, model in run.models():

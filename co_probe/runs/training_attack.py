@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.attacks import Perturbation
+from co_probe.attacks.base import Model
 from co_probe.attacks.named import named_attack
 from co_probe.config.labels import attack_name
 from co_probe.errors import UserError
+from co_probe.inference.forward import Forward
 from co_probe.methods import METHODS
 
 AttackLike = str | Perturbation | Callable[..., Tensor]
@@ -68,9 +70,9 @@ class _Checked:
     norm: str
     bounds: tuple[float, float]
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        with torch.enable_grad():
-            delta = self.function(model, x, y)
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        with Forward.of(model).as_module() as module, torch.enable_grad():
+            delta = self.function(module, x, y)
         if not isinstance(delta, Tensor) or delta.shape != x.shape:
             seen = tuple(delta.shape) if isinstance(delta, Tensor) else type(delta).__name__
             raise UserError(

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from co_probe.attacks.base import Model
 from co_probe.config import Config
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import Diverged, UserError
 from co_probe.indicators.steps import StepSeries
-from co_probe.inference.execution import compiling, execute, resolve
+from co_probe.inference.execution import execute, resolve
+from co_probe.inference.forward import Forward
 from co_probe.methods.base import Batch, Method
 from co_probe.numerics.rng import derive_seed, make_rng
 from co_probe.runs.build import check_parts, describe, kept_epochs, make_data, make_method, make_model, pick_device
@@ -98,6 +100,7 @@ def epochs(
         )
         stack.enter_context(recorder)  # not before: settings that cannot be used must not cost the run that is there
         execute(model, recorder.info.precision, compiled=compile)
+        forward = Forward(model, compiled=compile)
         if 0 < recorder.last < last_epoch:
             stages.go_on(method, recorder.last)
             restore(recorder, model, optimizer, method)
@@ -110,7 +113,7 @@ def epochs(
 
         def robustness_on(x: Tensor, y: Tensor) -> Robustness:
             return measure(
-                model,
+                forward,
                 x,
                 y,
                 epsilon=config.epsilon,
@@ -140,8 +143,8 @@ def epochs(
                     share = schedule(step / (steps * last_epoch))
                     step += 1
                     batch = Batch(x, y, view, config.epsilon * warmup(step, rising), share, rng)
-                    with compiling(model), indicators.step(y):
-                        loss, right = train_step(model, method, optimizer, batch, config.optimizer.learning_rate)
+                    with indicators.step(y):
+                        loss, right = train_step(forward, method, optimizer, batch, config.optimizer.learning_rate)
                     recorder.step(loss=loss, train_accuracy=right / len(x))
                     total += loss * len(x)
                     correct += right
@@ -196,7 +199,7 @@ def _images(data: Dataset, index: np.ndarray | None) -> tuple[Tensor, Tensor] | 
 
 
 def train_step(
-    model: nn.Module, method: Method, optimizer: torch.optim.Optimizer, batch: Batch, learning_rate: float
+    model: Model, method: Method, optimizer: torch.optim.Optimizer, batch: Batch, learning_rate: float
 ) -> tuple[Tensor, Tensor]:
     """Take one step of the method and the optimizer; return the batch's mean loss and its number of correct images."""
     optimizer.zero_grad()

@@ -1,14 +1,14 @@
 """What a run measures of itself after each epoch."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe import attacks
-from co_probe.attacks.base import unchecked_input
+from co_probe.attacks.base import Model
 from co_probe.inference.evaluation import Generator, Outcome, outcome, perturb
-from co_probe.inference.execution import compiling, input_gradients_only
+from co_probe.inference.forward import Forward
 from co_probe.numerics.rng import make_rng
 from co_probe.numerics.statistics import mean_interval
 
@@ -69,7 +69,7 @@ class EpochMetrics(Robustness):
 
 
 def measure(
-    model: nn.Module,
+    model: Model,
     x: Tensor,
     y: Tensor,
     *,
@@ -82,7 +82,7 @@ def measure(
     """Measure the robustness of a model after an epoch, in eval mode; nothing of the model is changed.
 
     Args:
-        model: Classifier.
+        model: Classifier, an `nn.Module` or a `Forward`.
         x: Test images of the probe set, (n, C, H, W).
         y: Their classes, (n,).
         epsilon: Norm bound, in pixel units.
@@ -91,15 +91,14 @@ def measure(
         own: The training attack, (model, x, y, rng=None) -> δ; None if it is unknown.
         seed: Seed of random starts, the same at every epoch: what changes is then the model, not the luck.
     """
+    forward = replace(Forward.of(model).in_eval(), weight_gradients=False)
 
     @cache  # the training attack is often one of the others
     def under(generator: Generator) -> Outcome:
-        with compiling(model), input_gradients_only(model), unchecked_input():
-            delta = perturb(model, generator, x, y, make_rng(x.device, seed, "probe"))
-            return outcome(model, x, y, delta, bounds)
+        delta = perturb(forward, generator, x, y, make_rng(x.device, seed, "probe"))
+        return outcome(forward, x, y, delta, bounds)
 
-    with compiling(model):
-        clean = outcome(model, x, y)
+    clean = outcome(forward, x, y)
     fgsm, pgd10 = (under(attacks.named_attack(name, epsilon, norm, bounds)) for name in ("fgsm", "pgd10"))
     gap, low, high = mean_interval((pgd10.loss - fgsm.loss).cpu().numpy())
     return Robustness(

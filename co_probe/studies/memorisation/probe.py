@@ -50,8 +50,8 @@ class Memorisation(Probe):
         x, y = (part.to(checkpoint.device) for part in run.test_data())
         rows: list[Row] = []
         for name, part in (("train", images), ("test", replace(images, x=x, y=y, state=None))):
-            robust = part.outcome(model, part.perturb(checkpoint, self.against))
-            for view, outcome in (("clean", part.outcome(model)), ("robust", robust)):
+            robust = part.outcome(checkpoint.forward, part.perturb(checkpoint, self.against))
+            for view, outcome in (("clean", part.outcome(checkpoint.forward)), ("robust", robust)):
                 rows += [{"images": name, "view": view, **row} for row in _outcome_rows(outcome)]
         if isinstance(model, TwoLayerCNN) and (found := find_signal(images.x, images.y)):
             signal, _ = found
