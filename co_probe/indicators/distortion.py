@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from co_probe.attacks.base import Bounds
+from co_probe.attacks.base import Bounds, check_input
 from co_probe.attacks.fgsm import FGSM
 from co_probe.inference.evaluation import outcome, perturb
 from co_probe.numerics.statistics import wilson
@@ -52,6 +52,7 @@ def distortion(
     norm: str = "linf",
     bounds: Bounds = (0.0, 1.0),
     points: int = POINTS,
+    checked: bool = False,
 ) -> DistortionResult:
     """Share of images that are correct at x and at x + δ, and misclassified at some x + (k/points) δ between them.
 
@@ -71,12 +72,14 @@ def distortion(
         norm: The norm that `epsilon` bounds, `linf` or `l2`.
         bounds: Least and greatest value of a pixel.
         points: Number of equal parts of the way, at least 2; more can only find more distorted images.
+        checked: Whether the images are known to be good, as those of a run are; else they are checked.
 
     Returns:
         The outcome of each image of the denominator, and the number of all images.
 
     Raises:
         ValueError: If `points` is less than 2.
+        UserError: If the images are not of shape (n, C, H, W) or not within `bounds`.
 
     Example:
         >>> result = co_probe.indicators.distortion(model, x, y, epsilon=8 / 255)
@@ -89,6 +92,8 @@ def distortion(
     """
     if points < 2:
         raise ValueError(f"points must be at least 2, not {points}")
+    if not checked:
+        check_input(x, y, None, bounds)
     delta = perturb(model, FGSM(epsilon=epsilon, norm=norm, bounds=bounds), x, y)
     has_delta = delta.flatten(1).any(1)
     right = outcome(model, x, y, bounds=bounds).correct & outcome(model, x, y, delta, bounds).correct & has_delta

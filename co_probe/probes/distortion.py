@@ -49,6 +49,7 @@ class Distortion(Probe):
             norm=images.norm,
             bounds=images.bounds,
             points=self.points,
+            checked=True,
         )
         rows = [accuracy_row("distortion", result.distorted)] if result.denominator else []
         for name, share in (("denominator", result.denominator / result.n), ("masked", result.masked)):

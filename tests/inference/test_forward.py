@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from co_probe import indicators
 from co_probe.attacks import FGSM, PGD
 from co_probe.errors import UserError
 from co_probe.inference.evaluation import outcome, perturb
@@ -120,3 +121,11 @@ def test_as_one_gives_the_module_in_its_mode():
     forward = replace(Forward(model), batchnorm="eval")
     assert torch.equal(forward.as_one(lambda module, x: module(x) * 2, x), forward(x) * 2)
     assert forward.as_one(lambda module, x: torch.tensor(module is model and not module.training), x)
+
+
+@pytest.mark.parametrize("name", ["distortion", "masking", "noise_accuracy"])
+def test_indicators_check_images_unless_they_are_known_to_be_good(name):
+    measure, (x, y) = getattr(indicators, name), images()
+    with pytest.raises(UserError, match="images must be within 0 and 1"):
+        measure(normed_model(), x + 1, y, epsilon=0.1)
+    measure(normed_model(), x + 1, y, epsilon=0.1, checked=True)
