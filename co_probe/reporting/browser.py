@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from co_probe.attacks.base import unchecked_input
 from co_probe.attacks.named import named_attack
 from co_probe.config.labels import attack_label
 from co_probe.data.dataset import at_least_float32
@@ -102,8 +101,7 @@ def browse(run: StoredRun, *, images: int = IMAGES, device: str = "auto", progre
         predicted["clean"].append(_predictions(model, x, y, live.info.classes))
         for name in ATTACKS:
             attack = named_attack(name, live.epsilon, live.norm, live.info.bounds)
-            with unchecked_input():
-                delta = perturb(model, attack, x, y, make_rng(target, live.info.probe_seed, "report"))
+            delta = perturb(model, attack, x, y, make_rng(target, live.info.probe_seed, "report"))
             moved = (x + delta).clamp(*live.info.bounds)
             predicted[name].append(_predictions(model, moved, y, live.info.classes))
             deltas[name].append(shrunk(delta.float().cpu().numpy(), SIDE))
