@@ -1,6 +1,6 @@
 """The errors that a user can cause, and the words for them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -68,6 +68,17 @@ def one_line(text: object) -> str:
         'a\\\\nb'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def listing(names: Sequence[str], most: int = 8) -> str:
+    """The first names, and how many there are more.
+
+    Example:
+        >>> listing(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:

@@ -28,6 +28,7 @@ DETAILED = 5  # runs; of more, only the table is printed
 @click.option("--images", type=click.IntRange(min=1), metavar="N", help="Number of test images of a log.")
 @click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Number of classes of a log.")
 @click.option("--quick", is_flag=True, help="Measure nothing: use only what runs have stored.")
+@options.model
 @options.device
 @click.option("--json", "style", flag_value="json", help="Print the diagnosis as JSON, a list with an entry per run.")
 @click.option("--markdown", "style", flag_value="markdown", help="Print the diagnosis as Markdown.")
@@ -38,6 +39,7 @@ def diagnose(
     images: int | None,
     classes: int | None,
     quick: bool,
+    model: str | None,
     device: str,
     style: str | None,
 ) -> None:
@@ -55,7 +57,7 @@ def diagnose(
     paths = [path if path.exists() or not (runs_dir / path).exists() else runs_dir / path for path in sources]
     settings: dict[str, Any] = {"columns": parse_columns(columns), "images": images, "classes": classes}
     with progress_bar("masking") as progress:
-        settings |= {"quick": quick, "device": device, "progress": progress}
+        settings |= {"quick": quick, "model": model, "device": device, "progress": progress}
         each_source = options.each_readable(
             paths or options.find((), runs_dir), lambda path: diagnose_all([path], **settings)
         )
@@ -75,8 +77,13 @@ def diagnose(
             click.echo("\n\n".join(_wrapped(str(each)) for each in found))
         else:
             click.echo("For episodes, notes and what to try next: name fewer runs, or use --markdown or --json.")
-        if any(each.images is None for each in found):
-            click.echo("\nGive the true number of test images with --images, and of classes with --classes.")
+        missing = [
+            words
+            for words, field in (("of test images with --images", "images"), ("of classes with --classes", "classes"))
+            if any(getattr(each, field) is None for each in found)
+        ]
+        if missing:
+            click.echo(f"\nGive the true number {', and '.join(missing)}.")
 
 
 def parse_columns(given: tuple[str, ...]) -> dict[str, str | None] | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from co_probe.diagnosis.verdict import Verdict
+from co_probe.diagnosis.verdict import OVERFITTED, Verdict
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def advice_for(verdict: Verdict) -> tuple[Advice, ...]:
         Measures; for a collapse and for robust overfitting, the best checkpoint comes first.
     """
     general = BY_KIND[verdict.kind]
+    if OVERFITTED in verdict.reasons:  # there is no epoch to go back to: another method, and then the usual mistakes
+        return (*AGAINST_COLLAPSE, *NEVER_ROBUST)
     if verdict.kind not in ("catastrophic", "recovered", "diverged", "robust-overfitting"):
         return general
     if verdict.best_epoch is None or not verdict.last < verdict.best:

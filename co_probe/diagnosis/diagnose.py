@@ -13,7 +13,7 @@ from co_probe.diagnosis.masking import measure_masking
 from co_probe.diagnosis.sections import SECTIONS, Evidence, Section
 from co_probe.diagnosis.stored import classes_of, curves_of, images_of, verdict_of
 from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
-from co_probe.errors import UserError
+from co_probe.errors import UserError, listing
 from co_probe.probes.runner import Progress
 from co_probe.store import StoredRun
 
@@ -89,6 +89,7 @@ def diagnose(
     images: int | None = None,
     classes: int | None = None,
     quick: bool = False,
+    model: Any = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Diagnosis:
@@ -105,6 +106,7 @@ def diagnose(
         images: Number of test images that accuracies are measured on; a run knows it, for a log 1,000 are assumed.
         classes: Number of classes, which sets the accuracy of guessing; a run knows it.
         quick: Measure nothing: use only what the run has stored.
+        model: The network of an imported run, as for `open_run`, if it does not name code that may be loaded.
         device: Where to measure: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         progress: Called after each measured epoch with the run's name, the number of epochs done, and of all epochs.
 
@@ -118,7 +120,14 @@ def diagnose(
         >>> print(co_probe.diagnose("log.csv", images=10000, classes=10))
     """
     found = diagnose_all(
-        [source], columns=columns, images=images, classes=classes, quick=quick, device=device, progress=progress
+        [source],
+        columns=columns,
+        images=images,
+        classes=classes,
+        quick=quick,
+        model=model,
+        device=device,
+        progress=progress,
     )
     if len(found) > 1:
         names = ", ".join(each.name for each in found[:3])
@@ -133,6 +142,7 @@ def diagnose_all(
     images: int | None = None,
     classes: int | None = None,
     quick: bool = False,
+    model: Any = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[Diagnosis]:
@@ -143,7 +153,7 @@ def diagnose_all(
         raise UserError(f"classes={classes}: there must be at least two")
     found = []
     for source in sources:
-        run = _as_run(source)
+        run = _as_run(source, model)
         if run is None:
             assert not isinstance(source, StoredRun)
             found += [_of_log(log, images, classes) for log in read_logs(source, columns)]
@@ -155,20 +165,27 @@ def diagnose_all(
     return found
 
 
-def _as_run(source: Source) -> StoredRun | None:
-    """The run that a source is; None if it is a log."""
+def _as_run(source: Source, model: Any) -> StoredRun | None:
+    """The run that a source is, with its network if one is given; None if it is a log."""
     if isinstance(source, StoredRun):
         return source
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | Path) or not _is_run(Path(source)):
         return None
-    path = Path(source)
+    if model is None:
+        return StoredRun(source)
+    from co_probe.runs import Run
+
+    return Run(source, model=model)
+
+
+def _is_run(path: Path) -> bool:
     if path.is_dir():
-        return StoredRun(path) if (path / "run.h5").exists() else None
+        return (path / "run.h5").exists()
     try:
         with path.open("rb") as file:
-            return StoredRun(path) if file.read(len(HDF5)) == HDF5 else None
+            return file.read(len(HDF5)) == HDF5
     except OSError:
-        return None  # the reader of logs says why
+        return False  # the reader of logs says why
 
 
 def _of_run(run: StoredRun, images: int | None, classes: int | None, problem: str | None) -> Diagnosis:
@@ -190,7 +207,8 @@ def _of_log(log: AccuracyLog, images: int | None, classes: int | None) -> Diagno
         notes.append(f"the training attack is judged on training images ({log.columns['train']})")
     found = verdict(**arguments, epochs=log.epochs.tolist(), n=images or DEFAULT_IMAGES, classes=classes)
     columns = ", ".join(f"{curve} from {column}" for curve, column in log.columns.items())
-    basis = f"{_on(found, images, classes)} Columns: {columns}."
+    unread = f" Not read: {listing(log.unread)}." if log.unread else ""
+    basis = f"{_on(found, images, classes)} Columns: {columns}.{unread}"
     curves = pd.DataFrame({"epoch": log.epochs, **log.curves})
     return _diagnosis(log.name, found, curves, basis, images, classes, notes=tuple(notes))
 

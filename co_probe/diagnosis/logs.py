@@ -30,6 +30,7 @@ class AccuracyLog:
         columns: Column of the log that each curve and `epoch` were read from.
         notes: How the log was read, as far as it was not obvious.
         images: Number of images that the accuracies are measured on, if the log tells.
+        unread: Columns of the log that no curve was read from.
     """
 
     name: str
@@ -38,6 +39,7 @@ class AccuracyLog:
     columns: Mapping[str, str]
     notes: tuple[str, ...] = field(default=())
     images: int | None = None
+    unread: tuple[str, ...] = ()
 
 
 def read_logs(
@@ -127,6 +129,7 @@ def _log(
         columns=columns,
         notes=tuple(notes),
         images=images,
+        unread=tuple(str(column) for column in frame if column not in {*columns.values(), "run"}),
     )
 
 

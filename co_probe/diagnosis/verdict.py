@@ -67,6 +67,10 @@ COARSE = 5
 """Number of epochs between logged ones from which a note says that short episodes are lost."""
 
 
+OVERFITTED = "overfitted to the training attack from the start"
+"""Reason of `never-robust`, where accuracy under the training attack is far above accuracy under PGD."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Diagnosis of a training run from its accuracy curves.
@@ -80,7 +84,7 @@ class Verdict:
         best: Best PGD accuracy; NaN if not measured.
         last: PGD accuracy at the end (median of the last three logged epochs since the last fall began or ended).
         recovered: `last` as a share of the level before the first episode; None without an episode.
-        reasons: Findings that decide the kind, where it needs explanation (masked, undecided).
+        reasons: Findings that decide the kind, where it needs explanation (masked, undecided, never-robust).
         notes: Limits of the evidence and hints: coarse logs, missing curves, few images.
         sentences: What `summary` joins.
     """
@@ -192,7 +196,7 @@ def verdict(
     curves = _with_pgd(everything)
     falls = find_falls(curves)
     episodes = episodes_of(falls, curves)
-    notes = _notes(curves, falls)
+    notes = (*_notes(curves, falls), *_note_on_guessing(curves, classes))
 
     count = len(curves.pgd)
     best_at = int(curves.pgd.argmax()) if count else None
@@ -260,6 +264,7 @@ def _decide(
             sentences.append(
                 f"Accuracy under the training attack reaches {_percent(fgsm)}: it overfitted to that attack."
             )
+            return _Finding("never-robust", tuple(sentences), reasons=(OVERFITTED,))
         return _Finding("never-robust", tuple(sentences))
     return _without_collapse(curves, falls, last)
 
@@ -390,6 +395,19 @@ def _notes(curves: Curves, falls: Sequence[Fall]) -> tuple[str, ...]:
         if pgd - fgsm > noise(pgd, fgsm, curves.n):
             notes.append("accuracy under PGD exceeds accuracy under FGSM: check for masked gradients")
     return tuple(notes)
+
+
+def _note_on_guessing(curves: Curves, classes: int | None) -> tuple[str, ...]:
+    """What was assumed of the accuracy of guessing, where another number of classes could change the verdict."""
+    best = level(curves.pgd)
+    if classes is not None or np.isnan(best) or is_robust(best, 1 / 2, curves.n):
+        return ()
+    seen = f"{_percent(curves.chance)}, as at epochs whose predictions ignore the image" if curves.chance else "0%"
+    judged = "robust" if is_robust(best, curves.chance, curves.n) else "not robust"
+    return (
+        f"the number of classes is not given, so the accuracy of guessing is itself a guess ({seen}): {_percent(best)} "
+        f"under PGD counts as {judged}, and what falls below it as collapsed, whatever guessing really gives",
+    )
 
 
 def _epochs(curves: Curves, fall: Fall) -> str:

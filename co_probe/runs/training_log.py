@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from co_probe.errors import UserError
+from co_probe.errors import UserError, listing
 
 NAMES = {
     "epoch": ("epoch", "epochs"),
@@ -59,6 +59,7 @@ def read_training_log(log: str | Path | pd.DataFrame | Mapping[str, Any] | None)
         )
     values = {name: _numbers(frame, column) for name, column in found.items()}
     notes = [", ".join(found)]
+    unread = [str(column) for column in frame.columns if column not in columns.values()]
     if "train_accuracy" in values and np.nanmax(values["train_accuracy"], initial=0) > 1:
         if np.nanmax(values["train_accuracy"]) > 100:
             raise UserError(f"{found['train_accuracy']} of the training log is above 100: it is no accuracy")
@@ -74,7 +75,8 @@ def read_training_log(log: str | Path | pd.DataFrame | Mapping[str, Any] | None)
     for row, epoch in enumerate(epochs):  # the last row of an epoch counts: logs are appended to
         known = {name: float(series[row]) for name, series in values.items() if np.isfinite(series[row])}
         metrics[int(epoch)] = known
-    return TrainingLog(metrics, f"Read from the training log: {'; '.join(notes)}.")
+    left = f" Not read: {listing(unread)}." if unread else ""
+    return TrainingLog(metrics, f"Read from the training log: {'; '.join(notes)}.{left}")
 
 
 def _frame(log: str | Path | pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:

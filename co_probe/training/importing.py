@@ -85,7 +85,7 @@ def import_run(
         key: Entry of the checkpoint files that holds the state dict; the usual ones are found if None.
         strip: Prefix to remove from names of weights; the usual ones are removed if None.
         method: What tables and figures call the training method; the name of `attack` if None.
-        data: What tables and figures call the data set.
+        data: What tables and figures call the data set; its name, or the size of its images, if None.
         check: Refuse a model whose accuracy on clean images is at chance or better with another normalisation.
         overwrite: Delete the run that is in `out`.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
@@ -142,7 +142,7 @@ def import_run(
         classes=names or tuple(map(str, range(count))),
         mean=mean,
         std=std,
-        data=data or probe.source or "unknown",
+        data=data or probe.source or f"{height}×{width} images",
         model=ModelSpec(built.name, dict(built.settings), built.foreign),
         attack=own.name if own else None,
     )

@@ -13,7 +13,7 @@ from co_probe.diagnosis.advice import BY_KIND, advice_for
 from co_probe.diagnosis.diagnose import diagnose_all
 from co_probe.diagnosis.stored import curves_of, verdict_of
 from co_probe.diagnosis.telling import telling_epochs
-from co_probe.diagnosis.verdict import KINDS, verdict
+from co_probe.diagnosis.verdict import KINDS, OVERFITTED, verdict
 from co_probe.drawing import spans_of
 from co_probe.errors import UserError
 from co_probe.store import StoredRun
@@ -130,6 +130,25 @@ def test_images_and_classes_are_checked():
 def test_every_kind_has_advice(kind):
     assert BY_KIND[kind]
     assert all(each.url.startswith("https://") == bool(each.source) for each in BY_KIND[kind])
+
+
+def test_a_run_that_overfits_to_fgsm_from_the_start_is_told_of_other_methods():
+    clean = [0.5 + 0.03 * epoch for epoch in range(10)]
+    overfitted = verdict(clean=clean, fgsm=clean, pgd=[0.01] * 10, classes=10)
+    weak = verdict(clean=clean, fgsm=[0.02] * 10, pgd=[0.01] * 10, classes=10)
+    assert overfitted.kind == weak.kind == "never-robust"
+    assert overfitted.reasons == (OVERFITTED,) and weak.reasons == ()
+    assert "N-FGSM" in advice_for(overfitted)[1].text and "units of ε" in advice_for(overfitted)[-2].text
+    assert not any("N-FGSM" in each.text for each in advice_for(weak))
+
+
+def test_columns_that_are_not_read_are_named():
+    more = {f"lr{number}": [0.1] * 7 for number in range(10)}
+    assert co_probe.diagnose({**COLLAPSE, "lr": [0.1] * 7, "run": ["a"] * 7}).basis.endswith(
+        "pgd from pgd. Not read: lr."
+    )
+    assert "Not read" not in co_probe.diagnose(COLLAPSE).basis
+    assert co_probe.diagnose({**COLLAPSE, **more}).basis.endswith("lr6, lr7 and 2 more.")
 
 
 def test_the_best_checkpoint_is_the_first_advice_after_a_fall_only():

@@ -219,6 +219,21 @@ def test_never_robust():
     assert found.kind == "never-robust" and "training attack" in found.summary()
 
 
+def test_an_unknown_number_of_classes_is_said_where_it_matters():
+    clean = [0.3 + 0.03 * epoch for epoch in range(12)]
+    low = {"clean": clean, "fgsm": clean, "pgd": [0.12] * 6 + [0.01] * 6}
+    unknown, known = verdict(**low), verdict(**low, classes=10)
+    assert (unknown.kind, known.kind) == ("catastrophic", "never-robust")
+    said = [note for note in unknown.notes if "number of classes is not given" in note]
+    assert len(said) == 1 and "itself a guess (0%): 12.0% under PGD counts as robust" in said[0]
+    assert not any("number of classes" in note for note in known.notes)
+    high = {**low, "pgd": [0.7] * 6 + [0.01] * 6}
+    assert not any("number of classes" in note for note in verdict(**high).notes), "above what any guessing gives"
+    ignoring = {**low, "clean": [0.1, *clean[1:]], "pgd": [0.1, *low["pgd"][1:]]}
+    (said,) = (note for note in verdict(**ignoring).notes if "number of classes is not given" in note)
+    assert "(10.0%, as at epochs whose predictions ignore the image): 12.0% under PGD counts as not robust" in said
+
+
 def test_masked_is_set_by_other_evidence():
     curves = {"clean": rise(0.4, 0.996), "fgsm": rise(0.4, 0.996), "pgd": rise(0.4, 0.99)}
     hinted = verdict(**curves)

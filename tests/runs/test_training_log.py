@@ -27,6 +27,12 @@ def test_abbreviations_tabs_percent_and_epochs_from_0(tmp_path):
     assert "percent" in log.note and "epoch 0 as epoch 1" in log.note
 
 
+def test_columns_that_are_not_read_are_named():
+    note = read_training_log({"loss": [2.0], "Time": [1.0], "epoch": [1], "val_acc": [0.5]}).note
+    assert note == "Read from the training log: train_loss. Not read: Time, val_acc."
+    assert "Not read" not in read_training_log({"loss": [2.0]}).note
+
+
 def test_frames_mappings_and_nothing():
     columns = {"train_loss": [2.0, 1.0]}
     assert read_training_log(columns).metrics == read_training_log(pd.DataFrame(columns, index=[5, 6])).metrics

@@ -121,17 +121,39 @@ def test_the_generator_of_an_unknown_training_attack_is_asked_for(project, tmp_p
         co_probe.gap(run, split="train", device="cpu")
 
 
-@pytest.mark.parametrize("command", ["gap --against pgd2", "eval --attacks fgsm", "probe alignment", "plot alignment"])
+@pytest.mark.parametrize(
+    "command", ["gap --against pgd2", "eval --attacks fgsm", "probe alignment", "plot alignment", "diagnose"]
+)
 def test_a_model_that_the_run_may_not_name_is_typed(here, capsys, monkeypatch, command):
     monkeypatch.setenv("CO_PROBE_ALLOW", "")
     monkeypatch.setattr("co_probe.config.plugins._allowed", [])
     name, *rest = command.split()
+    if name == "diagnose":  # which says why nothing is measured, and goes on
+        assert "not checked for masked gradients: model their_project:SmallNet" in call(capsys, name, "runs/mine")
+        assert "no sign of masked gradients" in call(capsys, name, "runs/mine", "--model", "their_project:SmallNet")
+        return
     arguments = [name, *(["alignment"] if "alignment" in rest else []), "runs/mine", "--device", "cpu"]
     arguments += [word for word in rest if word != "alignment"]
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2 and "their_project:SmallNet" in capsys.readouterr().err
     call(capsys, *arguments, "--model", "their_project:SmallNet")
+
+
+def test_images_without_a_name_are_called_by_their_size(project, tmp_path):
+    run = co_probe.import_run(
+        project / "ckpts" / "model_epoch_3.pth",
+        model=SmallNet,
+        test=(DATA.test_x[:40], DATA.test_y[:40]),
+        epsilon=EPSILON,
+        normalise=((MEAN,), (STD,)),
+        out=tmp_path / "nameless",
+        device="cpu",
+        report=lambda line: None,
+    )
+    side = DATA.test_x.shape[-1]
+    assert run.info.data == f"{side}×{side} images"
+    assert co_probe.draw("gap", run).get_suptitle().startswith(f"{side}×{side} images, ε = ")
 
 
 def test_one_network_behind_two_normalisations_is_two_references(here, capsys):
