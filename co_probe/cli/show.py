@@ -1,6 +1,7 @@
 """co-probe show"""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,9 +56,15 @@ def headline(run: "StoredRun", found: "Verdict") -> str:
     """The verdict on a run in a few words, with what the run lacks."""
     text = found.headline
     epochs = run.epochs
-    if epochs and (missing := sorted(set(range(1, epochs[-1])) - set(epochs))):
-        text += f"; epochs whose files are missing: {', '.join(map(str, missing))}"
+    if missing := _missing(epochs):
+        text += f"; epochs whose files are missing: {', '.join(missing)}"
     return f"{text}, so far" if epochs and epochs[-1] < run.planned else text
+
+
+def _missing(epochs: Sequence[int]) -> list[str]:
+    """The epochs that are missing before the last one: `4`, or `6 to 9`."""
+    gaps = [(before + 1, after - 1) for before, after in pairwise([0, *epochs]) if after - before > 1]
+    return [str(first) if first == last else f"{first} to {last}" for first, last in gaps]
 
 
 def _print_list(runs_dir: Path, stored: Sequence["StoredRun"]) -> None:

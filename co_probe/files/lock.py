@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from co_probe.errors import UserError
+from co_probe.errors import UserError, one_line
 
 
 class Lock:
@@ -63,14 +63,17 @@ class Lock:
             held = _alive(self._owner().get("pid"))
         owner = self._owner()
         if held or owner.get("host", socket.gethostname()) != socket.gethostname():
-            who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+            who = one_line(f"process {owner.get('pid', '?')} on {owner.get('host', '?')}")
             raise UserError(f"{self.what} is being written by {who}; if that has ended, delete {self.path}")
 
     def _owner(self) -> dict[str, Any]:
+        """What the file says of its owner; nothing, if it is not what we write."""
         try:
-            return dict(json.loads(os.pread(self.handle, 1000, 0)))
-        except (ValueError, TypeError):
+            owner = json.loads(os.pread(self.handle, 1000, 0))
+            fits = type(owner["pid"]) is int and 0 < owner["pid"] < 2**31 and isinstance(owner["host"], str)
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return {}
+        return owner if fits else {}
 
     def _is_current(self) -> bool:
         try:
@@ -79,11 +82,13 @@ class Lock:
             return False
 
 
-def _alive(pid: Any) -> bool:
+def _alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except PermissionError:
         return True
-    except (ProcessLookupError, TypeError, ValueError):
+    except ProcessLookupError:
         return False
     return True

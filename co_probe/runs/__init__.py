@@ -1,5 +1,6 @@
 """Runs as live objects, and checkpoints as files to hand around."""
 
-from co_probe.runs.run import Run, load_weights, open_run
+from co_probe.runs.fitting import load_weights
+from co_probe.runs.run import Run, open_run
 
 __all__ = ["Run", "load_weights", "open_run"]

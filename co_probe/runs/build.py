@@ -1,7 +1,8 @@
 """From settings to live objects: data set, model and method."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from inspect import Parameter, signature
 from typing import Any
@@ -22,6 +23,7 @@ from co_probe.methods.base import Method
 from co_probe.models import MODELS
 from co_probe.numerics.memory import require_memory
 from co_probe.numerics.rng import make_rng
+from co_probe.runs.fitting import require_fit
 from co_probe.runs.foreign import ModelLike, class_name, copied, resolve_model
 from co_probe.store import ModelSpec, RunInfo, new_run_id
 
@@ -73,16 +75,30 @@ def check_parts(config: Config) -> None:
         MODELS.check_settings(config.model.name, 4, config.model.settings)
 
 
-def build_model(info: RunInfo, given: ModelLike | None = None) -> nn.Module:
+def build_model(
+    info: RunInfo, given: ModelLike | None = None, *, weights: Mapping[str, Any] | None = None, source: str = ""
+) -> nn.Module:
     """Build the network of a run, without its weights.
 
     Args:
         info: The facts of the run.
         given: The network, or what makes it, instead of the one that the run names (`co_probe.runs.foreign`).
+        weights: The weights that it will have. One of co-probe's own networks is compared with them before its memory
+            is allocated, since a small file may name a large network.
+        source: Where the weights come from, as the error calls it.
 
     Raises:
         UserError: It cannot be built here.
+        DamagedFile: It has other weights than these.
     """
+    if weights is not None and given is None and not is_own(info.model.name):
+        try:
+            with outlined():
+                outline = build_model(info)
+        except (NotImplementedError, RuntimeError):  # it looks at numbers while it is built: it cannot be compared
+            pass
+        else:
+            require_fit(outline, weights, source)
     sections = read_sections(info.settings or {}).values()
     wrappers = [section for section in sections if isinstance(section, ModelSection)]
     if info.model.foreign:
@@ -155,10 +171,17 @@ def new_model(
     return _wrapped(model, wrappers, shape).to(memory_format=torch.channels_last)
 
 
+@contextmanager
+def outlined() -> Iterator[None]:
+    """Let networks be built of shapes without numbers, drawing no random ones."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        yield
+
+
 def _require_memory(name: str, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:
     """Raise UserError if the parameters, their gradients and their momenta would not fit into memory."""
     hint = "choose a smaller one"
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes without numbers
+    with outlined():
         try:
             parameters = MODELS.make(name, *arguments, **settings).parameters()
             needed = 3 * sum(parameter.numel() * parameter.element_size() for parameter in parameters)

@@ -4,23 +4,24 @@ import hashlib
 import io
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from co_probe.config.plugins import is_own
-from co_probe.config.sections import ModelSection
-from co_probe.config.settings import plain_sections, read_sections
-from co_probe.errors import DamagedFile, UserError
+from co_probe.config.settings import plain_sections
+from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.files.atomic import write_atomic
 from co_probe.inference.execution import execute
 from co_probe.runs import Run, load_weights
-from co_probe.runs.build import build_foreign, new_model
+from co_probe.runs.build import build_model
 from co_probe.runs.foreign import ModelLike
-from co_probe.store import ModelSpec
+from co_probe.runs.pt_files import read_pt
+from co_probe.store import ModelSpec, RunInfo
+from co_probe.store.schema import require, whole
 from co_probe.store.upgrade import ARCHITECTURE, upgrade_model, upgrade_wrappers
 
 SCHEMA = 2  # 1: without mean and std
@@ -120,7 +121,7 @@ def load_reference(
     try:
         return _reference(path, content, device, model)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise DamagedFile(f"{path} is not a model that co-probe exported: {error!r}") from error
+        raise DamagedFile(f"{path} is not a model that co-probe exported: {one_line(repr(error)[:300])}") from error
 
 
 def is_exported(path: str | Path) -> bool:
@@ -135,54 +136,67 @@ def is_exported(path: str | Path) -> bool:
 def _read(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"{path} is a folder; make a reference of a run with: co-probe export {path} -o FILE.pt")
-    if path.exists() and not path.is_file():  # to open a pipe would wait for somebody who writes to it
-        raise UserError(f"{path} is no regular file")
+    if not path.exists():
+        raise UserError(f"{path} does not exist; make it with: co-probe export RUN --epoch N -o {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; make it with: co-probe export RUN --epoch N -o {path}") from None
+        return read_pt(path)
     except pickle.UnpicklingError as error:
         raise DamagedFile(
             f"{path} holds more than tensors, numbers and strings (or is no .pt file): it was not opened"
         ) from error
-    except Exception as error:  # of any kind: the file may hold anything
-        reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise DamagedFile(f"{path} cannot be read as a .pt file ({reason})") from error
 
 
-def _reference(path: Path, content: dict[str, Any], device: str | torch.device, given: ModelLike | None) -> Reference:
+def _reference(path: Path, content: Any, device: str | torch.device, given: ModelLike | None) -> Reference:
     if not isinstance(content, dict) or content.get("format") != "co-probe model":
         raise DamagedFile(
             f"{path} is a .pt file, but not one that co-probe export wrote: to take a checkpoint of another program, "
             "give its model, reference_model"
         )
-    if content.pop("checksum", None) not in (None, _checksum(content)):
+    if (schema := whole(content["schema"], "schema", 1)) > SCHEMA:
+        raise UserError(f"{path} was written by a newer co-probe (schema {schema}): upgrade to read it")
+    info, weights = _facts(content), content["weights"]
+    for weight in weights.values():
+        require(isinstance(weight, Tensor), "a weight", weight)
+    if content.pop("checksum") != _checksum(content):
         raise DamagedFile(f"{path} was altered since it was exported: its checksum does not match")
-    settings = upgrade_model(content["model"], content.get("architecture", 1))
-    channels, height, width = content["shape"]
-    classes, weights = tuple(content["classes"]), content["weights"]
-    low, high = content.get("bounds", (0.0, 1.0))  # files of earlier versions do not say
-    name, shape = settings.pop("name"), (channels, height, width)
-    sections = read_sections(upgrade_wrappers(content)).values()
-    wrappers = [section for section in sections if isinstance(section, ModelSection)]
 
-    def build(mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-        if content.get("foreign", False):
-            constants = content.get("mean"), content.get("std")
-            model = build_foreign(ModelSpec(name, settings), shape, len(classes), *constants, given)
-        else:
-            model = new_model(name, settings, shape, len(classes), mean, std, wrappers=wrappers)
+    def build(info: RunInfo) -> nn.Module:
+        model = build_model(info, given if info.model.foreign else None, weights=weights, source=str(path))
         load_weights(model, weights, str(path))
         return model
 
-    model = build(content.get("mean") or [0.0] * channels, content.get("std") or [1.0] * channels)
-    if content["schema"] < 2 and is_own(name):
+    model = build(info)
+    if schema < 2 and is_own(info.model.name):
         # The file has no constants of normalisation. It needs none if the weights bring them.
-        _require_same(model, build([0.5] * channels, [2.0] * channels), shape, path)
-    execute(model, content.get("precision", "float32"))
-    constants = (content.get("mean"), content.get("std")) if content.get("foreign", False) else ()
-    identity = fingerprint(weights, *constants)
-    return Reference(model.to(device).eval(), path.name, identity, shape, classes, (low, high))
+        channels = info.shape[0]
+        other = build(replace(info, mean=(0.5,) * channels, std=(2.0,) * channels))
+        _require_same(model, other, info.shape, path)
+    execute(model, info.precision)
+    identity = fingerprint(weights, *((info.mean, info.std) if info.model.foreign else ()))
+    return Reference(model.to(device).eval(), path.name, identity, info.shape, info.classes, info.bounds)
+
+
+def _facts(content: dict[str, Any]) -> RunInfo:
+    """Return what an exported file says of its model. Raises KeyError, TypeError or ValueError if that cannot be."""
+    settings = upgrade_model(content["model"], whole(content.get("architecture", 1), "architecture", 1))
+    name, mean, std = settings.pop("name"), content.get("mean"), content.get("std")
+    sides = [whole(side, "shape", 1) for side in content["shape"]]
+    for classes in content["classes"]:
+        require(isinstance(classes, str), "the name of a class", classes)
+    return RunInfo(
+        run_id="0",
+        method="",
+        epsilon=content["epsilon"],
+        bounds=tuple(content.get("bounds", (0.0, 1.0))),  # files of earlier versions do not say
+        shape=tuple(sides),  # type: ignore[arg-type]  # RunInfo counts them
+        classes=tuple(content["classes"]),
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+        data="",
+        model=ModelSpec(name, settings, bool(content.get("foreign", False))),
+        precision=content.get("precision", "float32"),
+        settings=upgrade_wrappers(content),
+    )
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 import co_probe
 from co_probe.data.dataset import Dataset, to_unit
-from co_probe.errors import DamagedFile, UserError
+from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.inference.execution import execute
 from co_probe.methods.base import Method
 from co_probe.runs.build import build_model, describe, make_data, make_method
+from co_probe.runs.fitting import load_weights
 from co_probe.runs.foreign import ModelLike
 from co_probe.runs.training_attack import training_attack
 from co_probe.store import RunInfo, StoredRun
@@ -83,7 +84,8 @@ class Run(StoredRun):
             UserError: The run has no such epoch, or its network cannot be built.
             DamagedFile: The weights do not verify.
         """
-        weights, network = self.weights(epoch), self._new_model(device, given=model)
+        weights = self.weights(epoch)
+        network = self._new_model(device, epoch, weights, given=model)
         self._fill(network, epoch, weights)
         return network
 
@@ -110,16 +112,15 @@ class Run(StoredRun):
                     reading.append((epoch, reader.submit(self.weights, epoch)))
                 epoch, read = reading.popleft()
                 weights = read.result()
-                model = self._new_model(device, compile) if model is None else model
+                model = self._new_model(device, epoch, weights, compile) if model is None else model
                 self._fill(model, epoch, weights)
                 yield epoch, model
         finally:
             reader.shutdown(cancel_futures=True)
 
     def _fill(self, model: nn.Module, epoch: int, weights: Weights) -> None:
-        tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
         try:
-            load_weights(model, tensors, f"{self.path}, epoch {epoch}")
+            load_weights(model, _tensors(weights), self._source(epoch))
         except DamagedFile as error:
             if not self.info.model.foreign:
                 raise
@@ -127,17 +128,30 @@ class Run(StoredRun):
             raise UserError(f"{error}; hand in the model that was imported: open_run(path, model=...)") from error
 
     def _new_model(
-        self, device: str | torch.device, compile: bool = False, given: ModelLike | None = None
+        self,
+        device: str | torch.device,
+        epoch: int,
+        weights: Weights,
+        compile: bool = False,
+        given: ModelLike | None = None,
     ) -> nn.Module:
-        """The network, in eval mode, before it has its weights."""
-        model = build_model(self.info, self.model if given is None else given).to(device)
+        """The network, in eval mode, before it has the weights of `epoch`, which it has memory for."""
+        given = self.model if given is None else given
+        model = build_model(self.info, given, weights=_tensors(weights), source=self._source(epoch)).to(device)
         execute(model, self.precision, compiled=compile)
         return model.eval()
+
+    def _source(self, epoch: int) -> str:
+        return f"{self.path}, epoch {epoch}"
 
     def generator(self, epoch: int) -> Method:
         """The method with what it had learned by `epoch`; its `perturb(model, x, y, epsilon=...)` is f_A."""
         method = make_method(self.config, self.info.bounds)
-        method.load_parameters(self.method_parameters(epoch))
+        try:
+            method.load_parameters(self.method_parameters(epoch))
+        except (LookupError, TypeError, ValueError) as error:
+            reason = f"what the method has learned does not fit it: {error!r}"
+            raise DamagedFile(f"{self._source(epoch)}: {one_line(reason)}") from error
         return method
 
     def training_attack(self, epoch: int, epsilon: float | None = None) -> Callable[..., Tensor]:
@@ -231,6 +245,8 @@ class Run(StoredRun):
         else:
             index = torch.from_numpy(self.probe_set[split])
             every, classes = getattr(self.data, f"{split}_x"), getattr(self.data, f"{split}_y")
+            if int(index.max()) >= len(classes):
+                raise DamagedFile(f"{self.path}: {self.info.data} has {len(classes)} {split} images, not {index.max()}")
             images, labels = every[index], classes[index]
         return to_unit(images), labels
 
@@ -260,10 +276,5 @@ def open_run(path: str | Path, *, model: ModelLike | None = None, results: str |
     return Run(path, model=model, results=results)
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Fill `model` with `weights`. Raises DamagedFile, naming `source`, if names or shapes are others than its own."""
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise DamagedFile(f"{source}: the weights do not fit the model they are said to be of: {reason}") from error
+def _tensors(weights: Weights) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value) for name, value in weights.items()}

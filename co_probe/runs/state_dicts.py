@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from co_probe.errors import DamagedFile, UserError
+from co_probe.runs.pt_files import read_pt
 
 # The first of these that holds a state dict is taken: the trained weights before their moving average.
 WRAPPERS = (
@@ -140,19 +140,8 @@ def fit(state: StateDict, model: nn.Module, *, optional: Sequence[str] = ()) -> 
 
 
 def _load(path: Path) -> Any:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not a checkpoint file")
-    if not path.exists():
-        raise UserError(f"{path} does not exist")
-    if not path.is_file():  # to open a pipe would wait for somebody who writes to it
-        raise UserError(f"{path} is no regular file")
-    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     try:
-        with torch.serialization.safe_globals(PLAIN):
-            try:
-                return torch.load(path, mmap=True, **options)
-            except RuntimeError:  # the format before PyTorch 1.6 cannot be mapped
-                return torch.load(path, **options)
+        return read_pt(path, PLAIN)
     except pickle.UnpicklingError as error:
         if "nsupported" not in str(error):
             raise DamagedFile(f"{path} cannot be read as a checkpoint: is it truncated, or another format?") from error
@@ -163,9 +152,6 @@ def _load(path: Path) -> Any:
             f"that could run anything; if you trust it, convert it where its code is installed: "
             f'model = torch.load("{path.name}", weights_only=False); torch.save(model.state_dict(), "{weights}")'
         ) from error
-    except Exception as error:  # of any kind: the file may hold anything
-        reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise DamagedFile(f"{path} cannot be read as a checkpoint ({reason})") from error
 
 
 def _wrapped(content: Mapping[Any, Any]) -> str | None:

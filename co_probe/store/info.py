@@ -11,6 +11,7 @@ import numpy as np
 
 from co_probe.config import Config
 from co_probe.config.labels import NORMS
+from co_probe.store.schema import MOST_EPOCHS, json_object, require, whole
 from co_probe.store.upgrade import upgrade_model
 
 PRECISIONS = ("float32", "bfloat16")
@@ -84,24 +85,28 @@ class RunInfo:
     settings: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        _require(set(self.run_id) <= set("0123456789abcdef"), "run_id", self.run_id)
-        _require(math.isfinite(self.epsilon) and self.epsilon > 0, "epsilon", self.epsilon)
-        _require(self.norm in NORMS, "norm", self.norm)
-        _require(len(self.bounds) == 2 and self.bounds[0] < self.bounds[1], "bounds", self.bounds)
+        require(set(self.run_id) <= set("0123456789abcdef"), "run_id", self.run_id)
+        for name in ("epsilon", "bounds", "mean", "std", "shape"):
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+            require(all(isinstance(number, int | float) for number in numbers), name, value)
+        require(math.isfinite(self.epsilon) and self.epsilon > 0, "epsilon", self.epsilon)
+        require(self.norm in NORMS, "norm", self.norm)
+        require(len(self.bounds) == 2 and self.bounds[0] < self.bounds[1], "bounds", self.bounds)
         if self.run_id:
-            _require(len(self.shape) == 3 and all(0 < side < 2**20 for side in self.shape), "shape", self.shape)
-            _require(len(self.classes) > 0, "classes", self.classes)
-        _require((self.mean is None) == (self.std is None), "mean and std", (self.mean, self.std))
+            require(len(self.shape) == 3 and all(0 < side < 2**20 for side in self.shape), "shape", self.shape)
+            require(len(self.classes) > 0, "classes", self.classes)
+        require((self.mean is None) == (self.std is None), "mean and std", (self.mean, self.std))
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None:
                 fits = len(values) in (1, self.shape[0]) and all(map(math.isfinite, values))
-                _require(fits, name, values)
-        _require(self.std is None or min(self.std) > 0, "std", self.std)
-        _require(self.precision in PRECISIONS, "precision", self.precision)
-        _require(bool(self.model.name), "model", self.model.name)
+                require(fits, name, values)
+        require(self.std is None or min(self.std) > 0, "std", self.std)
+        require(self.precision in PRECISIONS, "precision", self.precision)
+        require(bool(self.model.name), "model", self.model.name)
         for name in ("planned", "batch_size", "steps_per_epoch"):
             value = getattr(self, name)
-            _require(value is None or value > 0, name, value)
+            require(value is None or value > 0, name, value)
 
     @property
     def probe_seed(self) -> int:
@@ -169,20 +174,25 @@ def info_from_tree(tree: Mapping[str, Any], architecture: int) -> RunInfo:
     Raises:
         KeyError, TypeError, ValueError: The tree is not such a group, or a value is out of range.
     """
-    model = json.loads(tree["model"])
+    model = json_object(tree["model"])
+    require(isinstance(model["name"], str), "the name of the model", model["name"])
+    require(isinstance(model["settings"], dict), "the settings of the model", model["settings"])
+    require(isinstance(model["foreign"], bool), "foreign", model["foreign"])
+    require(bool(tree["run_id"]), "run_id", tree["run_id"])
+    require(isinstance(tree["epsilon"], float), "epsilon", tree["epsilon"])
     spec = upgrade_model({**model["settings"], "name": model["name"]}, architecture)
-    settings = json.loads(tree["settings"]) if "settings" in tree else None
+    settings = json_object(tree["settings"]) if "settings" in tree else None
     if settings is not None:
         settings["model"] = upgrade_model(settings["model"], architecture)
     bounds, shape = _numbers(tree, "bounds"), _numbers(tree, "shape")
-    _require(bounds is not None and len(bounds) == 2, "bounds", bounds)
-    _require(shape is not None and len(shape) == 3, "shape", shape)
+    require(bounds is not None and len(bounds) == 2, "bounds", bounds)
+    require(shape is not None and len(shape) == 3 and all(side.is_integer() for side in shape), "shape", shape)
     assert bounds is not None and shape is not None
     return RunInfo(
         run_id=_text(tree, "run_id"),
         method=_text(tree, "method"),
-        seed=_whole(tree, "seed"),
-        epsilon=float(tree["epsilon"]),
+        seed=_whole(tree, "seed", 0),
+        epsilon=tree["epsilon"],
         norm=_text(tree, "norm"),
         bounds=(bounds[0], bounds[1]),
         shape=(int(shape[0]), int(shape[1]), int(shape[2])),
@@ -190,35 +200,28 @@ def info_from_tree(tree: Mapping[str, Any], architecture: int) -> RunInfo:
         mean=_numbers(tree, "mean"),
         std=_numbers(tree, "std"),
         data=_text(tree, "data"),
-        model=ModelSpec(str(spec.pop("name")), spec, bool(model["foreign"])),
+        model=ModelSpec(spec.pop("name"), spec, model["foreign"]),
         attack=_text(tree, "attack") if "attack" in tree else None,
         precision=_text(tree, "precision"),
-        planned=_whole(tree, "planned"),
-        batch_size=_whole(tree, "batch_size"),
-        steps_per_epoch=_whole(tree, "steps_per_epoch"),
+        planned=_whole(tree, "planned", 1, MOST_EPOCHS),
+        batch_size=_whole(tree, "batch_size", 1),
+        steps_per_epoch=_whole(tree, "steps_per_epoch", 1),
         settings=settings,
     )
 
 
 def _text(tree: Mapping[str, Any], name: str) -> str:
-    _require(isinstance(tree[name], str), name, tree[name])
+    require(isinstance(tree[name], str), name, tree[name])
     return tree[name]
 
 
-def _whole(tree: Mapping[str, Any], name: str) -> int | None:
-    value = tree.get(name)
-    _require(value is None or (isinstance(value, int) and not isinstance(value, bool)), name, value)
-    return value
+def _whole(tree: Mapping[str, Any], name: str, least: int, most: int = 2**63) -> int | None:
+    return whole(tree[name], name, least, most) if name in tree else None
 
 
 def _numbers(tree: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
     if name not in tree:
         return None
     array = np.asarray(tree[name])
-    _require(array.ndim == 1 and array.dtype.kind in "if" and len(array) < 2**20, name, array.dtype)
+    require(array.ndim == 1 and array.dtype.kind in "if" and len(array) < 2**20, name, array.dtype)
     return tuple(float(value) for value in array)
-
-
-def _require(fits: bool, name: str, value: Any) -> None:
-    if not fits:
-        raise ValueError(f"{name} cannot be {value!r}")

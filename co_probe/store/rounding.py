@@ -13,6 +13,7 @@ import numpy as np
 from co_probe.store import tree
 
 LARGEST = 127  # of the integers, on either side of 0
+MOST_PACKED = 2**26  # values in a file of schema 2
 
 
 def rounded(state: np.ndarray | tree.Rows) -> dict[str, Any]:
@@ -57,7 +58,12 @@ def _unpacked(stored: Mapping[str, Any]) -> np.ndarray:
         raise ValueError("what is kept for images is not packed as schema 2 does")
     levels = len(values)
     digits = next(count for count in range(8, 0, -1) if levels**count <= 256)
-    if not shape or min(shape) < 0 or packed.shape != (math.ceil(math.prod(shape) / digits),):
+    if (
+        not shape
+        or min(shape) < 0
+        or math.prod(shape) > MOST_PACKED
+        or packed.shape != (math.ceil(math.prod(shape) / digits),)
+    ):
         raise ValueError(f"what is kept for images is not of the shape {shape}")
     places = np.stack([packed // np.uint8(levels**power) % np.uint16(levels) for power in range(digits)], axis=1)
     flat = places.ravel()[: math.prod(shape)]

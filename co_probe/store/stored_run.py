@@ -1,7 +1,7 @@
 """Reading a run: a folder, or one packed file."""
 
 import hashlib
-import json
+import math
 import os
 import re
 import warnings
@@ -21,20 +21,25 @@ from co_probe.errors import CoProbeError, DamagedFile, NotStored, UserError
 from co_probe.files.atomic import write_atomic
 from co_probe.files.lock import Lock
 from co_probe.numerics.statistics import wilson
-from co_probe.store import rounding, table, tree
+from co_probe.store import rounding, schema, table, tree
 from co_probe.store.info import RunInfo, info_from_tree, info_of_older
 from co_probe.store.upgrade import upgrade_model
 
 SCHEMA = 3  # 2: probe images are named by their numbers in the data set; 1: image state is stored as it is
-EPOCH_FILE = re.compile(r"epoch-(\d{4,})\.h5")
-PROPORTIONS = ("clean", "fgsm", "pgd10", "own")  # metrics that are accuracies on the probe set's test images
-VALIDATION = tuple(f"validation_{name}" for name in PROPORTIONS)  # the same on the images that are held out
+EPOCH_FILE = re.compile(r"epoch-(\d{4,7})\.h5")
 SPLITS = ("test", "train", "validation")
 
 
 def epoch_file(epoch: int) -> str:
     """Return the name of the file of `epoch` in a run's folder."""
     return f"epoch-{epoch:04d}.h5"
+
+
+def epoch_number(name: str) -> int | None:
+    """Return the epoch whose file has this name, None if it is another file: no epoch has two names."""
+    match = EPOCH_FILE.fullmatch(name)
+    epoch = int(match[1]) if match else 0
+    return epoch if 0 < epoch <= schema.MOST_EPOCHS and epoch_file(epoch) == name else None
 
 
 class StoredRun:
@@ -64,12 +69,12 @@ class StoredRun:
             about = tree.read_attributes(file)
             if about.get("format") != "co-probe run":
                 raise UserError(f"{path} is an HDF5 file, but not a run of co-probe")
-            if (schema := about["schema"]) > SCHEMA:
-                raise UserError(f"{path} was written by a newer co-probe (schema {schema}): upgrade to read it")
-            self.schema: int = int(schema)
-            self._unmarked: int = int(about.get("unmarked", 0))
-            self.environment: dict[str, Any] = dict(json.loads(about["environment"]))
-            architecture = int(about.get("architecture", 1))
+            self.schema: int = schema.whole(about["schema"], "schema", 1)
+            if self.schema > SCHEMA:
+                raise UserError(f"{path} was written by a newer co-probe (schema {self.schema}): upgrade to read it")
+            self.unmarked: int = schema.whole(about.get("unmarked", 0), "unmarked", 0)
+            self.environment: dict[str, Any] = schema.json_object(about["environment"])
+            architecture = schema.whole(about.get("architecture", 1), "architecture", 1)
             if self.schema >= 3:
                 self._facts = info_from_tree(tree.read(tree.child(file, "info")), architecture)
             else:
@@ -77,12 +82,15 @@ class StoredRun:
 
     def _read_older(self, file: h5py.File, about: dict[str, Any], architecture: int) -> RunInfo:
         """Return what `run.h5` of schema 1 or 2 says, and set the numbers of its probe images."""
-        settings = dict(json.loads(about["config"]))
+        settings = schema.json_object(about["config"])
         settings["model"] = upgrade_model(settings["model"], architecture)
         config = Config.from_dict(settings)
-        self.__dict__["probe_set"] = tree.read(tree.child(file, "probe_set"))
+        index = tree.read(tree.child(file, "probe_set"))
+        schema.require({"test", "train"} <= index.keys(), "the numbers of the probe images", list(index))
+        self.__dict__["probe_set"] = {split: schema.check_index(index[split], len(index[split])) for split in index}
         precision = self.environment.get("precision", "float32")  # the first versions had no other
-        return info_of_older(config, precision, int(about.get("planned", config.epochs)))
+        planned = schema.whole(about.get("planned", config.epochs), "planned", 1, schema.MOST_EPOCHS)
+        return info_of_older(config, precision, planned)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}: {self._facts.method}, {len(self.epochs)} epochs)"
@@ -139,12 +147,12 @@ class StoredRun:
         found = {}
         with self._open_main() as file:
             for split in SPLITS:
-                if f"probe/{split}" in file:
+                if split == "test" or f"probe/{split}" in file:
                     group = tree.child(file, f"probe/{split}")
-                    if "index" in group:
-                        found[split] = tree.read_array(tree.child(group, "index"))
-                    else:
-                        found[split] = np.arange(len(tree.child(group, "labels")))
+                    labels = tree.child(group, "labels")
+                    tree.check_array(labels)
+                    stored = tree.read_array(tree.child(group, "index")) if "index" in group else np.arange(len(labels))
+                    found[split] = schema.check_index(stored, len(labels))
         return found
 
     def probe_images(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -162,26 +170,41 @@ class StoredRun:
         with self._open_main() as file:
             if f"probe/{split}" not in file:
                 return None
-            group = tree.child(file, f"probe/{split}")
-            images, labels = tree.child(group, "images"), tree.child(group, "labels")
-            if images.shape[1:] != self._facts.shape or images.dtype.kind not in "uf" or labels.dtype.kind != "i":
-                raise ValueError(f"the {split} images are {images.dtype} of shape {images.shape}")
-            if labels.shape != (len(images),) or not len(images):
-                raise ValueError(f"there are {len(images)} {split} images and labels of shape {labels.shape}")
-            x, y = np.asarray(tree.read_array(images)), np.asarray(tree.read_array(labels)).astype(np.int64)
-            if y.min() < 0 or y.max() >= len(self._facts.classes):
-                raise ValueError(f"the {split} labels are from {y.min()} to {y.max()}")
-            if not np.isfinite(x).all() or (x.dtype.kind == "u" and x.dtype != np.uint8):
-                raise ValueError(f"the {split} images hold something else than pixels")
-            return x, y
+            return self._check_probe(tree.read(tree.child(file, f"probe/{split}")))
+
+    def _check_probe(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+        facts = self._facts
+        return schema.check_probe(images, facts.shape, len(facts.classes), facts.bounds)
+
+    @cached_property
+    def _state_shape(self) -> tuple[int, ...]:
+        """Shape of what a method stores of the probe set's train images; (n,) of a run of schema 1 or 2."""
+        count = len(self.probe_set.get("train", ()))
+        return (count, *self._facts.shape) if self.schema >= 3 else (count,)
+
+    @cached_property
+    def _state_size(self) -> int:
+        """The most bytes that it has in an epoch's file, where it is compressed: as many as the images themselves."""
+        if self.schema < 3:
+            return rounding.MOST_PACKED
+        if not self._state_shape[0]:
+            return 0
+        with self._open_main() as file:
+            images = tree.child(file, "probe/train/images")
+            tree.check_array(images)
+            schema.require(images.shape == self._state_shape, "images", images.shape)
+            return math.prod(images.shape)
 
     @property
     def epochs(self) -> list[int]:
         """The finished epochs, from 1, sorted."""
         if self.packed:
             with self._open_main() as file:
-                return sorted(int(name) for name in tree.child(file, "epochs"))
-        return sorted(int(match[1]) for p in self.path.iterdir() if (match := EPOCH_FILE.fullmatch(p.name)))
+                numbers = [epoch_number(f"epoch-{name}.h5") for name in tree.child(file, "epochs")]
+                schema.require(None not in numbers, "the names of epochs", numbers)
+        else:
+            numbers = [epoch_number(path.name) for path in self.path.iterdir()]
+        return sorted(number for number in numbers if number)
 
     @property
     def last_epoch(self) -> int:
@@ -219,14 +242,7 @@ class StoredRun:
             UserError: The run has no such epoch.
             DamagedFile: They are not arrays of numbers, or the file does not verify.
         """
-
-        def check(weights: dict[str, Any]) -> dict[str, np.ndarray]:
-            for name, value in weights.items():
-                if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-                    raise ValueError(f"the weight {name} is not an array of numbers")
-            return weights
-
-        return self._read(epoch, "model", check)
+        return self._read(epoch, "model", schema.check_weights)
 
     def metrics(self, epoch: int) -> dict[str, float]:
         """Return what was measured during training after `epoch`: accuracies in [0, 1], losses and gap in nats.
@@ -234,17 +250,8 @@ class StoredRun:
         Empty for a run that nothing was measured of. Read once: a finished epoch never changes (a run that is trained
         afresh is to be opened afresh).
         """
-
-        def check(metrics: dict[str, Any]) -> dict[str, float]:
-            for name, value in metrics.items():
-                if not isinstance(value, int | float):
-                    raise ValueError(f"the metric {name} is not a number")
-                if name in (*PROPORTIONS, *VALIDATION, "train_accuracy") and not 0 <= value <= 1:
-                    raise ValueError(f"the accuracy {name} is {value}")
-            return {name: float(value) for name, value in metrics.items()}
-
         if epoch not in self._metrics:
-            self._metrics[epoch] = self._read(epoch, "metrics", check)
+            self._metrics[epoch] = self._read(epoch, "metrics", schema.check_metrics)
         return dict(self._metrics[epoch])
 
     def metric(self, name: str) -> dict[int, float]:
@@ -253,25 +260,18 @@ class StoredRun:
 
     def method_parameters(self, epoch: int) -> dict[str, dict[str, float]]:
         """Return what the method had learned by `epoch`: {group: {name: value}}; step sizes in units of ε."""
-        return self._read(epoch, "method")
+        return self._read(epoch, "method", schema.check_method)
 
     def step_series(self, epoch: int) -> dict[str, np.ndarray]:
         """Return what was recorded at each optimizer step of `epoch`: {name: (steps,) float32}."""
-
-        def check(series: dict[str, Any]) -> dict[str, np.ndarray]:
-            for name, values in series.items():
-                if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype != np.float32:
-                    raise ValueError(f"the step series {name} is not float32 of one dimension")
-            return series
-
-        return self._read(epoch, "steps", check, optional=True)
+        return self._read(epoch, "steps", schema.check_steps, optional=True)
 
     def image_state(self, epoch: int) -> np.ndarray | None:
         """Return the method's state of the probe set's train images after `epoch`, float32, or None if it has none.
 
         It is rounded, as `co_probe.store.rounding` says.
         """
-        return self._read(epoch, "images", rounding.restored)
+        return self._read(epoch, "images", lambda images: schema.check_images(images, self._state_shape))
 
     def frame(self, probe: str, **settings: Any) -> pd.DataFrame:
         """A tidy table: `metrics`, `steps`, or what a probe has stored. Empty if nothing was measured.
@@ -350,12 +350,16 @@ class StoredRun:
     def read_epoch(self, epoch: int) -> dict[str, Any]:
         """Read all that is stored of one epoch, as one tree."""
         with self._open_epoch(epoch) as group:
-            return tree.read(group)
+            return schema.check_epoch(tree.read(group, deflated=self._state_size), self._state_shape)
 
     def read_main(self) -> dict[str, Any]:
         """Read all of the run but its epochs, as one tree, in the schema that it has."""
         with self._open_main() as file:
             main = tree.read(file, without=("epochs", "results"))
+            if self.schema >= 3:
+                schema.require("test" in main["probe"], "probe images without test images", list(main["probe"]))
+                for images in main["probe"].values():
+                    self._check_probe(images)
         return main | {"results": {name: table.to_tree(frame) for name, frame in self._result_frames().items()}}
 
     # -- files ---------------------------------------------------------------------------------------------------
@@ -391,7 +395,7 @@ class StoredRun:
 
     def _checked(self, group: h5py.Group, epoch: int) -> h5py.Group:
         """`group`, if it is of this run and of this epoch; epochs that an earlier version wrote do not say so."""
-        if self.schema >= 3 and epoch > self._unmarked:
+        if self.schema >= 3 and epoch > self.unmarked:
             check_mark(tree.read_attributes(group), self._facts.run_id, epoch)
         return group
 
@@ -406,7 +410,7 @@ class StoredRun:
         self,
         epoch: int,
         part: str,
-        make: Callable[[dict[str, Any]], Any] = lambda read: read,
+        make: Callable[[dict[str, Any]], Any],
         optional: bool = False,
     ) -> Any:
         """What `make` makes of a part of an epoch; where it cannot, the file is damaged."""
@@ -414,9 +418,8 @@ class StoredRun:
             if optional and part not in group:
                 return make({})
             node = tree.child(group, part)
-            if not isinstance(node, h5py.Group):
-                raise ValueError(f"{part} is not a group")
-            return make(tree.read(node))
+            schema.require(isinstance(node, h5py.Group), f"the group {part}", node)
+            return make(tree.read(node, deflated=self._state_size if part == "images" else 0))
 
     def _result_frames(self) -> dict[str, pd.DataFrame]:
         frames: dict[str, pd.DataFrame] = {}
@@ -452,7 +455,7 @@ class StoredRun:
                     continue
                 n = sizes.get("validation" if name.startswith("validation_") else "test", 0)
                 low, high = metrics.get(f"{name}_low", value), metrics.get(f"{name}_high", value)
-                if name in (*PROPORTIONS, *VALIDATION) and n:
+                if name in schema.PROPORTIONS and n:
                     low, high = wilson(value, n)
                 rows.append(
                     {
@@ -492,7 +495,7 @@ def check_mark(about: Mapping[str, Any], run_id: str, epoch: int) -> None:
 
 
 def _frames(group: h5py.Group) -> dict[str, pd.DataFrame]:
-    return {name: table.from_tree(columns) for name, columns in tree.read(group).items()}
+    return {name: schema.check_table(columns) for name, columns in tree.read(group).items()}
 
 
 def find_runs(folder: str | Path) -> list[Path]:

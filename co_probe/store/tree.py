@@ -16,13 +16,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from co_probe.errors import DamagedFile, UserError
+from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.files.atomic import replace_atomic
 
 FORMAT = ("v110", "v110")
 DEFLATE_LEVEL = 6  # gzip's own; 9 takes many times as long for some hundredths
 DEFLATE_MOST = 1100  # the most that deflate compresses is 1032:1
+DEPTH = 16  # of groups in groups
 KINDS = "biufS"  # numpy's letters for what a file of ours holds: booleans, numbers, bytes
+# What HDF5, numpy and json raise, and the checks of this package, where a file is not as it should be.
+UNEXPECTED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
 Tree = Mapping[str, Any]
 
 
@@ -150,8 +153,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
         raise UserError(f"{path} does not exist") from None
     except PermissionError:
         raise UserError(f"{path} may not be read") from None
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
-        reason = str(error).strip("'\"") or type(error).__name__
+    except UNEXPECTED as error:
+        reason = one_line(str(error).strip("'\"")[:300] or type(error).__name__)
         raise DamagedFile(
             f"{path} is damaged or is not such a file (truncated, altered, or another kind): {reason}"
         ) from error
@@ -163,6 +166,8 @@ def child(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
     Raises KeyError if there is nothing, ValueError for such a link.
     """
     for name in path.strip("/").split("/"):
+        if not isinstance(group, h5py.Group):
+            raise ValueError(f"{group.name} is not a group")
         link = group.get(name, getlink=True)
         if link is None:
             raise KeyError(f"{name} is missing")
@@ -172,41 +177,116 @@ def child(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
     return group
 
 
-def read(group: h5py.Group, without: Collection[str] = ()) -> dict[str, Any]:
+def read(group: h5py.Group, without: Collection[str] = (), deflated: int = 0) -> dict[str, Any]:
     """Read all of `group` but its members `without`, as `encode` took it.
+
+    Time and memory are in proportion to the size of the file: an object that two links lead to is refused, since a
+    small file of such links would be read for ever, and so are arrays that together are larger than the file.
+
+    Args:
+        group: The group.
+        without: Names of members that are not read.
+        deflated: Number of bytes that compressed arrays may have more than the file.
 
     Raises:
         OSError: A checksum does not match.
-        ValueError: It holds a link, or an array that `read_array` refuses.
+        ValueError: It holds a link, or an object or an array that no file of ours does.
     """
-    tree: dict[str, Any] = {}
-    for name in group:
-        if name in without:
-            continue
-        node = child(group, name)
-        tree[name] = read(node) if isinstance(node, h5py.Group) else read_array(node)
-    return tree | read_attributes(group)
+    return _Reader(group, deflated).read(group, without)
+
+
+class _Reader:
+    """Reads groups until they have had more bytes than the file can hold."""
+
+    def __init__(self, group: h5py.Group, deflated: int):
+        self._left, self._deflated, self._seen = _file_size(group) + deflated, deflated, set[int]()
+
+    def read(self, group: h5py.Group, without: Collection[str], depth: int = 0) -> dict[str, Any]:
+        self._once(group)
+        if depth > DEPTH:
+            raise ValueError(f"its groups are nested more than {DEPTH} deep")
+        tree: dict[str, Any] = {}
+        for name in group:
+            if name in without:
+                continue
+            node = child(group, name)
+            if isinstance(node, h5py.Group):
+                tree[name] = self.read(node, (), depth + 1)
+                continue
+            if not isinstance(node, h5py.Dataset):
+                raise ValueError(f"{node.name} is neither a group nor an array")
+            self._once(node)
+            check_array(node, self._deflated)
+            self._take(node.nbytes, node.name)
+            tree[name] = read_array(node, self._deflated)
+        attributes = read_attributes(group)
+        self._take(sum(len(text) for text in attributes.values() if isinstance(text, str)), group.name)
+        return tree | attributes
+
+    def _once(self, node: h5py.HLObject) -> None:
+        address = h5py.h5o.get_info(node.id).addr
+        if address in self._seen:
+            raise ValueError(f"{node.name} is in more than one place of the file")
+        self._seen.add(address)
+
+    def _take(self, size: int, name: str) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f"{name} and what comes before it are said to have more bytes than the file")
+
+
+def _file_size(node: h5py.HLObject) -> int:
+    return node.file.id.get_filesize()
 
 
 def read_attributes(group: h5py.Group) -> dict[str, Any]:
-    """The numbers and strings of `group`."""
-    return {name: _plain(value) for name, value in group.attrs.items()}
-
-
-def read_array(dataset: h5py.Dataset) -> np.ndarray:
-    """Read a dataset that lies in this very file, as `Deflated` if it is compressed there.
+    """The numbers and strings of `group`.
 
     Raises:
-        ValueError: The dataset takes its numbers from another file, holds anything but numbers and bytes, or is said to
-            be larger than what is stored of it, in which case no memory is allocated.
+        ValueError: An attribute is an array, or neither a number nor a string.
+    """
+    found = {}
+    for name in group.attrs:
+        about = group.attrs.get_id(name)
+        if about.shape != () or not (about.dtype.kind in KINDS or h5py.check_string_dtype(about.dtype)):
+            raise ValueError(f"the attribute {name} is {about.dtype} of shape {about.shape}, not a number or a string")
+        found[name] = _plain(group.attrs[name])
+    return found
+
+
+def check_array(dataset: h5py.Dataset, deflated: int = 0) -> None:
+    """Check what is said of an array before any memory is allocated for it.
+
+    Args:
+        dataset: The array.
+        deflated: Number of bytes that it may have more than the file, if it is compressed.
+
+    Raises:
+        ValueError: It takes its numbers from another file, holds anything but numbers and bytes, is compressed in
+            another way than ours, or is said to be larger than what is stored of it.
     """
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{dataset.name} takes its numbers from another file, and links are not followed")
-    if dataset.dtype.kind not in KINDS:
+    if dataset.dtype.kind not in KINDS or dataset.dtype.subdtype or dataset.shape is None:
         raise ValueError(f"{dataset.name} has elements of type {dataset.dtype}, and numbers or bytes are expected")
-    stored, ratio = dataset.id.get_storage_size(), DEFLATE_MOST if dataset.compression else 1
-    if dataset.nbytes > stored * ratio:
+    layout = dataset.id.get_create_plist()
+    filters = [layout.get_filter(place)[0] for place in range(layout.get_nfilters())]
+    compressed = filters.count(h5py.h5z.FILTER_DEFLATE)
+    if compressed > 1 or not set(filters) <= {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32}:
+        raise ValueError(f"{dataset.name} is compressed in another way than by deflating it once")
+    stored, most = dataset.id.get_storage_size(), _file_size(dataset)
+    fits = dataset.nbytes <= min(stored * DEFLATE_MOST, most + deflated) if compressed else dataset.nbytes <= stored
+    if not fits or stored > most:
         raise ValueError(f"{dataset.name} is said to have {dataset.nbytes} bytes, and {stored} are stored")
+
+
+def read_array(dataset: h5py.Dataset, deflated: int = 0) -> np.ndarray:
+    """Read a dataset that lies in this very file, as `Deflated` if it is compressed there.
+
+    Raises:
+        ValueError: `check_array`, which takes the same arguments, refuses it.
+    """
+    check_array(dataset, deflated)
     array = np.asarray(dataset[()])
     return array.view(Deflated) if dataset.compression == "gzip" else array
 

@@ -16,7 +16,7 @@ from co_probe.files.atomic import sync_folder
 from co_probe.files.lock import Lock
 from co_probe.store import rounding, tree
 from co_probe.store.info import RunInfo, info_to_tree
-from co_probe.store.stored_run import EPOCH_FILE, SCHEMA, StoredRun, check_mark, epoch_file
+from co_probe.store.stored_run import SCHEMA, StoredRun, check_mark, epoch_file, epoch_number
 from co_probe.store.upgrade import ARCHITECTURE
 
 RESUME_FILE = re.compile(r"resume-(\d{4,})\.h5")
@@ -93,7 +93,7 @@ class RunWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._stack:
             try:
-                if self._numbers(EPOCH_FILE) != self._linked:
+                if self._epochs() != self._linked:
                     self._write_main()
             except CoProbeError:
                 if kind is None:  # else the first error is the one to tell
@@ -125,9 +125,14 @@ class RunWriter:
             )
         self._environment = stored.environment
         if stored.schema >= 3:
-            main = stored.read_main()
-            self.info, self._unmarked = stored.info, int(main["unmarked"])
-            self._probe = {split: ProbeImages(**main["probe"][split]).to_tree() for split in main["probe"]}
+            found = stored.read_main()["probe"].items()
+            probe: tree.Tree = {split: ProbeImages(**images).to_tree() for split, images in found}
+            if self.info.settings is not None and _drawn(probe) != _drawn(self._probe):
+                raise UserError(
+                    f"{self.path} was trained on other data: its probe images have other numbers or labels than those "
+                    "of the data set now; choose another --out, or --overwrite it"
+                )
+            self.info, self._unmarked, self._probe = stored.info, stored.unmarked, probe
         else:
             self.info, self._unmarked = replace(self.info, precision=stored.precision), self.last
 
@@ -146,7 +151,7 @@ class RunWriter:
     @property
     def last(self) -> int:
         """The newest finished epoch, 0 if there is none."""
-        return max(self._numbers(EPOCH_FILE), default=0)
+        return max(self._epochs(), default=0)
 
     def resume_state(self) -> dict[str, Any]:
         """Return what `commit` was given as `resume` with the newest finished epoch.
@@ -196,7 +201,7 @@ class RunWriter:
         sync_folder(self.path)
 
     def _write_main(self) -> None:
-        self._linked = self._numbers(EPOCH_FILE)
+        self._linked = self._epochs()
         main = {
             "format": "co-probe run",
             "schema": SCHEMA,
@@ -210,8 +215,8 @@ class RunWriter:
         links = {f"epochs/{epoch:04d}": (epoch_file(epoch), "/") for epoch in self._linked}
         tree.write(self.path / "run.h5", main, links)
 
-    def _numbers(self, pattern: re.Pattern[str]) -> list[int]:
-        return sorted(int(match[1]) for p in self.path.iterdir() if (match := pattern.fullmatch(p.name)))
+    def _epochs(self) -> list[int]:
+        return sorted(epoch for path in self.path.iterdir() if (epoch := epoch_number(path.name)))
 
 
 def _difference(stored: StoredRun, info: RunInfo) -> str:
@@ -223,3 +228,9 @@ def _difference(stored: StoredRun, info: RunInfo) -> str:
         old, new = stored.config.to_dict(), Config.from_dict(info.settings).to_dict()
         pairs = [(name, there, new[name]) for name, there in old.items()]
     return "; ".join(f"{name} is {there!r}, not {asked!r}" for name, there, asked in pairs if there != asked)
+
+
+def _drawn(probe: tree.Tree) -> dict[tuple[str, str], list[int]]:
+    """Return which images probe images are, and their labels."""
+    parts = [(split, part) for split in probe for part in ("index", "labels") if part in probe[split]]
+    return {(split, part): probe[split][part].tolist() for split, part in parts}

@@ -14,7 +14,7 @@ from co_probe.progress import progress_bar
 from co_probe.runs import Run
 from co_probe.runs.build import kept_epochs, pick_device
 from co_probe.store import StoredRun
-from co_probe.store.stored_run import EPOCH_FILE
+from co_probe.store.stored_run import epoch_number
 from co_probe.sweeps.grid import Grid
 from co_probe.sweeps.processes import Processes, run_cell
 
@@ -168,7 +168,7 @@ def _planned(config: Config) -> int:
 
 
 def _finished(out: Path) -> int:
-    return sum(1 for p in out.glob("epoch-*.h5") if EPOCH_FILE.fullmatch(p.name))
+    return sum(1 for path in out.glob("epoch-*.h5") if epoch_number(path.name))
 
 
 def _error(future: Future[Any]) -> CoProbeError | None:

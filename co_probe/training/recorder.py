@@ -1,5 +1,6 @@
 """Writing a run while it is trained, imported or watched: an epoch goes to the disk in the background."""
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ class Checkpoint:
     Attributes:
         epoch: Its number, from 1.
         model: The state dict of the network.
-        metrics: What was measured, {name: finite number}; empty if nothing was.
+        metrics: What was measured, {name: number}, of which those are stored that are finite; empty if nothing was.
         method: What the method has learned, {group: {name: number}}.
         images: The method's state of the probe set's train images, (n, C, H, W), or None.
         steps: Series over the optimizer steps, {name: (steps,)}, besides those of `Recorder.step`.
@@ -159,7 +160,8 @@ class Recorder:
         self._steps = {}
         content: dict[str, Any] = {
             "model": snapshot(checkpoint.model, self._stream),
-            "metrics": dict(checkpoint.metrics),
+            # What is unknown is left out: a table has no NaN.
+            "metrics": {name: value for name, value in checkpoint.metrics.items() if math.isfinite(value)},
             "method": {group: dict(values) for group, values in checkpoint.method.items()},
             "images": snapshot({} if checkpoint.images is None else {"state": checkpoint.images}, self._stream),
         }

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from co_probe.errors import DamagedFile, UserError
-from co_probe.runs.state_dicts import fit, read_state_dict
+from co_probe.runs.state_dicts import StateDict, fit, read_state_dict
 
 
 class Net(nn.Module):
@@ -150,7 +150,9 @@ def test_names_that_do_not_match_are_given_with_the_nearest(tmp_path, net):
 def test_other_shapes_are_refused_before_anything_is_copied(tmp_path, net):
     weights = net.state_dict() | {"model.0.weight": torch.zeros(1).expand(10**9, 1, 3, 3)}  # 36 GB, if it were copied
     with pytest.raises(UserError, match=r"\(1000000000, 1, 3, 3\) in the file and \(3, 1, 3, 3\) in the model"):
-        fit(read_state_dict(saved(tmp_path, weights)), net)
+        fit(StateDict(weights, "weights"), net)
+    with pytest.raises(DamagedFile, match=r"\(1000000000, 1, 3, 3\), of which only a part is stored"):
+        read_state_dict(saved(tmp_path, weights))
 
 
 def test_files_that_are_no_checkpoints(tmp_path, net):

@@ -1,0 +1,44 @@
+"""Whether weights are those of a model, and filling it with them. Nothing is converted on the way."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from co_probe.errors import DamagedFile
+
+NO_FIT = "the weights do not fit the model they are said to be of"
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Fill `model` with `weights`.
+
+    Raises:
+        DamagedFile: Names, shapes or types are others than its own.
+    """
+    require_fit(model, weights, source)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise DamagedFile(f"{source}: {NO_FIT}: {reason}") from error
+
+
+def require_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Compare weights with those of a model, which may be on the device `meta`: nothing is copied or converted.
+
+    Raises:
+        DamagedFile: Names, shapes or types are others than its own.
+    """
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    if missing := sorted(own.keys() - weights.keys()):
+        raise DamagedFile(f"{source}: {NO_FIT}: {missing[0]} is missing")
+    for name, value in weights.items():
+        if name not in own:
+            raise DamagedFile(f"{source}: {NO_FIT}: {name} is not among its own")
+        if (seen := _described(value)) != (expected := _described(own[name])):
+            raise DamagedFile(f"{source}: {NO_FIT}: {name} is {seen}, not {expected}")
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

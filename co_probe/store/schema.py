@@ -1,0 +1,155 @@
+"""What the parts of a run's files may hold. It is checked when they are read, so that everything else may rely on it.
+
+Each check takes a tree (`co_probe.store.tree.read`) and returns it, or what is meant by it.
+
+Raises:
+    KeyError, TypeError, ValueError: It is something else.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from co_probe.store import rounding, table
+
+ACCURACIES = ("clean", "fgsm", "pgd10", "own")
+# Metrics that are accuracies on the probe set's test images, and on those that are held out.
+PROPORTIONS = (*ACCURACIES, *(f"validation_{name}" for name in ACCURACIES))
+SHARES = (*PROPORTIONS, "train_accuracy")
+MOST_EPOCHS = 1_000_000  # as in the settings of a run
+# Columns that mean the same in all tables, and numpy's letters for what they may hold.
+COLUMNS = {
+    **dict.fromkeys(("run", "method", "probe", "quantity"), "S"),
+    **dict.fromkeys(("seed", "epoch"), "iu"),
+    **dict.fromkeys(("value", "low", "high", "n"), "iuf"),
+}
+
+
+def json_object(text: Any) -> dict[str, Any]:
+    """Return the JSON object in `text`."""
+    content = json.loads(text)
+    require(isinstance(content, dict), "what should be a JSON object", content)
+    return content
+
+
+def whole(value: Any, name: str, least: int, most: int = 2**63) -> int:
+    """Return `value` if it is a whole number from `least` to `most`."""
+    require(type(value) is int and least <= value <= most, name, value)
+    return value
+
+
+def check_weights(weights: Any) -> dict[str, np.ndarray]:
+    """Return the group `model` of an epoch: arrays of numbers."""
+    for name, value in _group(weights, "model").items():
+        require(isinstance(value, np.ndarray) and value.dtype.kind in "biuf", f"the weight {name}", value)
+    return weights
+
+
+def check_metrics(metrics: Any) -> dict[str, float]:
+    """Return the group `metrics` of an epoch: finite numbers, accuracies in [0, 1]."""
+    for name, value in _group(metrics, "metrics").items():
+        require(_is_finite(value), f"the metric {name}", value)
+        require(name not in SHARES or 0 <= value <= 1, f"the accuracy {name}", value)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def check_method(method: Any) -> dict[str, dict[str, float]]:
+    """Return the group `method` of an epoch: groups of numbers."""
+    for group, values in _group(method, "method").items():
+        for name, value in _group(values, f"method/{group}").items():
+            require(isinstance(value, int | float), f"the parameter {name} of the method", value)
+    return method
+
+
+def check_steps(steps: Any) -> dict[str, np.ndarray]:
+    """Return the group `steps` of an epoch: series, float32 (steps,); a value may be undefined, NaN."""
+    for name, values in _group(steps, "steps").items():
+        fits = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype == np.float32
+        require(fits, f"the step series {name}", values)
+    return steps
+
+
+def check_images(images: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the state of the images that the group `images` of an epoch holds, None if it holds none.
+
+    Args:
+        images: The group.
+        shape: Shape of the images that it belongs to, (n, C, H, W); of schema 1 and 2, only (n,) is known.
+    """
+    state = rounding.restored(_group(images, "images"))
+    if state is not None:
+        fits = isinstance(state, np.ndarray) and state.dtype.kind in "biuf" and state.shape[: len(shape)] == shape
+        require(fits, f"the state of images of shape {shape}", state)
+    return state
+
+
+def check_epoch(epoch: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return all of an epoch; `shape` is that of `check_images`."""
+    check_weights(epoch["model"])
+    check_metrics(epoch["metrics"])
+    check_method(epoch["method"])
+    check_images(epoch["images"], shape)
+    check_steps(epoch.get("steps", {}))
+    return epoch
+
+
+def check_probe(
+    probe: Any, shape: tuple[int, int, int], classes: int, bounds: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images of a split, bytes or numbers within the bounds, and their labels, int64.
+
+    Args:
+        probe: The group.
+        shape: Shape of an image, (C, H, W).
+        classes: Number of classes.
+        bounds: Least and greatest value of a pixel.
+    """
+    images, labels = _group(probe, "of probe images")["images"], probe["labels"]
+    fits = isinstance(images, np.ndarray) and (images.dtype == np.uint8 or images.dtype.kind == "f")
+    require(fits and len(images) > 0 and images.shape[1:] == shape, f"images of shape {shape}", images)
+    fits = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.shape == images.shape[:1]
+    require(fits and labels.min() >= 0 and labels.max() < classes, f"labels of {classes} classes", labels)
+    if images.dtype.kind == "f":
+        low, high = (bound + sign * 1e-5 * max(1.0, abs(bound)) for bound, sign in zip(bounds, (-1, 1), strict=True))
+        require(low <= float(images.min()) and float(images.max()) <= high, f"images within {bounds}", images)
+        require(bool(np.isfinite(images).all()), "finite images", images)
+    if "index" in probe:
+        check_index(probe["index"], len(images))
+    return np.asarray(images), np.asarray(labels).astype(np.int64)
+
+
+def check_index(index: Any, count: int) -> np.ndarray:
+    """Return numbers of images in their data set, int64 (count,)."""
+    fits = isinstance(index, np.ndarray) and index.dtype.kind in "iu" and index.shape == (count,)
+    require(fits and count > 0 and index.min() >= 0, "the numbers of the probe images", index)
+    return np.asarray(index).astype(np.int64)
+
+
+def check_table(columns: Any) -> pd.DataFrame:
+    """Return the table that a group holds, columns of equal length."""
+    order = _group(columns, "a table")["order"].split("\n")
+    for name in filter(None, order):
+        values = columns[name]
+        fits = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in COLUMNS.get(name, "biufS")
+        require(fits and len(values) == len(columns[order[0]]), f"the column {name}", values)
+    return table.from_tree(columns)
+
+
+def require(fits: bool, name: str, value: Any) -> None:
+    """Raise ValueError, saying what `value` is, unless it fits."""
+    if not fits:
+        seen = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else f"{value!r:.80}"
+        raise ValueError(f"{name} cannot be {seen}")
+
+
+def _group(node: Any, name: str) -> Mapping[str, Any]:
+    require(isinstance(node, Mapping), f"the group {name}", node)
+    return node
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
