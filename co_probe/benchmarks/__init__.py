@@ -6,9 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from co_probe.errors import UserError, unknown
+from co_probe.config.registry import Registry
+from co_probe.errors import UserError
 
-PARTS = ("steps", "gradients", "indicators", "attacks", "accuracy", "storage")
+PARTS = Registry(
+    "part",
+    {
+        "steps": "co_probe.benchmarks.steps:steps",
+        "indicators": "co_probe.benchmarks.steps:indicators",
+        "attacks": "co_probe.benchmarks.attacks:attacks",
+        "storage": "co_probe.benchmarks.storage:storage",
+    },
+)
 
 
 def bench(
@@ -25,12 +34,11 @@ def bench(
 ) -> pd.DataFrame:
     """Measure the speed of training steps, attacks and storage on this machine.
 
-    Everything that a part compares takes turns, so that slow moments of a busy machine affect all of it alike.
+    What a part compares takes turns, so that slow moments of a busy machine affect all of it alike.
 
     Args:
-        methods: Training methods; None for all in the part `steps`, FGSM in `indicators`, and APART in
-            `gradients` and `storage`.
-        parts: Of `PARTS`, each a function below this package whose docstring describes its quantities; None for all.
+        methods: Training methods; None for all in the part `steps`, FGSM in `indicators`, and APART in `storage`.
+        parts: Of `PARTS`, each a function whose docstring describes its quantities; None for all.
         preset: Settings of a run, by name or as a path of a TOML file. CIFAR and SVHN need not be on the machine:
             random images of their shape and number replace them.
         settings: Settings that override the preset's.
@@ -54,21 +62,14 @@ def bench(
     """
     import torch
 
-    from co_probe.benchmarks.attacks import accuracy, attacks
-    from co_probe.benchmarks.indicators import indicators
     from co_probe.benchmarks.setup import Setup
-    from co_probe.benchmarks.steps import gradients, steps
-    from co_probe.benchmarks.storage import storage
 
-    functions = dict(zip(PARTS, (steps, gradients, indicators, attacks, accuracy, storage), strict=True))
-    methods = [methods] if isinstance(methods, str) else methods
-    names = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts or PARTS))
-    for name in names:
-        if name not in functions:
-            raise unknown("part", name, PARTS)
+    names = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts or PARTS.entries))
+    functions = {name: PARTS.load(name) for name in names}
     if repeats < 1:
         raise UserError("a benchmark needs at least one repeat")
+    asked = [methods] if isinstance(methods, str) else methods
     with torch.random.fork_rng():
-        setup = Setup(preset, settings or {}, methods, repeats, device, Path(folder), compile, progress)
-        rows = [{"part": name, **row} for name in names for row in functions[name](setup)]
+        setup = Setup(preset, settings or {}, asked, repeats, device, Path(folder), compile, progress)
+        rows = [{"part": name, **row} for name, measure in functions.items() for row in measure(setup)]
     return pd.DataFrame(rows).assign(**setup.description)

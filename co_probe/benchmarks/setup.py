@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from co_probe.benchmarks.measures import Action, interleaved
 from co_probe.config import Config, presets
-from co_probe.data import DATA
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.inference.execution import execute, resolve
@@ -45,11 +43,8 @@ class Setup:
     progress: Callable[[str, int, int], None] | None
 
     def __post_init__(self) -> None:
-        for name in self.asked or ():
-            METHODS.check(name)
         if self.asked is not None and not self.asked:
             raise UserError("a benchmark needs at least one method")
-        DATA.check(self.config().data.name)
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -69,6 +64,7 @@ class Setup:
 
     @cached_property
     def device(self) -> torch.device:
+        """Where everything is measured."""
         return pick_device(self.device_name)
 
     @cached_property
@@ -85,11 +81,6 @@ class Setup:
         return Dataset(x, y, x[:1000], y[:1000], tuple(map(str, range(classes))), mean=(0.5,) * 3, std=(0.29,) * 3)
 
     @property
-    def precision(self) -> str:
-        """`float32` or `bfloat16`, as in a run of the preset on this device."""
-        return resolve(self.config().precision, self.device)
-
-    @property
     def description(self) -> dict[str, Any]:
         """What every number depends on, to be stored beside it."""
         config = self.config()
@@ -99,49 +90,43 @@ class Setup:
             "data": config.data_title,
             "images": "random" if config.data.name in DOWNLOADS else "real",
             "batch_size": config.batch_size,
-            "dtype": self.precision,
-            "device": environment(self.device, self.precision)["device"],
+            "dtype": resolve(config.precision, self.device),
+            "device": environment(self.device, config.precision)["device"],
             "torch": torch.__version__,
         }
 
 
 class Trainer:
-    """Trains with a method, always on the same batch.
+    """Trains with a method on the same batch again and again, at a learning rate of 0, so that all steps are equal.
 
     Args:
         setup: Where model and images come from.
         name: The method.
-        learning_rate: 0 leaves the weights as they are, and so makes all steps equal; it costs the same as any other.
         compiled: Run the model through torch.compile.
 
     Raises:
         UserError: If the method cannot be set up.
     """
 
-    def __init__(self, setup: Setup, name: str, *, learning_rate: float = 0.0, compiled: bool = False):
-        self.config, self.learning_rate = setup.config(name), learning_rate
-        config, data, device = self.config, setup.data, setup.device
+    def __init__(self, setup: Setup, name: str, *, compiled: bool = False):
+        self.config = config = setup.config(name)
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
-        self.model = make_model(config, data).to(device).train()
-        execute(self.model, setup.precision, compiled=compiled)
+        self.model = make_model(config, setup.data).to(setup.device).train()
+        self.precision = resolve(config.precision, setup.device)
+        execute(self.model, self.precision, compiled=compiled)
         self.trained = Forward(self.model, compiled=compiled)
-        self.method = make_method(config, data.bounds)
-        stages = ResolutionStages(config, data, kept_epochs(config), self.method.replays, device)
+        self.method = make_method(config, setup.data.bounds)
+        stages = ResolutionStages(config, setup.data, kept_epochs(config), self.method.replays, setup.device)
         try:
             stages.setup(self.method, self.model)
         except ValueError as error:
             raise UserError(f"method {name}: {error}") from error
-        self.steps_per_epoch, self.image_bytes = stages.stage(1).steps, stages.stage(1).images.nbytes
-        rng = make_rng(device, config.seed, "bench")
+        self.steps_per_epoch = stages.stage(1).steps
+        rng = make_rng(setup.device, config.seed, "bench")
         self.batch = Batch(*next(stages.batches(1, rng)), epsilon=config.epsilon, lr_scale=1.0, rng=rng)
         self.method.start_epoch(1, rng)
-        momentum, decay = config.optimizer.momentum, config.optimizer.weight_decay
-        self.optimizer = torch.optim.SGD(self.model.parameters(), momentum=momentum, weight_decay=decay)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), momentum=config.optimizer.momentum)
 
     def step(self) -> None:
         """Take a training step."""
-        train_step(self.trained, self.method, self.optimizer, self.batch, self.learning_rate)
-
-    def forward(self) -> Tensor:
-        """Compute the logits of the batch."""
-        return self.model(self.batch.x)
+        train_step(self.trained, self.method, self.optimizer, self.batch, 0.0)

@@ -1,7 +1,6 @@
 """The cost of writing an epoch to the disk, and of reading it back."""
 
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,17 @@ from co_probe.benchmarks.measures import rows
 from co_probe.benchmarks.setup import Setup, Trainer
 from co_probe.errors import UserError
 from co_probe.runs.build import describe
-from co_probe.store import RunWriter, StoredRun
-from co_probe.training.metrics import EpochMetrics
-from co_probe.training.state import copying_stream, draw_indices, momenta, snapshot
+from co_probe.store import StoredRun
+from co_probe.training.recorder import Checkpoint, Recorder
+from co_probe.training.state import momenta
 
 
 def storage(setup: Setup) -> list[dict[str, Any]]:
     """Measure writing an epoch of each method (default: APART) as training does, and reading its weights back.
 
-    Quantities: `hold_seconds`, for which training waits while copies are made on the device; `write_seconds`, from
-    there until all is flushed to the disk, which a run does while it trains on; `read_seconds`, of the weights, from a
-    file that is still in the page cache; `epoch_mb` and `resume_mb`, the sizes of the files; `over_parameters`, by how
-    much the epoch's file is larger than the parameters of the network, as a share of these; `share_of_epoch`, the
-    first two over the duration of an epoch that waits for both, so an upper bound of what storing costs.
+    Quantities: `write_seconds`, until all is copied and flushed to the disk, most of which a run does while it trains
+    on; `read_seconds`, of the weights, from a file that is still in the page cache; `epoch_mb` and `resume_mb`, the
+    sizes of the files; `share_of_epoch`, of writing in the duration of an epoch that waits for it: an upper bound.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -39,40 +36,29 @@ def storage(setup: Setup) -> list[dict[str, Any]]:
 
 
 def _storage_of(setup: Setup, name: str, out: Path) -> list[dict[str, Any]]:
-    trainer, count, stream = Trainer(setup, name), len(setup.data.train_y), copying_stream(setup.device)
+    trainer, data = Trainer(setup, name), setup.data
     trainer.step()
     config, model, method = trainer.config, trainer.model, trainer.method
-    index = torch.from_numpy(draw_indices(count, config.probe.train, config.seed, "probe train")).to(setup.device)
-    metrics = dict.fromkeys((field.name for field in fields(EpochMetrics)), 0.5)
+    index = torch.arange(min(len(data.train_y), config.probe.train), device=setup.device)
     series = {"loss": torch.zeros(trainer.steps_per_epoch, device=setup.device)}
-    content: dict[str, Any] = {"metrics": metrics}
-    resume: dict[str, Any] = {}
+    info, test = describe(config, data, trainer.precision), (data.test_x[:1], data.test_y[:1])
+    with Recorder(out, info=info, test=test, device=setup.device) as recorder:
 
-    def hold() -> None:
-        state = method.image_state(index)
-        content["model"] = snapshot(model.state_dict(), stream)
-        content["images"] = snapshot({} if state is None else {"state": state}, stream)
-        content["steps"], content["method"] = snapshot(series, stream), method.parameters()
-        resume["momentum"] = snapshot(momenta(model, trainer.optimizer), stream)
-        resume["method"] = snapshot(method.state_dict(), stream)
+        def write() -> None:  # every time in place of the same epoch
+            recorder.epoch(
+                Checkpoint(
+                    epoch=1,
+                    model=model.state_dict(),
+                    method=method.parameters(),
+                    images=method.image_state(index),
+                    steps=series,
+                    resume={"momentum": momenta(model, trainer.optimizer), "method": method.state_dict()},
+                )
+            )
+            recorder.flush()
 
-    with RunWriter(out, describe(config, setup.data, setup.precision), {}, {}) as writer:
-        actions = {
-            "hold": hold,
-            "write": lambda: writer.commit(1, content, resume),  # every time in place of the same epoch
-            "read": lambda: StoredRun(out).weights(1),
-            "step": trainer.step,
-        }
+        actions = {"write": write, "read": lambda: StoredRun(out).weights(1), "step": trainer.step}
         times = setup.times(f"storage, {name}", actions)
-        sizes = {file.name.partition("-")[0]: file.stat().st_size for file in out.glob("*-*.h5")}
-    added = times["hold"] + times["write"]
-    return rows(
-        name,
-        hold_seconds=times["hold"],
-        write_seconds=times["write"],
-        read_seconds=times["read"],
-        epoch_mb=sizes["epoch"] / 1e6,
-        resume_mb=sizes["resume"] / 1e6,
-        over_parameters=sizes["epoch"] / sum(p.nbytes for p in model.parameters()) - 1,
-        share_of_epoch=added / (added + trainer.steps_per_epoch * times["step"]),
-    )
+        sizes = {f"{file.name.partition('-')[0]}_mb": file.stat().st_size / 1e6 for file in sorted(out.glob("*-*.h5"))}
+    share = times["write"] / (times["write"] + trainer.steps_per_epoch * times["step"])
+    return rows(name, write_seconds=times["write"], read_seconds=times["read"], **sizes, share_of_epoch=share)

@@ -12,10 +12,8 @@ from co_probe.cli.output import percent, print_frame, print_table, progress_bar
 
 TITLES = {
     "steps": "A training step",
-    "gradients": "A training step, and the same with the weight gradients that its perturbation does not need",
     "indicators": "A training step, and the same with its indicators recorded",
     "attacks": "PGD-10",
-    "accuracy": "Accuracy under PGD-20, at an ε that about half of the images survive",
     "storage": "An epoch on the disk",
 }
 # quantity -> (the column's title, its numbers as text), in the order of the columns
@@ -24,17 +22,9 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "images_per_second": ("images/s", lambda value: f"{value:,.0f}"),
     "ratio": ("relative time", lambda value: f"{value:.3f}"),
     "passes": ("passes", lambda value: f"{value:.1f}"),
-    "gflops_per_second": ("GFLOP/s", lambda value: f"{value:,.0f}"),
-    "utilisation": ("of matrix product", percent),
-    "memory_mb": ("peak MB", lambda value: f"{value:,.0f}"),
-    "epsilon": ("ε", lambda value: f"{value:.3g}"),
-    "clean": ("clean", percent),
-    "accuracy": ("accuracy", percent),
-    "hold_seconds": ("training waits ms", lambda value: f"{1000 * value:,.1f}"),
     "write_seconds": ("write ms", lambda value: f"{1000 * value:,.1f}"),
     "read_seconds": ("read ms", lambda value: f"{1000 * value:,.1f}"),
     "epoch_mb": ("epoch MB", lambda value: f"{value:.2f}"),
-    "over_parameters": ("more than parameters", lambda value: f"{100 * value:.2f}%"),
     "resume_mb": ("resume MB", lambda value: f"{value:.2f}"),
     "share_of_epoch": ("of an epoch's time", percent),
 }
@@ -43,7 +33,7 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 @click.command()
 @click.option(
     "--methods",
-    help="Methods, separated by commas.  [default: all; of indicators: fgsm; of gradients and storage: apart]",
+    help="Methods, separated by commas.  [default: all; of indicators: fgsm; of storage: apart]",
 )
 @click.option("--parts", help=f"What to measure, of {', '.join(PARTS)}.  [default: all]")
 @click.option("--preset", default="digits", show_default=True, help="Known settings: a name, or a TOML file of yours.")
@@ -72,11 +62,11 @@ def bench(
 ) -> None:
     """Measure the speed of training steps, attacks and storage on this machine.
 
-    Everything that is compared takes turns, and medians are printed (with --json or --csv their quartiles too), so
-    that a busy machine affects all of it alike. Relative time is that over clean training's (gradients and indicators:
-    the method's own step; attacks and accuracy: co-probe's). Passes are the operations of a step in forward passes of
-    the model; clean training takes 3. Random images replace those of CIFAR and SVHN, which need not be there. Attacks
-    of torchattacks and foolbox are measured if they are installed.
+    What is compared takes turns, and medians are printed (with --json or --csv their quartiles too), so that a busy
+    machine affects all of it alike. Relative time is that over clean training's (indicators: the method's own step;
+    attacks: co-probe's). Passes are the operations of a step in forward passes of the model; clean training takes 3.
+    Random images replace those of CIFAR and SVHN, which need not be there. Attacks of torchattacks and foolbox are
+    measured if they are installed.
     """
     from co_probe.benchmarks import bench as measure
     from co_probe.config import merge, parse_assignment

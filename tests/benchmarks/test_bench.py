@@ -7,11 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from co_probe.attacks import PGD
 from co_probe.benchmarks import PARTS, bench, measures
-from co_probe.benchmarks.attacks import COMPILED, OURS, PLAIN, adversaries, half_robust_epsilon
+from co_probe.benchmarks.attacks import COMPILED, OURS, PLAIN, adversaries
 from co_probe.benchmarks.measures import flops, interleaved, rows
-from co_probe.benchmarks.steps import weight_gradients_too
 from co_probe.cli.bench import COLUMNS, TITLES
 from co_probe.cli.main import main
 from co_probe.inference import execution
@@ -36,7 +34,7 @@ def parts(frame):
 
 
 def test_the_table_states_what_its_numbers_depend_on(frame):
-    assert tuple(frame["part"].unique()) == PARTS == tuple(TITLES)
+    assert list(frame["part"].unique()) == list(PARTS.entries) == list(TITLES)
     columns = ["part", "subject", "quantity", "value", "low", "high", "n"]
     assert list(frame.columns[:7]) == columns and (frame["n"] == 1).all() and np.isfinite(frame["value"]).all()
     about = frame.drop(columns=columns).drop_duplicates()
@@ -52,7 +50,7 @@ def test_the_table_states_what_its_numbers_depend_on(frame):
             "torch": torch.__version__,
         }
     ]
-    assert set(frame["quantity"]) == COLUMNS.keys() - {"memory_mb"}, "each is printed; peak memory is that of a GPU"
+    assert set(frame["quantity"]) == COLUMNS.keys(), "each is printed"
 
 
 def test_passes_are_those_of_the_methods(parts):
@@ -63,26 +61,14 @@ def test_passes_are_those_of_the_methods(parts):
     # A perturbation pass is a forward and one backward pass, and computes no gradient of weights.
     assert passes["fgsm"] == pytest.approx(passes["standard"] + 2, abs=0.05)
     assert passes["apart-simple"] == pytest.approx(passes["fgsm"], abs=0.1)
-    more = parts["gradients"]["passes"]
-    assert more["fgsm, weights too"] == pytest.approx(more["fgsm"] + 1, abs=0.03)
 
 
 def test_rates_follow_from_seconds(parts):
     steps, fgsm = parts["steps"], parts["steps"].loc["fgsm"]
-    product = steps["gflops_per_second"]["matrix product"]
     assert fgsm["images_per_second"] == pytest.approx(16 / fgsm["seconds"])
-    assert fgsm["utilisation"] == pytest.approx(fgsm["gflops_per_second"] / product)
-    for part, yardstick in {"steps": "standard", "gradients": "fgsm", "attacks": OURS, "accuracy": OURS}.items():
+    for part, yardstick in {"steps": "standard", "indicators": "fgsm", "attacks": OURS}.items():
         assert parts[part]["ratio"][yardstick] == 1
     assert fgsm["ratio"] == pytest.approx(fgsm["seconds"] / steps["seconds"]["standard"])
-
-
-def test_accuracy_is_counted_at_an_epsilon_that_half_of_the_images_survive(parts):
-    assert {OURS, PLAIN} <= set(parts["attacks"].index) == set(parts["accuracy"].index)
-    ours, plain = parts["accuracy"].loc[OURS], parts["accuracy"].loc[PLAIN]
-    assert ours["clean"] > 0.8 and 0.25 <= ours["accuracy"] <= 0.75
-    one_image = 1 / 16  # batches of another size round otherwise
-    assert plain["accuracy"] >= ours["accuracy"] - one_image
 
 
 def test_storage(parts):
@@ -90,9 +76,7 @@ def test_storage(parts):
     assert apart["resume_mb"] - fgsm["resume_mb"] == pytest.approx(OMEGA_MB, rel=0.05)
     byte_per_number = 500 * 64 / 1e6
     assert fgsm["epoch_mb"] < apart["epoch_mb"] < fgsm["epoch_mb"] + byte_per_number + 0.01
-    parameters = fgsm["epoch_mb"] / (1 + fgsm["over_parameters"])
-    assert apart["epoch_mb"] / (1 + apart["over_parameters"]) == pytest.approx(parameters)
-    assert 0 < fgsm["share_of_epoch"] < 1 and fgsm["over_parameters"] > 0
+    assert 0 < fgsm["share_of_epoch"] < 1 and fgsm["write_seconds"] > 0 and fgsm["read_seconds"] > 0
 
 
 def test_actions_take_turns(monkeypatch):
@@ -121,20 +105,13 @@ def victim():
     return model, x, model(x).argmax(1)
 
 
-def test_weight_gradients_are_computed_and_dropped(victim):
+def test_flops_count_forward_and_backward_passes(victim):
     model, x = victim[0], victim[1].clone().requires_grad_()
-
-    def gradients():
-        return torch.autograd.grad(model(x).sum(), x)
-
-    forward, own = flops(lambda: model(x)), flops(gradients)
-    assert forward == 2 * 40 * (8 * 36 * 9 + 288 * 10) and own == 2 * forward
-    expected = gradients()
-    with weight_gradients_too(model):
-        assert flops(gradients) == 3 * forward
-        found = gradients()
-    assert len(found) == 1 and torch.equal(found[0], expected[0])
-    assert flops(gradients) == own and all(p.grad is None for p in model.parameters())
+    forward = flops(lambda: model(x))
+    assert forward == 2 * 40 * (8 * 36 * 9 + 288 * 10)
+    assert flops(lambda: torch.autograd.grad(model(x).sum(), x)) == 2 * forward
+    assert flops(lambda: model(x).sum().backward()) == 3 * forward
+    model.zero_grad()
 
 
 @pytest.mark.parametrize("name", [PLAIN, "torchattacks", "foolbox"])
@@ -151,13 +128,6 @@ def test_adversaries_do_the_same(name, victim):
     # A gradient that rounds to the other side of 0 may move a pixel elsewhere, and foolbox draws another start.
     assert ((made[OURS] - made[name]).abs() < 1e-6).float().mean() > (0.9 if name == "foolbox" else 0.99)
     model.zero_grad()
-
-
-def test_half_robust_epsilon(victim):
-    model, x, y = victim
-    for start in (0.01, 0.2):
-        epsilon = half_robust_epsilon(model, x, y, start)
-        assert 0.3 < PGD(epsilon=epsilon, steps=20).robust_mask(model, x, y).float().mean() < 0.7
 
 
 @pytest.mark.slow
@@ -200,7 +170,6 @@ def test_command_line(capsys):
         (["--parts", "storage", "--folder", "/nowhere/at/all"], "cannot write to the folder /nowhere/at/all"),
         (["--preset", "cifar10-30", "--set", "data.name=cifar1"], "unknown data set 'cifar1'"),
         (["--methods", "apart", "--set", "method.initial_step=-1"], "initial_step must be greater than 0"),
-        (["--methods", "standard,free", "--parts", "gradients"], "no perturbation pass in free, standard"),
         (["--methods", "fgsm,pgd", "--set", "method.steps=3"], "unknown setting of method fgsm 'steps'"),
     ],
 )
