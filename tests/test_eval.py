@@ -18,7 +18,7 @@ from co_probe.config.labels import attack_label, epsilon_label
 from co_probe.data.dataset import to_unit
 from co_probe.errors import UserError
 from co_probe.probes import evaluation
-from co_probe.probes.eval import pick_epoch
+from co_probe.probes.table import pick_epoch
 from co_probe.store.stored_run import StoredRun
 
 

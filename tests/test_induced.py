@@ -12,7 +12,7 @@ from conftest import tiny_config
 from scipy.fft import dctn
 
 import co_probe
-import co_probe.probes.table as runner
+import co_probe.probes.base as runner
 from co_probe.attacks import FGSM, input_gradient
 from co_probe.cli.main import cli, main
 from co_probe.drawing import draw

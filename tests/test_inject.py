@@ -18,7 +18,7 @@ from co_probe.methods.taps import find_taps
 from co_probe.numerics.dct import dct2, idct2, zigzag
 from co_probe.runs.build import make_data, make_model, new_model
 from co_probe.runs.checkpoints import export, load_reference
-from co_probe.studies.injection.carriers import inject, make_carriers, without_span
+from co_probe.studies.injection.carriers import make_carriers, without_span
 from co_probe.studies.injection.low_pass import LowPass
 from co_probe.studies.injection.settings import Inject
 from co_probe.studies.injection.settings import LowPass as LowPassSettings
@@ -101,7 +101,7 @@ def test_the_projection_is_what_least_squares_leaves():
 def test_images_get_the_carrier_of_their_class(kind):
     plain = data(kind=kind)
     before = plain.train_x.clone()
-    made = inject(plain, Inject(beta=0.1))
+    made = Inject(beta=0.1).transform(plain)
     v = make_carriers(10, plain.shape)
     for x, y, original in ((made.train_x, made.train_y, plain.train_x), (made.test_x, made.test_y, plain.test_x)):
         torch.testing.assert_close(x - to_unit(original), 0.1 * v[y], atol=1e-6, rtol=0)
@@ -112,32 +112,32 @@ def test_images_get_the_carrier_of_their_class(kind):
 def test_into_reversed_and_unclipped():
     plain, v = data(), make_carriers(10, (3, 8, 8))
     for into, of_train, of_test in (("train", 1, 0), ("test", 0, 1), ("both", 1, 1)):
-        made = inject(plain, Inject(beta=0.1, into=into, clip=False))
+        made = Inject(beta=0.1, into=into, clip=False).transform(plain)
         assert made.bounds == (-torch.inf, torch.inf)
         train, test = to_unit(made.train_x) - to_unit(plain.train_x), to_unit(made.test_x) - to_unit(plain.test_x)
         torch.testing.assert_close(train, of_train * 0.1 * v[made.train_y], atol=1e-6, rtol=0)
         torch.testing.assert_close(test, of_test * 0.1 * v[made.test_y], atol=1e-6, rtol=0)
-    made = inject(plain, Inject(beta=0.1, reversed=True))
+    made = Inject(beta=0.1, reversed=True).transform(plain)
     torch.testing.assert_close(made.test_x, to_unit(plain.test_x) - 0.1 * v[made.test_y], atol=1e-6, rtol=0)
     torch.testing.assert_close(made.train_x, to_unit(plain.train_x) + 0.1 * v[made.train_y], atol=1e-6, rtol=0)
 
 
 def test_orthogonal_images_know_nothing_of_the_carriers_but_what_is_added():
     v = make_carriers(10, (3, 8, 8)).flatten(1)
-    made = inject(data(), Inject(beta=0.1, orthogonal=True))
+    made = Inject(beta=0.1, orthogonal=True).transform(data())
     expected = 0.1 * v[made.test_y] @ v.T
     torch.testing.assert_close(made.test_x.flatten(1) @ v.T, expected, atol=1e-3, rtol=0)
 
 
 def test_without_beta_nothing_is_touched():
     plain = data()
-    assert inject(plain, Inject()) is plain
-    assert inject(plain, Inject(clip=False)).train_x is plain.train_x
+    assert Inject().transform(plain) is plain
+    assert Inject(clip=False).transform(plain).train_x is plain.train_x
 
 
 def test_images_read_from_the_disk_are_refused():
     with pytest.raises(UserError, match="read from the disk"):
-        inject(replace(data(), train_at=lambda size: torch.zeros(1)), Inject(beta=0.1))
+        Inject(beta=0.1).transform(replace(data(), train_at=lambda size: torch.zeros(1)))
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------

@@ -47,6 +47,11 @@ def room(name: str) -> str | None:
     return parts[1] if parts[0] == "co_probe" and len(parts) > 1 else None
 
 
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def rooms_of(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -73,6 +78,20 @@ def test_a_room_imports_only_rooms_below(name):
 def test_one_file_of_the_core_names_the_studies():
     naming = [file for file in FILES if "co_probe.studies" in file.read_text(encoding="utf-8")]
     assert [str(file.relative_to(PACKAGE)) for file in naming if rooms_of(file) != "studies"] == ["config/discovery.py"]
+
+
+def test_no_file_imports_itself_through_others():
+    """Late imports and those for type checkers count: what needs each other belongs into one file."""
+    files = {module_name(file): file for file in FILES}
+    below = {}
+    for name, file in files.items():
+        targets = {module if module in files else module.rpartition(".")[0] for module in imported(file)}
+        below[name] = targets & files.keys() - {name}
+    while loose := [name for name, others in below.items() if not others & below.keys()]:
+        for name in loose:
+            del below[name]
+    circles = {name: sorted(others & below.keys()) for name, others in below.items()}
+    assert not circles
 
 
 @pytest.mark.parametrize("name", NO_TORCH)

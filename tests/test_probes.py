@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import co_probe
-import co_probe.probes.table as runner
+import co_probe.probes.base as runner
 from co_probe.attacks import FGSM, PGD
 from co_probe.errors import DamagedFile, UserError
 from co_probe.inference.evaluation import outcome

@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from co_probe.config.registry import Registry
-
-if TYPE_CHECKING:
-    from co_probe.config.settings import Config
 
 SECTIONS = Registry("section")  # {name of the section in settings: class}
 
@@ -82,8 +79,8 @@ class Section:
         """
         return preset
 
-    def check(self, config: "Config") -> None:
-        """Raise UserError if the section does not go with the other settings of `config`."""
+    def check(self, config: Any) -> None:
+        """Raise UserError if the section does not go with the other settings of the `Config`."""
 
 
 class DataSection(Section):

@@ -1,24 +1,30 @@
-"""What a probe is. Neither this page nor the settings of a probe import torch; measuring does."""
+"""What a probe is, and its table over the epochs of a run. Measuring imports torch; settings do not."""
 
+import time
 from abc import ABC, abstractmethod
-from dataclasses import fields
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from co_probe.config.labels import attack_name
+from co_probe.errors import UserError
 from co_probe.numerics.statistics import mean_interval, wilson
+from co_probe.probes.table import Epochs, Table, pick_epochs
 from co_probe.store import StoredRun
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from co_probe.probes.images import Checkpoint, ProbeSet
-    from co_probe.probes.table import Epochs, Table
+    from co_probe.runs import Run
 
 Row = dict[str, Any]  # quantity, value, low, high, n: one number of a tidy table
 ATTACKS = ("against", "generator")  # settings that are attacks
+SAVE_EVERY = 10.0  # seconds of measuring that a crash may cost
 
 
 class Diagnostic(ABC):
@@ -44,7 +50,7 @@ class Diagnostic(ABC):
     default_epochs: ClassVar[str] = "all"
 
     @abstractmethod
-    def table(self, run: StoredRun, epochs: "Epochs | None" = None, *, compile: bool = False) -> "Table":
+    def table(self, run: StoredRun, epochs: Epochs | None = None, *, compile: bool = False) -> Table:
         """The stored and missing rows on a run, which can be measured."""
 
     def unsupported_reason(self, run: StoredRun) -> str | None:
@@ -112,11 +118,95 @@ class Probe(Diagnostic):
         """The rows of an epoch if the run has recorded them while it was trained, else None."""
         return None
 
-    def table(self, run: StoredRun, epochs: "Epochs | None" = None, *, compile: bool = False) -> "Table":
+    def table(self, run: StoredRun, epochs: Epochs | None = None, *, compile: bool = False) -> Table:
         """The stored and missing rows of this probe on a run."""
-        from co_probe.probes.table import EpochTable
-
         return EpochTable(self, run, epochs, compile)
+
+
+class EpochTable(Table):
+    """The rows of a probe that is measured at every epoch.
+
+    Args:
+        probe: The probe, with its settings.
+        run: The run.
+        epochs: `all`, `best and last`, `last`, a number or numbers: which epochs are measured, besides those that are
+            stored; the probe's default if None.
+        compile: Run the model through torch.compile where perturbations are made and evaluated.
+
+    Raises:
+        UserError: If the run has no such epoch.
+    """
+
+    def __init__(self, probe: Probe, run: StoredRun, epochs: Epochs | None = None, compile: bool = False):
+        self.probe, self.run, self.compile = probe, run, compile
+        self.frame = run.frame(probe.name)
+        have = self._known_epochs()
+        wanted = [
+            epoch for epoch in pick_epochs(run, probe.default_epochs if epochs is None else epochs) if epoch not in have
+        ]
+        recorded = {epoch: rows for epoch in wanted if (rows := probe.recorded(run, epoch)) is not None}
+        self._recorded = [row for epoch, rows in recorded.items() for row in self._labelled(epoch, rows)]
+        self.missing = [epoch for epoch in wanted if epoch not in recorded]
+
+    def rows(self) -> pd.DataFrame:
+        """The rows of this probe with these settings, sorted by epoch."""
+        return self.probe.select(self.frame, self.run)
+
+    def check(self, run: "Run") -> None:
+        """Raise UserError if the run is unsupported, or there is no attack of a name."""
+        from co_probe.attacks.named import named_attack
+
+        for setting in ATTACKS:
+            if (attack := getattr(self.probe, setting, "method")) != "method":
+                named_attack(attack, run.epsilon, run.norm, run.info.bounds)
+        if reason := self.probe.unsupported_reason(run):
+            raise UserError(reason)
+
+    def store_recorded(self) -> None:
+        """Store rows that the run has recorded itself."""
+        self._save(self._recorded)
+        self._recorded = []
+
+    def measure(self, run: "Run", device: "torch.device") -> Iterator[str]:
+        """Measure the missing epochs, yielding the run's name after each."""
+        from co_probe.probes.images import Checkpoint, ProbeSet
+
+        x, y = run.probe_data(self.probe.split)
+        epsilon = getattr(self.probe, "epsilon", None) or run.epsilon
+        info = run.info
+        images = ProbeSet(x.to(device), y.to(device), epsilon, info.probe_seed, norm=info.norm, bounds=info.bounds)
+        new, saved = [], time.monotonic()
+        if 0 not in self._known_epochs():
+            new += self._labelled(0, self.probe.baselines(images))
+        try:
+            for epoch, model in run.models(self.missing, device, compile=self.compile):
+                checkpoint = Checkpoint(run, epoch, device, model, self.compile)
+                new += self._labelled(epoch, self._measure_epoch(checkpoint, images))
+                if time.monotonic() - saved > SAVE_EVERY:
+                    self._save(new)
+                    new, saved = [], time.monotonic()
+                yield run.name
+        finally:
+            self._save(new)
+
+    def _measure_epoch(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
+        import torch
+
+        if self.probe.split == "train" and (state := checkpoint.run.image_state(checkpoint.epoch)) is not None:
+            images = replace(images, state=torch.from_numpy(state).to(checkpoint.device))
+        return self.probe.measure(checkpoint, images)
+
+    def _known_epochs(self) -> set[int]:
+        rows = self.rows()
+        return set(rows["epoch"]) if len(rows) else set()
+
+    def _labelled(self, epoch: int, rows: list[Row]) -> list[dict[str, Any]]:
+        labels = self.run.labels(epoch, self.probe.name) | self.probe.columns(self.run)
+        return [labels | row for row in rows]
+
+    def _save(self, new: list[dict[str, Any]]) -> None:
+        if new:
+            self.frame = self.run.add_rows(self.probe.name, pd.DataFrame(new))
 
 
 def accuracy_row(quantity: str, correct: "Tensor", n: int | None = None) -> Row:

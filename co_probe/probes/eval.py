@@ -11,7 +11,7 @@ from co_probe.errors import UserError
 from co_probe.probes.base import Diagnostic
 from co_probe.probes.named import probe
 from co_probe.probes.runner import Progress
-from co_probe.probes.table import Epochs, Table
+from co_probe.probes.table import Epochs, Table, pick_epoch
 from co_probe.store import RunLike, StoredRun
 
 ATTACKS = ("clean", "gaussian", "pgd20", "cw", "aa")
@@ -57,7 +57,7 @@ class Eval(Diagnostic):
         """The results on a run. Its epoch is a setting, and its images leave the batch, so it is not compiled."""
         from co_probe.probes.evaluation import EvaluationTable
 
-        return EvaluationTable(self, run)
+        return EvaluationTable(run, self.attacks, self.epoch, self.images, self.epsilon)
 
     def select(self, frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
         """The stored accuracies of these attacks after this epoch, on as many images as they were measured on."""
@@ -108,18 +108,3 @@ def evaluate(
     """
     settings: dict[str, Any] = {"attacks": list(attacks), "epoch": epoch, "images": images, "epsilon": epsilon}
     return probe("eval", runs, device=device, progress=progress, **settings)
-
-
-def pick_epoch(run: StoredRun, epoch: int | str) -> int:
-    """The number of the epoch `best`, `last` or N. Raises UserError if the run has no such epoch."""
-    if epoch == "best":
-        return run.best_epoch
-    if epoch == "last":
-        return run.last_epoch
-    try:
-        number = int(epoch)
-    except ValueError:
-        raise UserError(f"epoch must be best, last or a number, not '{epoch}'") from None
-    if number not in run.epochs:
-        raise UserError(f"{run.name} has no epoch {number}; its last is {run.last_epoch}")
-    return number

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,9 +17,8 @@ from co_probe.errors import UserError
 from co_probe.inference.forward import Forward
 from co_probe.numerics.rng import make_rng
 from co_probe.probes.base import accuracy_row
-from co_probe.probes.eval import Eval, pick_epoch
 from co_probe.probes.runner import live_run
-from co_probe.probes.table import Table
+from co_probe.probes.table import Table, pick_epoch
 from co_probe.runs import Run
 from co_probe.store import StoredRun
 
@@ -37,20 +36,30 @@ class EvaluationTable(Table):
     """One epoch of one run under some attacks.
 
     Args:
-        settings: Attacks, epoch, number of images and norm bound.
         run: The run.
+        attacks: Attacks or their names.
+        epoch: `best`, `last` or a number.
+        images: Number of test images; None for all.
+        epsilon: Norm bound of named attacks, in pixel units; None for the run's.
 
     Raises:
         UserError: For an unknown attack or epoch, or if AutoAttack is asked for and its package is missing.
     """
 
-    def __init__(self, settings: Eval, run: StoredRun):
+    def __init__(
+        self,
+        run: StoredRun,
+        attacks: Sequence[AttackLike],
+        epoch: int | str,
+        images: int | None,
+        epsilon: float | None,
+    ):
         self.run = self.live = live_run(run)
-        self.epoch = pick_epoch(run, settings.epoch)
-        self.epsilon = run.epsilon if settings.epsilon is None else settings.epsilon
-        self.attacks = {attack_name(attack): self._attack(attack) for attack in settings.attacks}
+        self.epoch = pick_epoch(run, epoch)
+        self.epsilon = run.epsilon if epsilon is None else epsilon
+        self.attacks = {attack_name(attack): self._attack(attack) for attack in attacks}
         self.x, self.y = _test_images(self.live)
-        self.order = image_order(len(self.y))[: settings.images]
+        self.order = image_order(len(self.y))[:images]
         starts = range(0, len(self.order), BATCH)
         self.batches = [(start, min(BATCH, len(self.order) - start)) for start in starts]
         self.stands = self._read()

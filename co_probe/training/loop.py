@@ -25,8 +25,9 @@ from co_probe.training.memory import keep_freed_memory
 from co_probe.training.metrics import EpochMetrics, Robustness, measure
 from co_probe.training.recorder import Checkpoint, Recorder
 from co_probe.training.resolution import ResolutionStages
+from co_probe.training.resuming import restore
 from co_probe.training.schedules import SCHEDULES, warmup
-from co_probe.training.state import draw_probe, momenta, restore
+from co_probe.training.state import draw_probe, momenta
 
 Progress = Callable[[int, int, int], None]  # (epoch, images done of it, images in it)
 

@@ -128,7 +128,7 @@ def test_what_is_stored_is_not_measured_again_and_quick_measures_nothing(runs, t
     seen = []
     of(runs / "fgsm", tmp_path, progress=lambda label, done, total: seen.append((label, done, total)))
     assert ("fgsm: images", 3, 3) in seen and {"masking", "spectrum"} <= set(StoredRun(runs / "fgsm").probes())
-    monkeypatch.setattr("co_probe.probes.table.EpochTable.measure", None)
+    monkeypatch.setattr("co_probe.probes.base.EpochTable.measure", None)
     assert "<b>spectrum.</b>" in of(runs / "fgsm", tmp_path, quick=True).html
 
 

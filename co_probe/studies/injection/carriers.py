@@ -1,5 +1,6 @@
 """Easy features, one a class, added to images: what induces catastrophic overfitting in arXiv 2206.08242."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.numerics.dct import idct2, zigzag
-from co_probe.studies.injection.settings import Inject
 
 TEN = ((0, 1), (1, 0), (1, 1), (2, 1), (1, 2))  # frequencies (row, column) of up to ten classes: these, then negated
 ROUNDING = 1e-9  # what is less in a wave of amplitude 1 is 0
@@ -51,25 +51,30 @@ def without_span(x: Tensor, carriers: Tensor) -> Tensor:
     return torch.cat([*parts])
 
 
-def inject(data: Dataset, settings: Inject) -> Dataset:
-    """`data` with a carrier in its images, as `settings` say (`Inject` says how); they are float32 then.
+def inject(data: Dataset, scales: Mapping[str, float], *, orthogonal: bool) -> Dataset:
+    """Add a carrier to the images of some splits, which are float32 then; x + β·v is not clipped.
 
-    Raises UserError for images that are read from the disk, or too small for so many classes.
+    Args:
+        data: The data set.
+        scales: β of each split (`train`, `test`) that is changed.
+        orthogonal: First remove the projection of these images on the carriers.
+
+    Raises:
+        UserError: Images are read from the disk, or too small for so many classes.
     """
-    if not settings.clip:
-        data = replace(data, bounds=(-torch.inf, torch.inf))
-    if not settings.changes_images:
-        return data
     if data.train_at:
         raise UserError("inject is not for data whose images are read from the disk")
     carriers = make_carriers(len(data.classes), data.shape)
-    changed = {}
-    for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
-        if settings.into in (split, "both"):
-            x = x.float().div(255) if x.dtype == torch.uint8 else x.clone()
-            if settings.orthogonal:
-                x = without_span(x, carriers)
-            for number, carrier in enumerate(carriers):
-                x[y == number] += settings.scale(split) * carrier
-            changed[f"{split}_x"] = x
-    return replace(data, **changed)  # type: ignore[arg-type]
+
+    def changed(split: str, x: Tensor, y: Tensor) -> Tensor:
+        if split not in scales:
+            return x
+        x = x.float().div(255) if x.dtype == torch.uint8 else x.clone()
+        if orthogonal:
+            x = without_span(x, carriers)
+        for number, carrier in enumerate(carriers):
+            x[y == number] += scales[split] * carrier
+        return x
+
+    train_x, test_x = changed("train", data.train_x, data.train_y), changed("test", data.test_x, data.test_y)
+    return replace(data, train_x=train_x, test_x=test_x)

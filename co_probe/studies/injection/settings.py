@@ -1,7 +1,8 @@
 """Settings of the injection experiments: a feature in the images, and a low-pass before the model."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from co_probe.config.labels import epsilon_label
@@ -130,7 +131,12 @@ class Inject(DataSection):
     def transform(self, data: "Dataset") -> "Dataset":
         from co_probe.studies.injection.carriers import inject
 
-        return inject(data, self)
+        if not self.clip:
+            data = replace(data, bounds=(-math.inf, math.inf))
+        if not self.changes_images:
+            return data
+        splits = ("train", "test") if self.into == "both" else (self.into,)
+        return inject(data, {split: self.scale(split) for split in splits}, orthogonal=self.orthogonal)
 
 
 @dataclass(frozen=True, kw_only=True)
