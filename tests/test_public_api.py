@@ -8,7 +8,7 @@ from co_probe.config.commands import COMMANDS
 from co_probe.config.exports import EXPORTS
 
 # Commands without a call of their name: what they are in Python instead.
-ELSEWHERE = {"demo", "eval", "import", "list", "plot", "preset", "run", "show"}
+ELSEWHERE = {"demo", "eval", "import", "list", "plot", "preset", "run", "show", "watch"}
 
 
 def test_every_name_is_there():

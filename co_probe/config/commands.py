@@ -22,5 +22,6 @@ COMMANDS = Registry(
         "show": "co_probe.cli.show:show",
         "strength": "co_probe.cli.strength:strength",
         "sweep": "co_probe.cli.sweep:sweep",
+        "watch": "co_probe.cli.watch:watch",
     },
 )
