@@ -20,7 +20,7 @@ ORDER = [
     {"training"},
     {"probes"},
     {"diagnosis", "monitoring"},
-    {"drawing", "sweeps"},
+    {"drawing", "sweeps", "lightning"},
     {"benchmarks", "reporting"},
     {"cli"},
     {"studies"},  # what comes from outside: nothing in the core imports it

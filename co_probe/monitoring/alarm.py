@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean, median
 
+JUDGED = ("alignment", "train_loss", "loss_gain")
 MAD_TO_SD = 1.4826 / math.sqrt(2)  # median difference of successive normal values -> their standard deviation
 
 
@@ -16,8 +17,10 @@ class Alarm:
     Values are averaged over windows of updates. A window is judged by how far its alignment (PertAlign, or another
     indicator that falls) lies below the baseline, the median of the windows before: in shares of the baseline, and in
     standard deviations of the noise between windows. It fires at once for a large fall, and for a smaller one that the
-    next window confirms. Nothing depends on the level of a healthy run, which differs between data sets (0.75 to 0.9 on
-    CIFAR-10, 0.4 to 0.8 on digits), nor on its slow drift.
+    next window confirms, unless the training loss or what the attack adds to it has risen: alignment also falls while ε
+    is raised, but then the attack becomes stronger, and in a collapse it becomes weaker. Nothing depends on the level
+    of a healthy run, which differs between data sets (0.75 to 0.9 on CIFAR-10, 0.4 to 0.8 on digits), nor on its slow
+    drift.
 
     Args:
         window: Number of updates that are averaged.
@@ -47,7 +50,7 @@ class Alarm:
     """
 
     window: int = 20
-    small: float = 0.08
+    small: float = 0.15
     large: float = 0.2
     deviations: float = 5.0
     baseline: int = 6
@@ -73,20 +76,31 @@ class Alarm:
     def reset(self) -> None:
         """Forget the alarm and the past, after a remedy: a new baseline is collected before it can fire again."""
         self.fired, self.step, self.reason = False, None, ""
-        self._past: deque[float] = deque(maxlen=max(self.history, self.baseline + 1))
+        self._past = deque[tuple[float, ...]](maxlen=max(self.history, self.baseline + 1))  # windows, of `JUDGED`
         self._doubtful = False  # whether the newest window lay below the baseline by a small fall
         self._started = self._now
         self._values: dict[str, list[float]] = {}
         self._before: dict[str, float] = {}  # means of the window before, for the reason
 
-    def update(self, *, step: int | None = None, alignment: float = math.nan, **others: float) -> bool:
+    def update(
+        self,
+        *,
+        step: int | None = None,
+        alignment: float = math.nan,
+        train_loss: float = math.nan,
+        loss_gain: float = math.nan,
+        **others: float,
+    ) -> bool:
         """Take the values of one update, or the means of a window of updates.
 
         Args:
             step: Number of the update, or of the last one of the window; one more than before if None.
             alignment: PertAlign, in [-1, 1]; NaN or left out if there is none.
-            **others: What else was measured (`train_accuracy`, `train_loss`, `abnormal`); it is part of the reason, and
-                has no part in the decision.
+            train_loss: Loss on the perturbed images, in nats.
+            loss_gain: By how much the attack has raised it, in nats. Without the two, an ε that is raised during
+                training sets off the alarm.
+            **others: What else was measured (`train_accuracy`, `abnormal`); it is part of the reason, and has no part
+                in the decision.
 
         Returns:
             True once, when it fires.
@@ -104,7 +118,8 @@ class Alarm:
         self._now = now
         if self._started is None:
             self._started = now - gap
-        for name, value in {"alignment": alignment, **others}.items():
+        values = {"alignment": alignment, "train_loss": train_loss, "loss_gain": loss_gain, **others}
+        for name, value in values.items():
             if math.isfinite(value):
                 self._values.setdefault(name, []).append(value)
         if now - self._started < self.window and 2 * gap < self.window:
@@ -117,15 +132,18 @@ class Alarm:
 
     def _judge(self, means: dict[str, float]) -> bool:
         """Judge a window and make it part of the past. Returns whether the alarm fires."""
-        value, past = means["alignment"], list(self._past)
-        self._past.append(value)
+        window, past = tuple(means.get(name, math.nan) for name in JUDGED), list(self._past)
+        self._past.append(window)
         if len(past) < self.warmup:
             return False
-        base = median(past[-self.baseline - 1 : -1])
-        differences = [abs(b - a) for a, b in pairwise(past)]
-        noise = max(self.floor, MAD_TO_SD * median(differences))
+        alignments = [value for value, *_ in past]
+        baseline = [median(values) for values in zip(*past[-self.baseline - 1 : -1], strict=True)]
+        noise = max(self.floor, MAD_TO_SD * median(abs(b - a) for a, b in pairwise(alignments)))
+        base, value = baseline[0], window[0]
         fall = base - value
-        clear = base > self.settled and fall > self.deviations * noise
+        # False for what is not given. Medians of NaN are arbitrary, and not used then.
+        stronger = any(now > before for now, before in zip(window[1:], baseline[1:], strict=True))
+        clear = base > self.settled and fall > self.deviations * noise and not stronger
         doubtful, self._doubtful = self._doubtful, clear and fall > self.small * base
         if not (clear and (fall > self.large * base or (doubtful and self._doubtful))):
             return False

@@ -315,6 +315,7 @@ class Monitor:
                 alignment=float(values["pert_alignment"][offset]),
                 train_accuracy=float(values["train_accuracy"][offset]),
                 train_loss=float(values["loss"][offset]),
+                loss_gain=float(values["loss_gain"][offset]),
                 abnormal=float(values["abnormal"][offset]),
             )
         self._complain(values)

@@ -46,8 +46,20 @@ def test_windows_of_values_are_as_good_as_single_values():
 
 def test_a_small_fall_has_to_be_seen_twice():
     calm = [0.8, 0.81] * 10
-    assert fired_at(Alarm(), [*calm, 0.7, *calm], every=20) is None
-    assert fired_at(Alarm(), [*calm, 0.7, 0.7], every=20) == 20 * 22
+    assert fired_at(Alarm(), [*calm, 0.67, *calm], every=20) is None
+    assert fired_at(Alarm(), [*calm, 0.67, 0.67], every=20) == 20 * 22
+
+
+@pytest.mark.parametrize("name", ["train_loss", "loss_gain"])
+def test_a_fall_while_the_attack_becomes_stronger_is_that_of_a_growing_epsilon(name):
+    calm, fall = [(0.8, 1.0)] * 20, [(0.8 - 0.04 * k, 1 + 0.02 * k) for k in range(1, 12)]
+    for losses, fires in ((1, False), (-1, True), (0, True)):
+        alarm = Alarm()
+        series = [(value, 1 + losses * (loss - 1)) for value, loss in [*calm, *fall]]
+        assert (
+            any([alarm.update(alignment=a, step=20 * k, **{name: loss}) for k, (a, loss) in enumerate(series, 1)])
+            is fires
+        )
 
 
 def test_what_lies_before_a_gap_is_no_baseline():

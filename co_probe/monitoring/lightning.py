@@ -1,0 +1,88 @@
+"""The monitor as a Lightning callback; needs the package `lightning`."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import nn
+
+from co_probe.errors import UserError
+from co_probe.monitoring.monitor import Monitor
+
+try:
+    from lightning.pytorch.callbacks import Callback
+except ImportError:
+    raise UserError("the callback needs Lightning: pip install lightning, or use co_probe.Monitor without it") from None
+
+OnAlarm = Literal["stop", "log"] | Callable[[Any, Any, Monitor], object]
+
+
+class CatastrophicOverfitting(Callback):
+    """Watches the training of a LightningModule that perturbs its own batches.
+
+    Args:
+        epsilon: Norm bound of perturbations, in units of the images.
+        probe: Images and labels held out of training, as `Monitor` takes them; None measures nothing.
+        on_alarm: `stop` ends training after the batch, `log` only logs; or a function (trainer, module, monitor).
+        network: Name of the submodule that `training_step` calls (`net`, `model.backbone`); the LightningModule itself
+            if empty, for steps that call `self(x)`.
+        **settings: Further arguments of `Monitor`: `out="runs/mine"`, `normalise=...`.
+
+    Attributes:
+        monitor: The `Monitor`, once training has begun.
+
+    Raises:
+        UserError: `on_alarm` is none of these, or the module has no such submodule.
+
+    Note:
+        Numbers of each epoch are logged as `co/pgd10`, `co/train_pert_alignment` and so on; `co/alarm` is 1 from the
+        alarm on. With several optimizers, the first one's steps count.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[CatastrophicOverfitting(epsilon=8 / 255, probe=(x_val, y_val))])
+    """
+
+    def __init__(
+        self, *, epsilon: float, probe: Any = None, on_alarm: OnAlarm = "stop", network: str = "", **settings: Any
+    ):
+        super().__init__()
+        if on_alarm not in ("stop", "log") and not callable(on_alarm):
+            raise UserError(f"on_alarm must be 'stop', 'log' or a function, not {on_alarm!r}")
+        self.monitor: Monitor | None = None
+        self._on_alarm, self._network, self._fired = on_alarm, network, False
+        self._settings = {"epsilon": epsilon, "probe": probe, **settings}
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Put the hooks on the network and the optimizer."""
+        try:
+            network: nn.Module = pl_module.get_submodule(self._network)
+        except AttributeError as error:
+            raise UserError(f"the module has no submodule {self._network!r}: {error}") from error
+        self.monitor, self._fired = Monitor(network, trainer.optimizers[0], **self._settings), False
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Act on an alarm, once."""
+        if self._fired or self.monitor is None or not self.monitor.alarm:
+            return
+        self._fired = True
+        pl_module.log("co/alarm", 1.0)
+        if self._on_alarm == "stop":
+            trainer.should_stop = True
+        elif callable(self._on_alarm):
+            self._on_alarm(trainer, pl_module, self.monitor)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure the network and log the numbers."""
+        if self.monitor is not None:
+            found = self.monitor.epoch()
+            pl_module.log_dict({f"co/{name}": value for name, value in found.items()})
+            pl_module.log("co/alarm", float(bool(self.monitor.alarm)))
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Take the hooks off, and finish the run."""
+        if self.monitor is not None:
+            self.monitor.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """The same when training fails."""
+        if self.monitor is not None:
+            self.monitor.close()
