@@ -24,6 +24,11 @@ PROBES = Registry(
     about={
         "alignment": "size of the input gradient, and its cosine within the ε-ball",
         "curvature": "largest eigenvalues of the input Hessian of the loss",
+        "distortion": "images that FGSM leaves correct, and smaller steps the same way do not",
+        "gradient-norm": "size of the input gradient, and how often it is zero",
+        "label-signal": "whether perturbations tell the model the label that they were made for",
+        "local-linearity": "how far the loss is from linear within the ε-ball",
+        "low-loss": "share of images with a low loss",
         "masking": "attacks that need no gradient, other losses, step sizes and a large ε, at the best and the last "
         "epoch: is the robustness real?",
         "spectrum": "which frequencies perturbations are made of",

@@ -7,6 +7,8 @@ PLOTS = Registry(
     {
         "deterioration": "co_probe.plots.deterioration:FIGURE",
         "gap": "co_probe.plots.gap:FIGURE",
+        "indicators": "co_probe.plots.indicators:FIGURE",
+        "lead": "co_probe.plots.lead:FIGURE",
         "perturbations": "co_probe.plots.perturbations:FIGURE",
         "robust-overfitting": "co_probe.plots.robust_overfitting:FIGURE",
         "spectrum": "co_probe.plots.spectrum:FIGURE",
@@ -17,6 +19,9 @@ PLOTS = Registry(
         "deterioration": "robust accuracy and strength (Figures 1b and 2a of arXiv 2010.08034), which `co-probe "
         "strength` measures first",
         "gap": "the gap to PGD-10 (2b, 5c)",
+        "indicators": "what one run has recorded of its steps and epochs, in the order in which it moved",
+        "lead": "of several runs, by how many steps the alarm of each step indicator precedes the collapse, and false "
+        "alarms",
         "perturbations": "images and their perturbations before and during a collapse (1a), of the first run that has "
         "one, else of the first run at its best and last epochs",
         "robust-overfitting": "training accuracy, test accuracy under PGD-20, gap (5)",

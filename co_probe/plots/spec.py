@@ -70,6 +70,9 @@ class StoredRun(Protocol):
     def metrics(self, epoch: int) -> dict[str, float]:
         """What the run measured of itself after an epoch."""
 
+    def step_series(self, epoch: int) -> Mapping[str, Any]:
+        """What was recorded at each optimizer step of an epoch, {name: (steps,)}."""
+
     def labels(self, epoch: int, probe: str) -> dict[str, Any]:
         """The leading columns of every tidy row."""
 

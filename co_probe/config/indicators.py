@@ -1,0 +1,71 @@
+"""What indicators are called, and which way they move at a collapse: for figures and words, without torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indicator:
+    """How an indicator is shown and judged.
+
+    Attributes:
+        label: What figures and texts call it.
+        direction: 1 if it rises at a collapse, −1 if it falls, 0 if sources disagree.
+        log: Whether it spans orders of magnitude, so that its logarithm is judged.
+        floor: Changes below this are noise, in its unit; of the logarithm, in powers of ten.
+        baseline: Whether it is one of the trivial baselines that every training log has.
+        mechanism: What it is evidence of, a key of `MECHANISMS`; empty for none.
+    """
+
+    label: str
+    direction: int
+    log: bool = False
+    floor: float = 0.01
+    baseline: bool = False
+    mechanism: str = ""
+
+    def judged(self, values: ArrayLike) -> NDArray[np.float64]:
+        """The values that changes are judged in: the logarithm to base 10 if `log`, NaN where it is undefined."""
+        array = np.asarray(values, np.float64)
+        return np.log10(np.where(array > 0, array, np.nan)) if self.log else array
+
+
+MECHANISMS = {
+    "decay": "perturbations decay",
+    "turning": "input gradients turn within the ε-ball",
+    "label": "the perturbation becomes a label signal",
+    "memorisation": "training images are memorised",
+}
+"""Explanations of a collapse, by their names in data."""
+
+STEP_INDICATORS = {
+    "pert_alignment": Indicator(label="PertAlign (cosine)", direction=-1, mechanism="turning"),
+    "sign_agreement": Indicator(label="sign agreement", direction=-1, mechanism="turning"),
+    "linearity": Indicator(label="linearity ratio", direction=-1, mechanism="turning"),
+    "abnormal": Indicator(label="abnormal examples (share)", direction=1, mechanism="decay"),
+    "abnormal_change": Indicator(label="logit change (abnormal)", direction=1, log=True, floor=0.1),
+    "loss_gain": Indicator(label="loss gain of the step (nats)", direction=-1, mechanism="decay"),
+    "participation": Indicator(label="participation ratio", direction=-1),
+    "entropy_gap": Indicator(label="entropy gap (nats)", direction=0),
+    "zero_gradients": Indicator(label="zero gradients (share)", direction=1),
+    "train_accuracy": Indicator(label="training accuracy", direction=1, baseline=True, mechanism="memorisation"),
+    "loss": Indicator(label="training loss (nats)", direction=-1, floor=0.02, baseline=True),
+}
+"""Series over optimizer steps, by their names in `/steps` of an epoch's file."""
+
+EPOCH_INDICATORS = {
+    ("gap", "gap"): Indicator(label="gap to PGD-10 (nats)", direction=1, log=True, floor=0.1, mechanism="decay"),
+    ("strength", "strength"): Indicator(label="strength (reference acc.)", direction=1, mechanism="decay"),
+    ("alignment", "alignment"): Indicator(label="gradient alignment (cosine)", direction=-1, mechanism="turning"),
+    ("curvature", "curvature"): Indicator(label="curvature", direction=1, log=True, floor=0.1, mechanism="turning"),
+    ("local-linearity", "linearity-error"): Indicator(
+        label="local linearity error (nats²)", direction=1, log=True, floor=0.1, mechanism="turning"
+    ),
+    ("distortion", "distortion"): Indicator(label="boundary distortion (share)", direction=1, mechanism="turning"),
+    ("gradient-norm", "gradient-norm"): Indicator(label="input gradient norm", direction=1, log=True, floor=0.1),
+    ("label-signal", "raised"): Indicator(label="label signal (share)", direction=1, floor=0.03, mechanism="label"),
+    ("low-loss", "low-loss"): Indicator(label="low-loss images (share)", direction=1, mechanism="memorisation"),
+}
+"""Quantities of probes, by the probe's name and the quantity."""

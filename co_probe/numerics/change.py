@@ -1,0 +1,154 @@
+"""When a noisy series changes: as it is seen at the time, and in hindsight."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+RECENT = 5
+"""Number of earlier values whose median is the level that a value is compared with."""
+
+NOISE = 20
+"""Number of earlier deviations that the scale of the noise is taken over."""
+
+LEAST = 4
+"""Number of earlier deviations below which nothing is judged."""
+
+MAD = 1.4826  # the median of absolute deviations times this is the standard deviation of normal noise
+
+
+def window_size(steps: int) -> int:
+    """Number of steps per window for an epoch of `steps` steps: 20 as in the literature, fewer in short epochs."""
+    return max(5, min(20, steps // 4))
+
+
+def window_means(values: ArrayLike, size: int) -> tuple[Floats, Floats]:
+    """Average a series in adjoining windows.
+
+    Args:
+        values: Series, (n,); NaN where not defined.
+        size: Number of values per window; a shorter last window is left out.
+
+    Returns:
+        The means, NaN where a window has no number, and the number of values up to the end of each window.
+    """
+    array = np.asarray(values, np.float64)
+    count = len(array) // size
+    cut = array[: count * size].reshape(count, size)
+    known = ~np.isnan(cut)
+    sums, numbers = np.where(known, cut, 0).sum(1), known.sum(1)
+    means = np.divide(sums, numbers, out=np.full(count, np.nan), where=numbers > 0)
+    return means, size * np.arange(1, count + 1, dtype=np.float64)
+
+
+def scores(values: ArrayLike, direction: int, floor: float) -> Floats:
+    """How far each value is from its recent level, in units of the noise before it.
+
+    The level is the median of the `RECENT` values before; the noise is `MAD` times the median absolute deviation from
+    such levels, over the `NOISE` values before. Only the past is used, so that a score is what an observer would have
+    seen at that moment.
+
+    Args:
+        values: Series, (n,); NaN where not measured.
+        direction: 1 if a rise counts, −1 for a fall, 0 for both.
+        floor: Least noise, in the unit of the values.
+
+    Returns:
+        Scores, (n,); NaN where a value is missing or there is too little before it.
+    """
+    array = np.asarray(values, np.float64)
+    result = np.full(len(array), np.nan)
+    deviations: list[float] = []
+    for i, value in enumerate(array):
+        before = array[max(0, i - RECENT) : i]
+        before = before[~np.isnan(before)]
+        if np.isnan(value) or not len(before):
+            continue
+        deviation = float(value - np.median(before))
+        if len(deviations) >= LEAST:
+            noise = max(floor, MAD * float(np.median(np.abs(deviations[-NOISE:]))))
+            result[i] = (deviation * direction if direction else abs(deviation)) / noise
+        deviations.append(deviation)
+    return result
+
+
+def alarms(score: ArrayLike, threshold: float, apart: int = RECENT) -> list[int]:
+    """Indices at which scores reach a threshold; those fewer than `apart` after the last are the same alarm.
+
+    Args:
+        score: Scores, (n,); NaN is no alarm.
+        threshold: Least score of an alarm.
+        apart: Number of values without an alarm that separates two.
+
+    Returns:
+        The first index of each alarm, increasing.
+    """
+    found: list[int] = []
+    last = -apart
+    for i in np.flatnonzero(np.asarray(score, np.float64) >= threshold):
+        if i - last >= apart:
+            found.append(int(i))
+        last = int(i)
+    return found
+
+
+SPAN = 8
+"""Number of epochs before and after a change over which levels are taken."""
+
+EARLY = 3
+"""Number of epochs by which a series may change before robust accuracy falls, to be counted as the same event."""
+
+STAYS = 0.9
+"""Share of the later values that must stay beyond the middle, so that a passing dip is no change."""
+
+CLEAR = 4.0
+"""Number of standard deviations of the noise before a change by which the levels must differ."""
+
+
+def halfway(
+    at: ArrayLike,
+    values: ArrayLike,
+    start: float,
+    end: float,
+    *,
+    direction: int,
+    floor: float,
+    clear: float = CLEAR,
+) -> float | None:
+    """When a series had made half of its change from the level before an event to the one in it, in hindsight.
+
+    The levels are medians over the `SPAN` epochs before, and over the second half of as many epochs of the event, when
+    the change is over. Half of the way is made at the first value beyond the middle of the levels, from `EARLY` epochs
+    before the event on, after which `STAYS` of the values up to there are beyond it too. The noise is that of
+    differences between successive values, so that a slow drift is none.
+
+    Args:
+        at: When each value was measured, in epochs, increasing, (n,).
+        values: The series, (n,); NaN where not measured.
+        start: When the event begins, in epochs.
+        end: When it ends.
+        direction: 1 if only a rise counts, −1 for a fall, 0 for both.
+        floor: Least difference of levels that is no noise.
+        clear: Least difference in standard deviations of the noise.
+
+    Returns:
+        The time of the first such value; None if the levels do not differ clearly, or differ the other way.
+    """
+    times, series = np.asarray(at, np.float64), np.asarray(values, np.float64)
+    known = ~np.isnan(series)
+    times, series = times[known], series[known]
+    before = series[(times > start - SPAN) & (times <= start)]
+    end = min(end, start + SPAN)
+    after = series[(times > (start + end) / 2) & (times <= end)]
+    if len(before) < 3 or not len(after):
+        return None
+    level, later = float(np.median(before)), float(np.median(after))
+    way = 1 if later > level else -1
+    noise = MAD * float(np.median(np.abs(np.diff(before)))) / 2**0.5
+    if (direction and way != direction) or abs(later - level) < max(floor, clear * noise):
+        return None
+    beyond = way * (series - (level + later) / 2) > 0
+    for i in np.flatnonzero((times > start - EARLY) & (times <= end)):
+        if beyond[i] and beyond[i:][times[i:] <= end].mean() >= STAYS:
+            return float(times[i])
+    return None

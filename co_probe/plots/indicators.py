@@ -1,0 +1,194 @@
+"""Indicators of one run as small multiples, so that what moved first is seen."""
+
+import math
+from collections.abc import Sequence
+from itertools import repeat
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from co_probe.config.indicators import EPOCH_INDICATORS, STEP_INDICATORS, Indicator
+from co_probe.numerics.change import CLEAR, halfway, window_means, window_size
+from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, Span, StoredRun, stored
+from co_probe.plots.style import COLUMN, OKABE_ITO
+
+COLUMNS = 3
+LEGEND = (
+    "Shaded: robust accuracy has collapsed. Dashed and number: epoch at which the indicator had made half of its "
+    "change.\nDotted: the same of PGD-10 accuracy, measured after each epoch. Panels in this order; arrows: the way "
+    "that indicators\nmove at a collapse. Grey titles: baselines of every log."
+)
+ACCURACY = Indicator(label="robust accuracy", direction=-1)
+LINE, MARK, EPISODE, GREY = OKABE_ITO[2], OKABE_ITO[0], OKABE_ITO[0], "0.45"
+ACCURACIES = {  # metric of a run: name at the line, colour
+    "clean": ("clean", "0.6"),
+    "own": ("training attack", OKABE_ITO[1]),
+    "pgd10": ("PGD-10", OKABE_ITO[0]),
+}
+
+
+def step_table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+    """The step series of a run in windows of steps: columns indicator, epoch (as a fraction), value."""
+    frames = [_windows(run) for run in runs]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _windows(run: StoredRun) -> pd.DataFrame:
+    epochs = run.epochs
+    series = {epoch: run.step_series(epoch) for epoch in epochs}
+    rows = []
+    for name in STEP_INDICATORS:
+        for epoch in epochs:
+            if name in series[epoch]:
+                values = series[epoch][name]
+                means, ends = window_means(values, min(len(values), window_size(len(values))))
+                at = epoch - 1 + ends / len(values)
+                rows.append(pd.DataFrame({"run": run.name, "indicator": name, "epoch": at, "value": means}))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["run", "indicator", "epoch", "value"])
+
+
+def epoch_table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+    """What probes and training have stored of each epoch, as columns probe, quantity, epoch, value."""
+    rows = []
+    for run in runs:
+        if gaps := {epoch: metrics["gap"] for epoch in run.epochs if "gap" in (metrics := run.metrics(epoch))}:
+            rows += [("gap", "gap", epoch, value) for epoch, value in gaps.items()]
+        for probe, quantity in EPOCH_INDICATORS:
+            frame = run.frame(probe)
+            if not len(frame) or (probe == "gap" and gaps):
+                continue
+            # One series: that of the default settings, else what was measured last at each epoch.
+            usual = run.frame(probe, **({"reference": None} if probe == "strength" else {"split": "test"}))
+            frame = usual if len(usual) else frame
+            frame = frame[(frame["quantity"] == quantity) & (frame["epoch"] > 0)].drop_duplicates("epoch", keep="last")
+            frame = frame.sort_values("epoch")
+            rows += list(zip(repeat(probe), repeat(quantity), frame["epoch"].astype(int), frame["value"], strict=False))
+    return pd.DataFrame(rows, columns=["probe", "quantity", "epoch", "value"])
+
+
+def moved_at(rows: pd.DataFrame, indicator: Indicator, span: Span | None, clear: float = CLEAR) -> float | None:
+    """When an indicator had made half of its change at a collapse, in epochs; None if it did not change.
+
+    Args:
+        rows: Its values: columns epoch and value.
+        indicator: Which way it moves.
+        span: First and last epoch of the collapse; None if there is none, and then nothing moved.
+        clear: Least change, in standard deviations of the noise before.
+    """
+    if span is None:
+        return None
+    values = indicator.judged(rows["value"])
+    return halfway(
+        rows["epoch"], values, span[0] - 1, span[1], direction=indicator.direction, floor=indicator.floor, clear=clear
+    )
+
+
+def draw(frames: Frames, episodes: Episodes) -> Figure:
+    """Accuracies first, then the indicators, in the order in which they moved; those that did not move come last."""
+    metrics, steps, epochs = frames["metrics"], frames["steps"], frames["epochs"]
+    spans = next(iter(episodes.values()), [])
+    main = max(spans, key=lambda span: span[1] - span[0], default=None)
+    series = [(STEP_INDICATORS[str(name)], rows) for name, rows in steps.groupby("indicator", sort=False)]
+    series += [(EPOCH_INDICATORS[key], rows) for key, rows in epochs.groupby(["probe", "quantity"], sort=False)]
+    panels = [(moved_at(rows, each, main), each, rows) for each, rows in series if _varies(rows)]
+    panels.sort(key=lambda panel: math.inf if panel[0] is None else panel[0])
+    accuracy = metrics[metrics["quantity"].isin(ACCURACIES)] if len(metrics) else metrics
+    lost = moved_at(accuracy[accuracy["quantity"] == "pgd10"], ACCURACY, main, clear=0) if len(accuracy) else None
+
+    first = int(len(accuracy) > 0)
+    count = first + len(panels)
+    lines = math.ceil(count / COLUMNS)
+    figure, grid = plt.subplots(lines, COLUMNS, figsize=(2 * COLUMN, 1.3 * lines + 0.6), sharex=True, squeeze=False)
+    axes = list(grid.flat)
+    if first:
+        _accuracies(accuracy, axes[0])
+    for ax, panel in zip(axes[first:], panels, strict=False):
+        _panel(*panel, collapsed=main is not None, ax=ax)
+    for number, ax in enumerate(axes):
+        if number >= count:
+            ax.set_axis_off()
+            continue
+        for start, end in spans:
+            ax.axvspan(start - 1, end, color=EPISODE, alpha=0.13, linewidth=0, zorder=0)
+        if lost is not None:
+            ax.axvline(lost, color="black", linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        ax.margins(x=0.02)
+        if number + COLUMNS >= count:
+            ax.set_xlabel("epoch")
+            ax.tick_params(labelbottom=True)
+    if main is not None:
+        figure.supxlabel(LEGEND, fontsize=6.5, color=GREY)
+    return figure
+
+
+def _varies(rows: pd.DataFrame) -> bool:
+    """Whether there is something to see: the series is defined, and not zero throughout."""
+    values = rows["value"].dropna()
+    return len(values) > 1 and bool((values != 0).any())
+
+
+def _panel(moved: float | None, indicator: Indicator, rows: pd.DataFrame, *, collapsed: bool, ax: Axes) -> None:
+    few = len(rows) <= rows["epoch"].max()  # a value per epoch
+    ax.plot(rows["epoch"], rows["value"], color=LINE, linewidth=0.9, marker="." if few else "", markersize=3)
+    if indicator.log and (rows["value"].dropna() > 0).all():
+        ax.set_yscale("log")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    arrow = {1: " ↑", -1: " ↓", 0: ""}[indicator.direction]
+    ax.set_title(
+        indicator.label + arrow, fontsize=7, loc="left", pad=3, color="0.35" if indicator.baseline else "black"
+    )
+    if moved is not None:
+        ax.axvline(moved, color=MARK, linewidth=1, linestyle=(0, (3, 1.5)))
+        ax.set_title(f"{moved:.1f}", fontsize=7, loc="right", pad=3, color=MARK)
+    elif collapsed:
+        ax.set_title("did not move", fontsize=6, loc="right", pad=3, color=GREY)
+
+
+def _accuracies(frame: pd.DataFrame, ax: Axes) -> None:
+    """Clean accuracy, and accuracy under the training attack and under PGD-10, named where they are far apart."""
+    wide = 100 * frame.pivot_table(index="epoch", columns="quantity", values="value")
+    names = [name for name in ACCURACIES if name in wide]
+    for name in names:
+        ax.plot(wide.index, wide[name], color=ACCURACIES[name][1], linewidth=1.1)
+    ax.set_ylim(-3, 118)
+    ax.set_yticks([0, 50, 100])
+    ax.set_title("test accuracy (%)", fontsize=7, loc="left", pad=3)
+    levels = wide[names].to_numpy()
+    apart = np.diff(np.sort(levels, axis=1), axis=1).min(1) if len(names) > 1 else np.zeros(len(wide))
+    # Not at the right edge, where the names would be cut.
+    place = int(np.argmax(apart[: max(1, 2 * len(wide) // 3)]))
+    for name in names:
+        label, color = ACCURACIES[name]
+        ax.annotate(
+            label,
+            (wide.index[place], wide[name].iloc[place]),
+            xytext=(0, 2),
+            textcoords="offset points",
+            fontsize=6,
+            color=color,
+            ha="center",
+            va="bottom",
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )
+
+
+def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
+    """The run has neither step series nor tables of probes."""
+    known = run.step_series(run.last_epoch).keys() & STEP_INDICATORS.keys()
+    if known or "gap" in run.metrics(run.last_epoch) or any(len(run.frame(probe)) for probe, _ in EPOCH_INDICATORS):
+        return None
+    return f"{run.name} has no indicators stored: measure some first (alignment, curvature, local-linearity, ...)"
+
+
+FIGURE = FigureSpec(
+    draw=draw,
+    tables={"metrics": stored("metrics"), "steps": step_table, "epochs": epoch_table},
+    single=True,
+    unsupported_reason=unsupported_reason,
+)
