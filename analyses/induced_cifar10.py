@@ -3,6 +3,7 @@
     python analyses/induced_cifar10.py                                      CIFAR-10, downloaded if need be
     python analyses/induced_cifar10.py --data cifar10-jpeg                  a folder with train/<class> and test/<class>
     python analyses/induced_cifar10.py --methods fgsm,n-fgsm,pgd,grad-align
+    python analyses/induced_cifar10.py --preset cifar10-small --epsilons 8,12 --betas 0,8,12 --out FOLDER
 
 Trains β ∈ {0, 4, 6, 8, 10}/255 × ε ∈ {2, 4, 6, 8}/255 with the preset cifar10-30, a run at a time, beginning with what
 tells most (the paper: FGSM collapses at β = 8/255, ε = 6/255). It may be stopped at any time and goes on when it is
@@ -24,7 +25,6 @@ from co_probe.studies.injection.settings import Inject
 from co_probe.sweeps.grid import Grid, split
 from co_probe.sweeps.sweep import is_complete, train_cells
 
-BETAS, EPSILONS = (0, 4, 6, 8, 10), (2, 4, 6, 8)  # in grey levels
 TELLING = (8 / 255, 6 / 255)  # β, ε
 ATTACK = "pgd50x10"
 
@@ -38,7 +38,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures" / "induced-cifar10")
     parser.add_argument("--draw", action="store_true", help="train nothing more")
     parser.add_argument("--images", type=int, default=1000, help="test images under PGD-50×10 [%(default)s]")
-    parser.add_argument("--epochs", type=int, default=30, help="[%(default)s]")
+    parser.add_argument("--preset", default="cifar10-30", help="[%(default)s]")
+    parser.add_argument("--betas", default="0,4,6,8,10", help="in grey levels [%(default)s]")
+    parser.add_argument("--epsilons", default="2,4,6,8", help="in grey levels [%(default)s]")
+    parser.add_argument("--epochs", type=int, help="[the preset's]")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time [%(default)s]")
     parser.add_argument("--limit", type=int, help="training images [all]")
     parser.add_argument("--small", action="store_true", help="a network of a few thousand weights, to try this script")
     parser.add_argument("--device", default="auto")
@@ -46,7 +50,7 @@ def main() -> None:
 
     cells = _cells(arguments)
     if not arguments.draw:
-        for path, error in train_cells(cells, device=arguments.device, jobs=1):
+        for path, error in train_cells(cells, device=arguments.device, jobs=arguments.jobs):
             print(f"{path}: {error or 'done'}", flush=True)
     runs = [Run(path) for path, config in cells.items() if is_complete(path, config)]
     if not runs:
@@ -75,6 +79,11 @@ def main() -> None:
     print_table(f"{len(runs)} of {len(cells)} runs", ["method", "β", "ε", "PGD-50×10", "onset"], rows)
 
 
+def level(text: str) -> float:
+    """A number of grey levels, in pixel units."""
+    return float(text) / 255
+
+
 def _cells(arguments: argparse.Namespace) -> dict[Path, Config]:
     """The runs, the nearest to the paper's collapse first."""
     data: dict[str, object] = {"name": "cifar10", "title": arguments.title or "CIFAR-10"}
@@ -82,14 +91,16 @@ def _cells(arguments: argparse.Namespace) -> dict[Path, Config]:
         data = {"name": f"image-folder:{arguments.data}", "title": arguments.title or arguments.data.name}
     if arguments.limit:
         data["limit"] = arguments.limit
-    settings: dict[str, object] = {"data": data, "epochs": arguments.epochs}
+    settings: dict[str, object] = {"data": data}
+    if arguments.epochs:
+        settings["epochs"] = arguments.epochs
     if arguments.small:
         settings["model"] = {"name": "preact_resnet", "width": 8, "blocks": [1, 1]}
     grid = Grid(
         methods=split(arguments.methods, str),
-        epsilons=tuple(level / 255 for level in EPSILONS),
-        vary={"inject.beta": tuple(level / 255 for level in BETAS)},
-        preset="cifar10-30",
+        epsilons=split(arguments.epsilons, level),
+        vary={"inject.beta": split(arguments.betas, level)},
+        preset=arguments.preset,
         settings=settings,
     )
 

@@ -3,6 +3,9 @@
     python analyses/methods.py digits                        into figures/digits/methods.md
     python analyses/methods.py cifar10-jpeg --data FOLDER    CIFAR-10 as JPEG images, much smaller than the paper's runs
 
+In order (`--parts`): `runs` trains and attacks, `cost` times steps on a machine that should be idle, `table` writes
+what these two measured.
+
 Runs are kept in sweeps/SCALE, and what is there already is neither trained nor evaluated again. Beside the table: the
 tidy numbers that it was made from, and the machine and versions.
 """
@@ -73,6 +76,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="folder of the runs [default: sweeps/SCALE]")
     parser.add_argument("--out", type=Path, help="folder of the table [default: figures/SCALE]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes [default: one a core]")
+    parser.add_argument("--parts", default="runs,cost,table", help="[default: %(default)s]")
     arguments = parser.parse_args()
     scale, folder = SCALES[arguments.scale], arguments.runs or Path("sweeps") / arguments.scale
     out = arguments.out or Path(__file__).parents[1] / "figures" / arguments.scale
@@ -81,23 +85,32 @@ def main() -> None:
     elif arguments.scale == "cifar10-jpeg":
         parser.error("--data is missing")
 
-    cells = all_cells(scale, folder)
-    for path, error in train_cells(cells, jobs=arguments.jobs):
+    cells, parts = all_cells(scale, folder), arguments.parts.split(",")
+    out.mkdir(parents=True, exist_ok=True)
+    if "runs" in parts:
+        measure(cells, scale, arguments.jobs).to_csv(out / "methods.csv", index=False, float_format="%.6g")
+        about = {"command": f"python analyses/methods.py {arguments.scale}", **StoredRun(next(iter(cells))).environment}
+        (out / "methods.json").write_text(json.dumps(about, indent=1) + "\n")
+    if "cost" in parts:
+        # Seconds of runs that shared a machine say little: steps are timed in turns.
+        names = sorted({config.method.name for config in cells.values()})
+        cost = co_probe.bench(names, parts=["steps"], repeats=5, preset=scale.preset, settings=scale.settings)
+        cost.to_csv(out / "cost.csv", index=False, float_format="%.6g")
+    if "table" in parts:
+        frame, cost = pd.read_csv(out / "methods.csv"), pd.read_csv(out / "cost.csv")
+        ratios = cost[cost["quantity"] == "ratio"].set_index("subject")["value"]
+        (out / "methods.md").write_text(markdown(frame, ratios.to_dict(), caption(scale, frame)))
+
+
+def measure(cells: dict[Path, Config], scale: Scale, jobs: int) -> pd.DataFrame:
+    """Train the runs and attack their models; one row per run, attack and epoch."""
+    for path, error in train_cells(cells, jobs=jobs):
         print(path, error or "trained", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # in the processes to come, which share the cores
-    with ProcessPoolExecutor(arguments.jobs) as pool:
+    with ProcessPoolExecutor(jobs) as pool:
         frames = list(pool.map(partial(evaluate, scale=scale), cells, cells.values()))
     frame = pd.concat(frames, ignore_index=True)
-    out.mkdir(parents=True, exist_ok=True)
-    frame[frame["quantity"] == "accuracy"].to_csv(out / "methods.csv", index=False, float_format="%.6g")
-    # Seconds that runs took beside each other, on whatever else the machine did, tell little: steps are timed in turns.
-    names = sorted({config.method.name for config in cells.values()})
-    cost = co_probe.bench(names, parts=["steps"], repeats=5, preset=scale.preset, settings=scale.settings)
-    cost.to_csv(out / "cost.csv", index=False, float_format="%.6g")
-    ratios = cost[cost["quantity"] == "ratio"].set_index("subject")["value"]
-    (out / "methods.md").write_text(markdown(frame, ratios.to_dict(), caption(scale, frame)))
-    about = {"command": f"python analyses/methods.py {arguments.scale}", **StoredRun(next(iter(cells))).environment}
-    (out / "methods.json").write_text(json.dumps(about, indent=1) + "\n")
+    return frame[frame["quantity"] == "accuracy"]
 
 
 def all_cells(scale: Scale, folder: Path) -> dict[Path, Config]:

@@ -11,6 +11,10 @@ again: exit code 3 if there is more to do, 0 when all is done. In order (`--part
     seeds       the runs of `main` with seeds 1 and 2
     autoattack  the last models of `main` and `more` under the attacks of Table 2, and under AutoAttack
 
+All runs of the parts asked for are trained first, `--jobs` at a time. With `--scale small` the runs are those of the
+preset cifar10-small (10,000 images, width 16, ε = 16/255, 24 epochs), where FGSM collapses within 4,000 updates: Figure
+5 is of its main runs, and `seeds` are those of fgsm and apart.
+
 `--data` is a folder as co-probe's image-folder takes it, of 32×32 images; here CIFAR-10 re-encoded as JPEG, and all
 titles say so. Runs, with their weights, stay in `--runs`; figures, tidy tables, commands, machine and versions go to
 `--out`, a few MB. With `--limit`, `--width` or `--epochs` it is a trial of the script, and its output is so named.
@@ -22,7 +26,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +56,32 @@ from co_probe.training.loop import epochs
 TITLE = "CIFAR-10 (JPEG)"
 MAIN = ("fgsm", "apart-simple", "apart", "pgd")
 MORE = ("fgsm-rs", "n-fgsm")
-LONG = ("pgd", "apart")
+SHOWN = {"steps": ("apart-simple", "apart"), "robust-overfitting": ("pgd", "apart")}  # methods of a figure, if not all
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The settings of the runs.
+
+    Attributes:
+        preset: Of the runs of all parts but `long`.
+        long: Methods of `long`, trained by the preset cifar10-200; without any, Figure 5 shows runs of `main`.
+        seeds: Methods of `seeds`.
+        folder: Name of the default folders of runs and figures.
+        size: What titles say of the scale.
+    """
+
+    preset: str
+    long: tuple[str, ...]
+    seeds: tuple[str, ...]
+    folder: str
+    size: str = ""
+
+
+SCALES = {
+    "full": Scale("cifar10-30", ("pgd", "apart"), MAIN, "cifar10-jpeg"),
+    "small": Scale("cifar10-small", (), ("fgsm", "apart"), "cifar10-jpeg-small", ", 10,000 images, width 16"),
+}
 AGAINST = ("pgd10", "pgd20")
 ATTACKS = ("clean", "gaussian", "pgd20", "cw")  # on all test images; AutoAttack on some
 PARTS = ("main", "more", "long", "seeds", "autoattack")
@@ -77,7 +109,7 @@ class Reproduction:
     """The runs, in their folder, and what is made of them."""
 
     def __init__(self, asked: argparse.Namespace):
-        self.asked, self.clock = asked, Clock(asked.minutes)
+        self.asked, self.scale, self.clock = asked, SCALES[asked.scale], Clock(asked.minutes)
         self.runs, self.out = asked.runs, asked.out
         # Of training and of probes.
         self.how: dict[str, Any] = {"device": asked.device, "compile": asked.compile, "progress": self.clock.check}
@@ -88,9 +120,9 @@ class Reproduction:
 
     # -- which runs there are ----------------------------------------------------------------------------------------
 
-    def config(self, method: str, preset: str = "cifar10-30", seed: int = 0) -> Config:
+    def config(self, method: str, preset: str | None = None, seed: int = 0) -> Config:
         """The preset's settings, on the images of `--data`, and for a trial made small."""
-        asked = self.asked
+        asked, preset = self.asked, preset or self.scale.preset
         data: dict[str, Any] = {"name": f"image-folder:{asked.data}", "title": self.title}
         changes: dict[str, Any] = {"seed": seed, "data": data, "precision": asked.precision}
         if asked.limit is not None:
@@ -98,36 +130,64 @@ class Reproduction:
             changes["probe"] = {"test": min(asked.limit, 1000)}
         if asked.width is not None:
             changes["model"] = {"name": "preact_resnet", "width": asked.width, "blocks": [1, 1]}
+        if method == "pgd" and preset == self.scale.preset and asked.pgd_epochs is not None:
+            longer = configure(preset, method)
+            warmup = longer.epsilon_warmup * asked.pgd_epochs // longer.epochs
+            changes |= {"epochs": asked.pgd_epochs, "epsilon_warmup": warmup}
         if asked.epochs is not None:
             changes["epochs"] = asked.epochs * (2 if preset == "cifar10-200" else 1)
+            changes["epsilon_warmup"] = 0
         return configure(preset, method, changes)
 
     def cells(self, part: str) -> dict[Path, Config]:
         """The runs of a part, by their folders."""
         if part == "long":
-            return {self.runs / f"{method}-200": self.config(method, "cifar10-200") for method in LONG}
+            return {self.runs / f"{method}-200": self.config(method, "cifar10-200") for method in self.scale.long}
         if part == "seeds":
             return {
-                self.runs / f"{method}-seed{seed}": self.config(method, seed=seed) for seed in (1, 2) for method in MAIN
+                self.runs / f"{method}-seed{seed}": self.config(method, seed=seed)
+                for seed in (1, 2)
+                for method in self.scale.seeds
             }
         methods = {"main": MAIN, "more": MORE, "autoattack": MAIN + MORE}[part]
         return {self.runs / method: self.config(method) for method in methods}
 
     # -- what is done with them --------------------------------------------------------------------------------------
 
-    def work(self, part: str) -> None:
-        """All of a part but its figures, as far as it is not done. Raises OutOfTime."""
-        cells = self.cells(part)
-        for path, config in cells.items():
-            self.train(path, config)
-        for path in cells:
-            if part == "autoattack":
-                self.attack(path)
-                continue
-            for against in AGAINST:
-                gap(path, against, **self.how)
-            if part != "long":
-                strength(path, self.reference(), **self.how)
+    def train_all(self) -> None:
+        """Train the runs of all parts that are asked for, as far as they are not complete. Raises OutOfTime."""
+        self.share(
+            Reproduction.train, {path: config for part in self.asked.parts for path, config in self.cells(part).items()}
+        )
+
+    def measure(self, part: str) -> None:
+        """Measure the runs of a part, as far as they are not measured. Raises OutOfTime."""
+        if part == "autoattack":
+            self.share(Reproduction.attack, self.cells(part))
+            return
+        if part != "long" and self.cells(part):
+            self.reference()
+        self.share(Reproduction.diagnose if part != "long" else Reproduction.gaps, self.cells(part))
+
+    def share(self, task: Callable[["Reproduction", Path, Config], None], cells: dict[Path, Config]) -> None:
+        """Do `task` for each run: here in turn, or in `--jobs` processes. Raises OutOfTime."""
+        if self.asked.jobs == 1:
+            for path, config in cells.items():
+                task(self, path, config)
+            return
+        self.asked.minutes = max(0.0, self.clock.end - time.monotonic() + FIGURES) / 60  # of each process
+        with ProcessPoolExecutor(self.asked.jobs, mp_context=get_context("spawn")) as pool:
+            tasks = [pool.submit(run_task, self.asked, task, path, config) for path, config in cells.items()]
+        for ended in tasks:
+            ended.result()
+
+    def gaps(self, path: Path, _: Config) -> None:
+        for against in AGAINST:
+            gap(path, against, **self.how)
+
+    def diagnose(self, path: Path, config: Config) -> None:
+        self.gaps(path, config)
+        strength(path, self.reference(), **self.how)
 
     def train(self, path: Path, config: Config) -> None:
         if is_complete(path, config):
@@ -139,7 +199,7 @@ class Reproduction:
             )
             say(f"{path.name} epoch {metrics.epoch}/{config.epochs}: {numbers}, {metrics.seconds:.1f} s")
 
-    def attack(self, path: Path) -> None:
+    def attack(self, path: Path, _: Config) -> None:
         options: dict[str, Any] = {"epoch": "last", "device": self.asked.device, "progress": self.clock.check}
         evaluate(path, ATTACKS, images=self.asked.limit, **options)
         evaluate(path, ["aa"], images=self.asked.aa_images, **options)
@@ -157,20 +217,22 @@ class Reproduction:
     def render(self, part: str) -> None:
         """The figures of a part that is done."""
         runs: list[StoredRun] = [Run(path) for path in self.cells(part)]
+        if not runs:
+            return
         if part == "seeds" or part == "more":
-            runs = [Run(path) for path in self.cells("main")] + runs
+            runs = [Run(path) for path in self.cells("main") if part == "more" or path.name in self.scale.seeds] + runs
         epsilon, precision, planned = epsilon_label(runs[0].epsilon), runs[0].precision, runs[0].planned
-        about = f"{TITLE}, ε = {epsilon}\n{runs[0].config.model.name}, {planned} epochs, {precision}"
+        about = f"{TITLE}{self.scale.size}, ε = {epsilon}\n{runs[0].config.model.name}, {planned} epochs, {precision}"
         title = f"{self.trial}\n{about}" if self.trial else about
         for name, kind, against in self.figures(part):
-            chosen = [run for run in runs if kind != "steps" or run.config.method.name.startswith("apart")]
+            shown = SHOWN.get(kind)
+            chosen = [run for run in runs if shown is None or run.config.method.name in shown]
             options = {"against": against, "reference": str(self.reference()), "device": self.asked.device}
             save(draw(kind, chosen, title=title, **options), self.out / f"{part}-{name}.png")
 
-    @staticmethod
-    def figures(part: str) -> Iterator[tuple[str, str, str | None]]:
+    def figures(self, part: str) -> Iterator[tuple[str, str, str | None]]:
         """(name, kind, against) of each figure of a part."""
-        if part == "long":
+        if part == "long" or (part == "main" and not self.scale.long):
             yield "robust-overfitting", "robust-overfitting", None
         if part in ("main", "more", "seeds"):
             yield "deterioration", "deterioration", None
@@ -227,6 +289,11 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     frame.to_csv(path, index=False, float_format="%.6g")
 
 
+def run_task(asked: argparse.Namespace, task: Callable[..., None], path: Path, config: Config) -> None:
+    """A task in a process of its own."""
+    task(Reproduction(asked), path, config)
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -236,11 +303,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder with train/CLASS/ and test/CLASS/")
     parser.add_argument("--minutes", type=float, default=9.0, help="stop after so many [default: %(default)s]")
     parser.add_argument("--parts", default=",".join(PARTS), help="which, with commas [default: %(default)s]")
-    parser.add_argument("--runs", type=Path, default=Path("runs/cifar10-jpeg"), help="[default: %(default)s]")
-    parser.add_argument("--out", type=Path, help="[default: figures/cifar10-jpeg; of a trial it must be given]")
+    parser.add_argument("--scale", choices=SCALES, default="full", help="of the runs [default: %(default)s]")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, in processes [default: %(default)s]")
+    parser.add_argument("--runs", type=Path, help="[default: runs/cifar10-jpeg, or with -small]")
+    parser.add_argument(
+        "--out", type=Path, help="[default: figures/cifar10-jpeg, or with -small; of a trial to be given]"
+    )
     parser.add_argument("--device", default="auto", help="[default: %(default)s]")
     parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16 [default: %(default)s]")
     parser.add_argument("--compile", action="store_true", help="run networks through torch.compile")
+    parser.add_argument("--pgd-epochs", type=int, help="fewer epochs for the costly PGD-10 runs of `main` and `seeds`")
     parser.add_argument("--aa-images", type=int, default=1000, help="test images for AutoAttack [default: %(default)s]")
     parser.add_argument("--limit", type=int, help="a trial on so many training, and for attacks test images")
     parser.add_argument("--width", type=int, help="a trial with a small network, so many channels wide")
@@ -250,10 +322,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     asked.parts = [part.strip() for part in asked.parts.split(",")]
     if unknown := [part for part in asked.parts if part not in PARTS]:
         parser.error(f"unknown part '{unknown[0]}': there are {', '.join(PARTS)}")
+    asked.runs = asked.runs or Path("runs") / SCALES[asked.scale].folder
     if asked.out is None:
         if not asked.limit is asked.width is asked.epochs is None:
             parser.error("a trial needs an --out of its own")
-        asked.out = Path(__file__).parents[1] / "figures" / "cifar10-jpeg"
+        asked.out = Path(__file__).parents[1] / "figures" / SCALES[asked.scale].folder
     return asked
 
 
@@ -267,8 +340,9 @@ def main(arguments: list[str]) -> int:
         reproduction = Reproduction(asked)
         reproduction.out.mkdir(parents=True, exist_ok=True)
         try:
+            reproduction.train_all()
             for part in asked.parts:
-                reproduction.work(part)
+                reproduction.measure(part)
                 reproduction.render(part)
                 done.append(part)
         except OutOfTime:
