@@ -16,8 +16,9 @@ not. The search has three rules:
    catastrophic overfitting. Averages are needed because FGSM and clean accuracy may sag along with PGD for the
    first epochs of a collapse.
 
-Accuracy on training images under the training attack, if given as `train`, is a second witness for rule 3: it counts
-where it *rises* by `MARGIN`. It cannot count merely for not falling, since a glitch on test images leaves it unchanged.
+Accuracy on training images under the training attack, if given as `train`, is a second witness for rule 3: where it
+*rises* by `MARGIN`, it suffices, also where clean accuracy falls to chance (a network that reads the class from the
+perturbation alone). It cannot count merely for not falling, since a glitch on test images leaves it unchanged.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,9 @@ ROBUST_ABOVE_CHANCE = 0.05
 
 Z = 4.0
 """Number of standard errors beyond which a difference is not noise; large, since the worst of many epochs is judged."""
+
+Z_LEVEL = 3.0
+"""Number of standard errors by which a level exceeds chance; smaller than `Z`, since a level is a median of three."""
 
 Floats = NDArray[np.float64]
 
@@ -122,18 +126,18 @@ def level(values: Floats) -> float:
     return float(running_median(known).max()) if len(known) else float("nan")
 
 
-def noise(a: float, b: float, n: int) -> float:
-    """Difference between two accuracies, each measured on `n` images, that chance explains (`Z` standard errors).
+def noise(a: float, b: float, n: int, z: float = Z) -> float:
+    """Difference between two accuracies, each measured on `n` images, that chance explains (`z` standard errors).
 
     The images are treated as independent. Where both accuracies are measured on the same images, the true noise is
     smaller and the bound is conservative.
     """
-    return Z * float(np.sqrt((a * (1 - a) + b * (1 - b)) / n))
+    return z * float(np.sqrt((a * (1 - a) + b * (1 - b)) / n))
 
 
 def is_robust(accuracy: float, chance: float, n: int) -> bool:
     """Whether an accuracy under PGD exceeds chance by `ROBUST_ABOVE_CHANCE` and by more than noise."""
-    return accuracy - chance >= max(ROBUST_ABOVE_CHANCE, noise(accuracy, 0.0, n))
+    return accuracy - chance >= max(ROBUST_ABOVE_CHANCE, noise(accuracy, 0.0, n, Z_LEVEL))
 
 
 def find_falls(curves: Curves) -> list[Fall]:
@@ -214,8 +218,10 @@ def _outrun(curves: Curves, first: int, last: int, reference: float, before: Seq
         return mean / base if mean - curves.chance > noise(curves.chance, mean, curves.n) else 0.0
 
     clean, fgsm, train = share(curves.clean), share(curves.fgsm), share(curves.train)
+    if train >= max(1 + MARGIN, pgd_share + MARGIN):
+        return True
     if clean < pgd_share + MARGIN:
         return False
     if np.isnan(fgsm) and np.isnan(train):
         return bool(clean >= pgd_share + MARGIN)
-    return bool(fgsm >= pgd_share + MARGIN or train >= max(1 + MARGIN, pgd_share + MARGIN))
+    return bool(fgsm >= pgd_share + MARGIN)

@@ -134,6 +134,25 @@ def test_training_accuracy_reveals_what_fgsm_hides():
     assert verdict(**curves, train=train, classes=10).episodes == [Episode(40, None)]
 
 
+def test_training_accuracy_reveals_a_collapse_that_takes_clean_accuracy_along():
+    """FGSM on CIFAR-10 (JPEG), 10,000 images, ε = 16/255, seed 0, 300 test images: epochs 1 to 14."""
+    clean = [0.40, 0.42, 0.44, 0.47, 0.50, 0.51, 0.44, 0.24, 0.11, 0.12, 0.37, 0.33, 0.15, 0.27]
+    fgsm = [0.09, 0.13, 0.16, 0.20, 0.24, 0.21, 0.22, 0.13, 0.40, 0.16, 0.23, 0.21, 0.12, 0.18]
+    pgd = [0.04, 0.07, 0.09, 0.14, 0.187, 0.183, 0.20, 0.0, 0.003, 0.0, 0.20, 0.20, 0.12, 0.18]
+    train = [0.31, 0.34, 0.33, 0.32, 0.30, 0.27, 0.25, 0.31, 0.55, 0.56, 0.25, 0.20, 0.15, 0.15]
+    found = verdict(clean, fgsm, pgd, train=train, n=300, classes=10)
+    assert (found.kind, found.episodes) == ("recovered", [Episode(8, 10)])
+    assert verdict(clean, fgsm, pgd, n=300, classes=10).episodes == []
+
+
+def test_a_low_level_on_few_images_counts_as_robust():
+    """A level of 18% on 300 images is 3.6 standard errors above chance."""
+    low = {"clean": rise(0.3, 0.45), "fgsm": np.full(EPOCHS, 0.2), "pgd": np.full(EPOCHS, 0.18)}
+    assert verdict(**collapse(low, 30, pgd=0.0), n=300, classes=10).episodes == [Episode(30, None)]
+    lower = {**low, "pgd": np.full(EPOCHS, 0.15)}
+    assert verdict(**collapse(lower, 30, pgd=0.0), n=300, classes=10).kind == "never-robust"
+
+
 def test_glitch_that_all_curves_share_is_no_episode():
     curves = healthy()
     for name in curves:
