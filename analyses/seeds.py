@@ -21,7 +21,7 @@ from co_probe.store import StoredRun
 from co_probe.sweeps.sweep import is_complete
 
 METHODS = ("fgsm", "apart-simple", "apart", "pgd")
-PROBE = {"probe": {"test": 200, "train": 200}}
+PROBE = {"probe": {"test": 200, "train": 200, "validation": 0}}
 CLIMBS, COLLAPSED, ROBUST = 0.40, 0.12, 0.50  # accuracies that the last lines count by
 
 

@@ -17,6 +17,7 @@ from co_probe.errors import UserError
 from co_probe.plots import PLOTS
 from co_probe.plots.deterioration import robust_accuracy, strength
 from co_probe.plots.gap import attack_label, gap
+from co_probe.plots.lines import name_lines
 from co_probe.plots.spec import FigureOptions
 from co_probe.plots.steps import steps
 from co_probe.plots.style import method_style, paper_style, save
@@ -64,6 +65,26 @@ def test_shades_of_many_runs_stay_light_and_within_the_epochs():
 def test_runs_without_episodes_are_not_shaded():
     ax = gap(table(quantity="gap", against="pgd20"), episodes={"other": [(1, 2)], "apart": []})
     assert not ax.patches and not ax.texts
+
+
+def test_lines_are_named_at_their_ends_without_overlap():
+    frame = table(quantity="gap", against="pgd20")
+    early = frame[frame["method"] == "apart"].assign(run="pgd", method="pgd").query("epoch < 3")
+    ax = gap(pd.concat([frame, early]))  # FGSM and APART end at the same point, PGD ends early
+    assert name_lines(ax)
+    at = {text.get_text(): text.xy for text in ax.texts}
+    assert set(at) == {"FGSM", "APART", "PGD"} and at["FGSM"][0] == at["APART"][0] == 3 and at["PGD"][0] == 2
+    ax.get_figure().canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    assert not boxes["FGSM"].overlaps(boxes["APART"])
+    colours = {text.get_text(): text.get_color() for text in ax.texts}
+    assert colours == {name: method_style(name.lower())["color"] for name in at}
+
+
+def test_many_lines_are_left_to_a_legend():
+    runs = [table(quantity="gap", against="pgd20").assign(run=f"{ε}", method="fgsm") for ε in range(7)]
+    ax = gap(pd.concat(runs))
+    assert not name_lines(ax) and not ax.texts
 
 
 def test_an_axes_of_ones_own_is_used():

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
+from co_probe.plots.lines import RUN, epoch_lines, name_lines, percent_axis, shade_episodes
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun, probed
 from co_probe.plots.style import BASELINE, axes_or_new, panels
 
@@ -59,7 +59,12 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
     robust_accuracy(frames["gap"], top, episodes)
     strength(frames["strength"], bottom, episodes)
     top.set_xlabel("")
-    figure.legend(*bottom.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
+    handles, labels = bottom.get_legend_handles_labels()
+    if all([name_lines(top), name_lines(bottom)]):
+        shown = [(handle, label) for handle, label in zip(handles, labels, strict=True) if handle.get_gid() != RUN]
+        handles, labels = [handle for handle, _ in shown], [label for _, label in shown]
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1)
     return figure
 
 

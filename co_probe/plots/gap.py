@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from co_probe.config.labels import attack_label
-from co_probe.plots.lines import epoch_lines, shade_episodes
+from co_probe.plots.lines import epoch_lines, name_lines, shade_episodes
 from co_probe.plots.spec import AGAINST, GENERATOR, Episodes, FigureSpec, Frames, probed
 from co_probe.plots.style import axes_or_new
 
@@ -30,7 +30,8 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
     ax = gap(frames["gap"], episodes=episodes)
     figure = ax.get_figure(root=True)
     assert figure is not None
-    figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.6)
+    if not name_lines(ax):
+        figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.6)
     return figure
 
 

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -11,6 +12,9 @@ from co_probe.plots.spec import Episodes
 from co_probe.plots.style import DASHES, method_style
 
 DARKEST = 0.25  # opacity where the shades of all runs lie upon each other
+RUN = "run"  # group id of the lines that show a run
+NAMED = 6  # lines that are named at their ends at most
+LABEL_HEIGHT = 8.0  # points
 SEED = re.compile(r"-seed\d+(?=-|$)")  # as sweeps name their runs
 
 
@@ -30,7 +34,7 @@ def epoch_lines(frame: pd.DataFrame, ax: Axes, *, scale: float = 1.0, **style: A
         if look["label"] in named:
             look["label"] = None
         named.add(look["label"])
-        look |= style
+        look |= {"gid": RUN} | style
         rows = rows.sort_values("epoch")
         ax.plot(rows["epoch"], rows["value"] * scale, **look)
         ax.fill_between(
@@ -38,7 +42,7 @@ def epoch_lines(frame: pd.DataFrame, ax: Axes, *, scale: float = 1.0, **style: A
             rows["low"] * scale,
             rows["high"] * scale,
             color=look["color"],
-            alpha=0.18,
+            alpha=0.1,
             linewidth=0,
         )
     ax.set_xlabel("epoch")
@@ -82,6 +86,45 @@ def shade_episodes(frame: pd.DataFrame, ax: Axes, episodes: Episodes, *, name: b
             fontsize=6.5,
             color=color,
         )
+
+
+def name_lines(ax: Axes) -> bool:
+    """Write the label of each line of `epoch_lines` at its end, in its colour; labels that would overlap move apart.
+
+    Args:
+        ax: Axes whose limits are final.
+
+    Returns:
+        Whether it did: with more than `NAMED` labels, a legend is easier to read.
+    """
+    named = [line for line in ax.lines if line.get_gid() == RUN and not str(line.get_label()).startswith("_")]
+    points = [np.asarray(line.get_xydata(), dtype=float)[-1] for line in named]
+    if len(named) > NAMED:
+        return False
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    low, high = ax.get_ylim()
+    apart = LABEL_HEIGHT * (high - low) / (ax.get_position().height * figure.get_figheight() * 72)
+    ends = sorted(zip(points, named, strict=True), key=lambda end: end[0][1])
+    last = max((x for (x, _), _ in ends), default=0.0)
+    heights: list[float] = []
+    lowest = -np.inf  # that is free, for labels at the right edge; those of lines that end early are out of the way
+    for (x, y), _ in ends:
+        heights.append(max(y, lowest) if x == last else y)
+        lowest = heights[-1] + apart if x == last else lowest
+    over = max(0.0, lowest - apart / 2 - high)
+    for height, ((x, _), line) in zip(heights, ends, strict=True):
+        ax.annotate(
+            str(line.get_label()),
+            (x, height - over if x == last else height),
+            xytext=(3, 0 if x == last else 6),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color=line.get_color(),
+            annotation_clip=False,
+        )
+    return True
 
 
 def percent_axis(ax: Axes) -> None:

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from co_probe.config.labels import attack_label
 from co_probe.plots.gap import gap
-from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
+from co_probe.plots.lines import epoch_lines, name_lines, percent_axis, shade_episodes
 from co_probe.plots.spec import AGAINST, GENERATOR, Episodes, FigureSpec, Frames, probed, stored
 from co_probe.plots.style import panels
 
@@ -28,8 +28,9 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
     gap(measured, bottom)
     shade_episodes(measured, bottom, episodes, name=False)
     bottom.set_ylabel(f"gap to {against} (nats)\nlarger = weaker")
-    handles, labels = test.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.6)
+    if not all([name_lines(ax) for ax in axes]):
+        handles, labels = test.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.6)
     return figure
 
 
