@@ -32,7 +32,7 @@ class Execution:
 
     def __init__(self, model: nn.Module, precision: str, backend: str | None = None):
         self.network, self.precision = model.forward, precision
-        self.compiled: Callable[[Tensor], Tensor] | None = None
+        self.compiled: dict[bool, Callable[..., Tensor]] = {}  # by whether it computes gradients of weights
         if backend:
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA where none is used
             on_gpu = next(model.parameters()).device.type == "cuda"
@@ -41,7 +41,7 @@ class Execution:
             # Nothing is overwritten as long as a backward pass that needs it is to come, and none has been run since.
             mode = "reduce-overhead" if on_gpu and backend == "inductor" else None
             self.compile = partial(torch.compile, backend=backend, dynamic=False, mode=mode)
-            self.compiled = self.compile(self.network)
+            self.compiled = {True: self.compile(_with_weight_gradients), False: self.compile(_with_input_gradients)}
         self.whole: dict[Callable, Callable[..., Tensor]] = {}  # what `as_one` was asked for, compiled
 
     @staticmethod
@@ -50,12 +50,12 @@ class Execution:
         owner = getattr(model.forward, "__self__", None)
         return owner if isinstance(owner, Execution) else None
 
-    def forward(self, x: Tensor, compiled: bool = False) -> Tensor:
-        """Logits of images (B, C, H, W), (B, classes)."""
+    def forward(self, x: Tensor, compiled: bool = False, weight_gradients: bool = True) -> Tensor:
+        """Logits of images (B, C, H, W), (B, classes); without `weight_gradients`, of weights that need none."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             if compiled and self.compiled:
                 with torch._dynamo.config.patch(COMPILER):
-                    logits = self.compiled(x)
+                    logits = self.compiled[weight_gradients](self.network, x)
             else:
                 logits = self.network(x)
         return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
@@ -72,6 +72,16 @@ class Execution:
                 print(f"second derivatives are not compiled: {reason}", file=sys.stderr, flush=True)
         self.whole[function] = function
         return function(model, *inputs)
+
+
+# Two functions, since torch 2.11 does not look at whether weights need a gradient when it chooses between the compiled
+# variants of one: a pass that updates them then leaves no gradient.
+def _with_weight_gradients(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return network(x)
+
+
+def _with_input_gradients(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return network(x)
 
 
 def execute(model: nn.Module, precision: str, *, compiled: bool = False) -> None:

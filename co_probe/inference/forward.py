@@ -70,7 +70,7 @@ class Forward:
         """Logits of images (B, C, H, W), (B, classes)."""
         spared = self.compiled and not self.weight_gradients
         with self.as_module() as model, frozen_weights(model) if spared else nullcontext():
-            return model(x, compiled=True) if self.compiled else model(x)
+            return model(x, compiled=True, weight_gradients=self.weight_gradients) if self.compiled else model(x)
 
     def for_perturbation(self, batchnorm: str) -> "Forward":
         """The passes that make a perturbation: with BatchNorm in that mode, and no gradients of weights."""
