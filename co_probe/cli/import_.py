@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
-from co_probe.cli.options import Normalisation, Number, device
+from co_probe.cli.options import Normalisation, Number, device, in_words_of_options
 from co_probe.cli.output import progress_bar
-from co_probe.errors import UserError
+
+WORDS = {"check=False imports": "--no-check imports", "or overwrite it": "or add --overwrite"}
 
 
 @click.command(name="import", epilog="A pattern is quoted, so that the shell leaves it alone.")
@@ -16,7 +17,11 @@ from co_probe.errors import UserError
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="An argument of the model: depth=28, width=10."
 )
-@click.option("--data", required=True, help="Data set of the test images: cifar10, image-folder:PATH, ...")
+@click.option(
+    "--data",
+    required=True,
+    help="Test images: a data set (cifar10, image-folder:PATH, ...), or a .npz or .pt file with x and y.",
+)
 @click.option("--epsilon", type=Number(), required=True, help="Bound of perturbations in a [0, 1] image: 8/255.")
 @click.option("--norm", default="linf", show_default=True, help="What ε bounds: linf or l2.")
 @click.option("--attack", help="What training images were perturbed by: fgsm-rs, n-fgsm, pgd7, ...")
@@ -52,6 +57,7 @@ def import_(
     --attack fgsm-rs --normalise cifar10 --out runs/mine
     """
     from co_probe.config import merge, parse_assignment, plugins
+    from co_probe.data.image_file import is_image_file, read_images
     from co_probe.training.importing import import_run
 
     settings: dict[str, Any] = {}
@@ -59,21 +65,16 @@ def import_(
         settings = merge(settings, parse_assignment(text))
     if plugins.is_own(model):
         plugins.allow(model)
-    with progress_bar("checkpoints") as show:
-        try:
-            run = import_run(
-                checkpoints,
-                model=model,
-                test=data,
-                train=data,
-                model_settings=settings,
-                check=not no_check,
-                progress=show,
-                report=lambda line: click.echo(line, err=True),
-                **options,
-            )
-        except UserError as error:
-            # The library speaks Python; here the same things have the names of options.
-            said = str(error).replace("check=False imports", "--no-check imports")
-            raise type(error)(said.replace("or overwrite it", "or add --overwrite")) from error
+    with in_words_of_options(WORDS), progress_bar("checkpoints") as show:
+        run = import_run(
+            checkpoints,
+            model=model,
+            test=data,
+            train=None if is_image_file(data) and read_images(data, "train") is None else data,
+            model_settings=settings,
+            check=not no_check,
+            progress=show,
+            report=lambda line: click.echo(line, err=True),
+            **options,
+        )
     click.echo(f"Imported {len(run.epochs)} epochs to {run.path}. Next: co-probe show {run.path}")

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -234,6 +235,24 @@ def open_live(
 def _opened(named: tuple[Path, ...], runs_dir: Path, make: Callable[[Path], AnyRun]) -> list[AnyRun]:
     # A name that was typed wrong stops the command; what lies in a folder does not.
     return each_readable(find(named, runs_dir), make, DamagedFile if named else UserError)
+
+
+@contextmanager
+def in_words_of_options(words: Mapping[str, str]) -> Iterator[None]:
+    """Say errors of the library, which speaks Python, in the words of the command line.
+
+    Args:
+        words: {what the library says: what is typed}.
+    """
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+        for python, typed in words.items():
+            said = said.replace(python, typed)
+        if said == str(error):
+            raise
+        raise UserError(said) from error
 
 
 def pass_over(reason: object) -> None:

@@ -24,6 +24,7 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
     type=options.Normalisation(),
     help="What this network expects its images normalised by: a data set, or MEAN,.../STD,...  [default: nothing]",
 )
+@click.option("--no-check", is_flag=True, help="Take a reference whose accuracy on clean images is suspicious, too.")
 @options.generator("fgsm")
 @options.split
 @options.epsilon
@@ -38,6 +39,7 @@ def strength(
     reference: str,
     reference_model: str | None,
     reference_normalise: Any,
+    no_check: bool,
     generator: str,
     split: str,
     epsilon: Sequence[float] | None,
@@ -66,9 +68,9 @@ def strength(
     if not runs:
         probe = Strength(reference=loaded)
         live = options.fitting(live, lambda run: probe.unsupported_reason(run))
-    settings: dict[str, Any] = {"generator": generator, "split": split, "epsilon": epsilon}
+    settings: dict[str, Any] = {"generator": generator, "split": split, "epsilon": epsilon, "check": not no_check}
     settings |= {"device": device, "compile": compile}
-    with progress_bar("strength") as progress:
+    with options.in_words_of_options(WORDS), progress_bar("strength") as progress:
         frame = options.measured(live, lambda some: measure(some, loaded, **settings, progress=progress))
     if style:
         print_frame(frame, style)
@@ -82,4 +84,8 @@ def strength(
         click.echo("  ".join(f"{label}: {percent(lines[key])}" for key, label in BASELINES.items()))
 
 
+WORDS = {
+    "check=False measures": "--no-check measures",
+    "is the normalisation right?": "is --reference-normalise right?",
+}
 BASELINES = {"noise": "uniform noise", "sign-noise": "noise of ±ε", "clean": "no perturbation"}

@@ -6,6 +6,7 @@ in one line that says what was seen and what to do.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from co_probe.data import DATA
 from co_probe.data.dataset import Dataset
+from co_probe.data.image_file import is_image_file, read_images
 from co_probe.errors import UserError
 from co_probe.numerics.rng import derive_seed
 
@@ -29,7 +31,7 @@ class LabelledImages:
             from which they come back bit for bit.
         y: (n,) int64, from 0.
         classes: Names of the classes, or None if the source does not say.
-        source: Name of a data set that co-probe knows, or None.
+        source: Name of the data set or of the file, or None.
     """
 
     x: Tensor
@@ -50,7 +52,8 @@ def coerce(
 
     Args:
         source: A pair (x, y) of tensors or numpy arrays; a torch data set of pairs (image, label); a `DataLoader` or
-            any other iterable of such batches; a co-probe `Dataset` or the name of one.
+            any other iterable of such batches; a co-probe `Dataset` or the name of one; or a `.npz` or `.pt` file
+            (`co_probe.data.image_file`).
         split: `test` or `train`: which part of a co-probe data set, and what errors call the images.
         count: Number of images to draw, always the same ones for the same `seed`; None for all.
         seed: Seed of that draw.
@@ -61,7 +64,11 @@ def coerce(
             want them.
     """
     name, classes = None, None
-    if isinstance(source, str):
+    if is_image_file(source):
+        if (content := read_images(source, split)) is None:
+            raise UserError(f"{source} holds no {split} images: they are called x_train and y_train")
+        name, source = Path(source).name, content
+    elif isinstance(source, str):
         name, source = source, DATA.make(source)
     if isinstance(source, Dataset):
         x, y = (source.test_x, source.test_y) if split == "test" else (source.train_x, source.train_y)

@@ -1,5 +1,6 @@
 """Strength: what a method's perturbations do to a fixed reference model."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from co_probe.config.labels import NORMS, AttackLike
-from co_probe.errors import UserError
+from co_probe.errors import CoProbeWarning, UserError
 from co_probe.probes.base import Probe, Row, accuracy_row
 from co_probe.probes.named import probe
 from co_probe.probes.runner import Progress, live_run
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from co_probe.probes.images import Checkpoint, ProbeSet
+    from co_probe.runs import Run
     from co_probe.runs.checkpoints import Reference
 
 
@@ -132,6 +134,7 @@ def strength(
     generator: AttackLike = "fgsm",
     split: str = "test",
     epsilon: float | Sequence[float] | None = None,
+    check: bool = True,
     device: str = "auto",
     compile: bool = False,
     progress: Progress | None = None,
@@ -149,6 +152,8 @@ def strength(
         generator: Whose perturbations: an attack, its name, or `method` for the run's own.
         split: `test` or `train` images of the probe set.
         epsilon: Norm bound or bounds of named attacks and noise, in pixel units; None for the run's.
+        check: Refuse a network of another program whose accuracy on clean images is at chance or better with another
+            normalisation.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         compile: Run models through torch.compile.
         progress: Called after each epoch with the run's name, the number of epochs done, and of all epochs.
@@ -167,7 +172,38 @@ def strength(
     from co_probe.runs.references import find_reference
 
     stored = opened(runs)
-    like = live_run(stored[0]).info if stored else None
-    loaded = find_reference(reference, model=reference_model, normalise=reference_normalise, like=like)
+    first = live_run(stored[0]) if stored else None
+    loaded = find_reference(
+        reference, model=reference_model, normalise=reference_normalise, like=first.info if first else None
+    )
+    if check and first and loaded.foreign:
+        _check(loaded, first)
     settings: dict[str, Any] = {"reference": loaded, "generator": generator, "split": split, "epsilon": epsilon}
     return probe("strength", stored, device=device, compile=compile, progress=progress, **settings)
+
+
+def _check(reference: "Reference", run: "Run") -> None:
+    """Warn of a reference whose accuracy on the clean test images of a run is suspicious.
+
+    Raises:
+        UserError: The accuracy is at chance, or clearly better with another normalisation; or the reference does not
+            take the images or has other classes.
+    """
+    from co_probe.training.plausibility import SANITY_IMAGES, logits_on, otherwise_normalised, plausibility
+
+    x, y = run.test_data()
+    x, y = x[:SANITY_IMAGES].float(), y[:SANITY_IMAGES]  # drawn at random when the run began
+    name = f"the reference {reference.name}"
+    logits = logits_on(reference.model, x, name)
+    if logits.shape[1] != len(run.info.classes):
+        raise UserError(f"{name} has {logits.shape[1]} classes, and {run.name} has {len(run.info.classes)}")
+    if run.info.bounds != (0.0, 1.0):
+        return
+    others = {
+        how: logits_on(reference.model, seen, name) for how, seen in otherwise_normalised(x, reference.normalisation)
+    }
+    judged = plausibility(logits, y, others, f"of {name}")
+    if judged.serious:
+        raise UserError(f"{judged.remark}; check=False measures with it as it is")
+    if judged.remark:
+        warnings.warn(judged.remark, CoProbeWarning, stacklevel=3)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from co_probe.config.plugins import is_own
 from co_probe.config.settings import plain_sections
+from co_probe.data.normalisation import Normalisation
 from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.files.atomic import write_atomic
 from co_probe.inference.execution import execute
@@ -38,6 +39,8 @@ class Reference:
         shape: (channels, height, width) of its images, None if it does not say.
         classes: Names of its classes, None if it does not say.
         bounds: Least and greatest value of a pixel.
+        foreign: Whether nobody has checked yet that it goes with its images and its normalisation.
+        normalisation: The constants in front of a foreign network, None if it takes images as they are.
     """
 
     model: nn.Module
@@ -46,6 +49,8 @@ class Reference:
     shape: tuple[int, int, int] | None
     classes: tuple[str, ...] | None
     bounds: tuple[float, float] = (0.0, 1.0)
+    foreign: bool = False
+    normalisation: Normalisation | None = None
 
     def mismatch(self, run: str, shape: tuple[int, int, int], classes: tuple[str, ...]) -> str | None:
         """Return why it cannot be the reference of `run`, with images of `shape` in `classes`, or None if it can."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from co_probe.data.normalisation import as_normalisation
+from co_probe.data.normalisation import Normalisation, as_normalisation
 from co_probe.errors import UserError
 from co_probe.runs.checkpoints import Reference, fingerprint, is_exported, load_reference
 from co_probe.runs.foreign import ModelLike, class_name, resolve_model
@@ -59,12 +59,12 @@ def find_reference(
 
 
 def _of_module(module: nn.Module, normalise: Any, like: RunInfo | None, device: str | torch.device) -> Reference:
-    mean, std = _constants(normalise, like)
+    constants = _constants(normalise, like)
+    mean, std = (constants.mean, constants.std) if constants else (None, None)
     model = resolve_model(module, channels=0, classes=0, mean=mean, std=std).model
     name = class_name(module).rpartition(":")[2]
-    return Reference(
-        model.to(device).eval(), name, fingerprint(module.state_dict(), mean, std), None, None, _bounds(like)
-    )
+    identity = fingerprint(module.state_dict(), mean, std)
+    return Reference(model.to(device).eval(), name, identity, None, None, _bounds(like), True, constants)
 
 
 def _of_run(run: Run, epoch: str, device: str | torch.device) -> Reference:
@@ -82,7 +82,8 @@ def _of_checkpoint(
     if like is None and not isinstance(model, nn.Module):
         raise UserError("the model of a reference is built for the images of a run: open a run, or hand in a module")
     state = read_state_dict(path)
-    mean, std = _constants(normalise, like)
+    constants = _constants(normalise, like)
+    mean, std = (constants.mean, constants.std) if constants else (None, None)
     built = resolve_model(
         model,
         channels=like.shape[0] if like else 0,
@@ -92,16 +93,12 @@ def _of_checkpoint(
     )
     fitted = fit(state, built.model, optional=built.own)
     built.model.load_state_dict(fitted.weights)
-    return Reference(
-        built.model.to(device).eval(), path.name, fingerprint(fitted.weights, mean, std), None, None, _bounds(like)
-    )
+    identity = fingerprint(fitted.weights, mean, std)
+    return Reference(built.model.to(device).eval(), path.name, identity, None, None, _bounds(like), True, constants)
 
 
-def _constants(normalise: Any, like: RunInfo | None) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    if normalise is None:
-        return None, None
-    constants = as_normalisation(normalise, like.shape[0] if like else None)
-    return constants.mean, constants.std
+def _constants(normalise: Any, like: RunInfo | None) -> Normalisation | None:
+    return None if normalise is None else as_normalisation(normalise, like.shape[0] if like else None)
 
 
 def _bounds(like: RunInfo | None) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from co_probe.config.labels import NORMS
 from co_probe.data.coerce import LabelledImages, coerce
 from co_probe.data.dataset import to_unit
-from co_probe.data.normalisation import NORMALISATIONS, Normalisation, as_normalisation
+from co_probe.data.normalisation import Normalisation, as_normalisation
 from co_probe.errors import UserError, unknown
 from co_probe.runs import Run
 from co_probe.runs.build import pick_device
@@ -24,11 +24,16 @@ from co_probe.runs.training_attack import AttackLike, TrainingAttack, training_a
 from co_probe.runs.training_log import TrainingLog, read_training_log
 from co_probe.store import ModelSpec, RunInfo, new_run_id
 from co_probe.training.metrics import measure
-from co_probe.training.plausibility import check_class_count, logits_on, plausibility
+from co_probe.training.plausibility import (
+    SANITY_IMAGES,
+    check_class_count,
+    logits_on,
+    otherwise_normalised,
+    plausibility,
+)
 from co_probe.training.recorder import Checkpoint, Recorder
 
 Progress = Callable[[str, int, int], None]  # (epoch, checkpoints done, checkpoints to do)
-SANITY_IMAGES = 500
 
 
 def import_run(
@@ -67,8 +72,9 @@ def import_run(
         checkpoints: A pattern with `{epoch}`, a list of files, or one file (`co_probe.runs.checkpoint_files`).
         model: A module, a class or function that returns one, `package.module:Name` of such, a registered name
             (`preact_resnet18`), `torchvision:NAME` or `timm:NAME`. It is in eval mode when it is measured.
-        test: Test images and labels: a pair of tensors or arrays, a data set, a loader, or the name of a co-probe data
-            set (`co_probe.data.coerce`). Images are within `bounds`, not normalised.
+        test: Test images and labels: a pair of tensors or arrays, a data set, a loader, the name of a co-probe data
+            set, or a `.npz` or `.pt` file with x and y (`co_probe.data.coerce`). Images are within `bounds`, not
+            normalised.
         epsilon: Norm bound of perturbations, in units of the images: 8/255, not 8.
         train: Training images and labels, without augmentation, likewise; for diagnostics of the train split.
         norm: What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the perturbation.
@@ -218,33 +224,13 @@ def _sanity(
     logits = logits_on(model, x)
     count = check_class_count(logits, probe.y, names)
     if check and bounds == (0.0, 1.0):
-        others = {name: logits_on(model, seen) for name, seen in _otherwise_normalised(x, constants)}
+        others = {name: logits_on(model, seen) for name, seen in otherwise_normalised(x, constants)}
         judged = plausibility(logits, y, others)
         if judged.serious:
             raise UserError(f"{judged.remark}; check=False imports it as it is")
         if judged.remark:
             say(f"Note: {judged.remark}")
     return count
-
-
-def _otherwise_normalised(x: Tensor, constants: Normalisation | None) -> list[tuple[str, Tensor]]:
-    """Return images with which the model sees what it would see with another normalisation, by its name."""
-    channels = x.shape[1]
-    if constants is not None:
-        mean, std = _on(x, constants)
-        return [("without normalisation", x * std + mean)]
-    others = {f"as {name}": value for name, value in NORMALISATIONS.items() if len(value.mean) == channels}
-    others["as half"] = as_normalisation("half", channels)
-    own = [tuple(part.tolist()) for part in (x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp(min=1e-3))]
-    others["by their own mean and std"] = Normalisation(*own)
-    constants_on_x = {f"normalised {name} ({value})": _on(x, value) for name, value in others.items()}
-    return [(name, (x - mean) / std) for name, (mean, std) in constants_on_x.items()]
-
-
-def _on(x: Tensor, constants: Normalisation) -> tuple[Tensor, Tensor]:
-    """Return mean and std, (1, C, 1, 1), on the device of `x`."""
-    mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (constants.mean, constants.std))
-    return mean, std
 
 
 def _same_images(test: LabelledImages, train: LabelledImages, classes: int) -> None:

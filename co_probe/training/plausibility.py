@@ -8,10 +8,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from co_probe.data.coerce import check_labels
+from co_probe.data.normalisation import NORMALISATIONS, Normalisation, as_normalisation
 from co_probe.errors import UserError
 from co_probe.inference.evaluation import batch_size
 from co_probe.numerics.statistics import wilson
 
+SANITY_IMAGES = 500
 MARGIN, CLEAR_MARGIN = 0.015, 0.05  # by how much another normalisation is better where it is mentioned, or insisted on
 
 
@@ -72,19 +74,22 @@ class Plausibility:
     serious: bool = False
 
 
-def plausibility(logits: Tensor, y: Tensor, others: Mapping[str, Tensor]) -> Plausibility:
-    """Judge the accuracy of the last checkpoint on clean images: wrong normalisation and class order are usual faults.
+def plausibility(
+    logits: Tensor, y: Tensor, others: Mapping[str, Tensor], which: str = "after the last checkpoint"
+) -> Plausibility:
+    """Judge the accuracy of a model on clean images: wrong normalisation and class order are usual faults.
 
     Args:
-        logits: Of the last checkpoint on clean images, (n, classes).
+        logits: Of the model on clean images, (n, classes).
         y: Labels, (n,).
         others: Logits with other normalisations, by a description such as `without normalisation`.
+        which: Which model it is, for the remark.
     """
     n, chance = len(y), 1 / logits.shape[1]
     accuracy = _accuracy(logits, y)
     low, high = wilson(accuracy, n)
     best, rival = max(((_accuracy(other, y), name) for name, other in others.items()), default=(0.0, ""))
-    seen = f"accuracy on clean images after the last checkpoint is {accuracy:.1%} (chance: {chance:.1%})"
+    seen = f"accuracy on clean images {which} is {accuracy:.1%} (chance: {chance:.1%})"
     if best > accuracy + MARGIN:
         clearly = best > accuracy + CLEAR_MARGIN and wilson(best, n)[0] > high
         return Plausibility(f"{seen}, and {best:.1%} {rival}: is the normalisation right?", clearly or low <= chance)
@@ -110,3 +115,23 @@ def _best_matching(logits: Tensor, y: Tensor) -> float:
     counts = torch.bincount(y.cpu() * classes + logits.argmax(1), minlength=classes**2).view(classes, classes).numpy()
     rows, columns = linear_sum_assignment(-counts)
     return float(counts[rows, columns].sum() / len(y))
+
+
+def otherwise_normalised(x: Tensor, constants: Normalisation | None) -> list[tuple[str, Tensor]]:
+    """Return images with which the model sees what it would see with another normalisation, by its name."""
+    channels = x.shape[1]
+    if constants is not None:
+        mean, std = _on(x, constants)
+        return [("without normalisation", x * std + mean)]
+    others = {f"as {name}": value for name, value in NORMALISATIONS.items() if len(value.mean) == channels}
+    others["as half"] = as_normalisation("half", channels)
+    own = [tuple(part.tolist()) for part in (x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp(min=1e-3))]
+    others["by their own mean and std"] = Normalisation(*own)
+    constants_on_x = {f"normalised {name} ({value})": _on(x, value) for name, value in others.items()}
+    return [(name, (x - mean) / std) for name, (mean, std) in constants_on_x.items()]
+
+
+def _on(x: Tensor, constants: Normalisation) -> tuple[Tensor, Tensor]:
+    """Return mean and std, (1, C, 1, 1), on the device of `x`."""
+    mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (constants.mean, constants.std))
+    return mean, std

@@ -68,7 +68,8 @@ def call(capsys, *arguments: str) -> str:
         "eval runs/mine --attacks clean,fgsm --device cpu",
         "strength runs/mine --reference ref.pt --device cpu",
         "strength runs/mine --reference mine@1 --generator method --device cpu",
-        "strength runs/mine --reference ckpts/model_epoch_2.pth --reference-model their_project:SmallNet --device cpu",
+        "strength runs/mine --reference ckpts/model_epoch_2.pth --reference-model their_project:SmallNet --device cpu "
+        "--no-check",
         "probe curvature runs/mine --device cpu",
         "probe alignment runs/mine --device cpu",
         "probe spectrum runs/mine --device cpu",
@@ -140,6 +141,27 @@ def test_a_model_that_the_run_may_not_name_is_typed(here, capsys, monkeypatch, c
     call(capsys, *arguments, "--model", "their_project:SmallNet")
 
 
+def test_a_foreign_reference_is_judged_on_the_clean_images(here, capsys):
+    """As the checkpoints of an import are: 0.9/0.1 shows the network nothing that it knows."""
+    checkpoint = ["--reference", "ckpts/model_epoch_3.pth", "--reference-model", "their_project:SmallNet"]
+    wrong = ["strength", "runs/mine", *checkpoint, "--reference-normalise", "0.9/0.1", "--device", "cpu"]
+    with pytest.raises(SystemExit) as ended:
+        main(wrong)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1, error
+    assert "accuracy on clean images of the reference model_epoch_3.pth is" in error
+    assert "without normalisation: is --reference-normalise right?; --no-check measures with it as it is" in error
+    call(capsys, *wrong, "--no-check")
+    right = f"{MEAN}/{STD}"
+    call(capsys, "strength", "runs/mine", *checkpoint, "--reference-normalise", right, "--device", "cpu")
+    with pytest.raises(UserError, match="check=False measures with it as it is"):
+        co_probe.strength("runs/mine", SmallNet(), device="cpu")
+    with pytest.raises(UserError, match="the reference Sequential has 3 classes, and mine has 10"):
+        side = DATA.test_x.shape[-1]
+        module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(side * side, 3))
+        co_probe.strength("runs/mine", module, device="cpu")
+
+
 def test_images_without_a_name_are_called_by_their_size(project, tmp_path):
     run = co_probe.import_run(
         project / "ckpts" / "model_epoch_3.pth",
@@ -159,8 +181,8 @@ def test_images_without_a_name_are_called_by_their_size(project, tmp_path):
 def test_one_network_behind_two_normalisations_is_two_references(here, capsys):
     """Same weights, same file: neither are stored rows of the one taken for the other, nor drawn as one line."""
     checkpoint = ["--reference", "ckpts/model_epoch_2.pth", "--reference-model", "their_project:SmallNet"]
-    call(capsys, "strength", "runs/mine", *checkpoint, "--device", "cpu")
-    call(capsys, "strength", "runs/mine", *checkpoint, "--reference-normalise", "0.9/0.1", "--device", "cpu")
+    for normalise in ([], ["--reference-normalise", "0.9/0.1"]):
+        call(capsys, "strength", "runs/mine", *checkpoint, *normalise, "--no-check", "--device", "cpu")
     run = co_probe.open_run("runs/mine")
     every = run.frame("strength")
     assert every["reference"].nunique() == 1 and every["reference_id"].nunique() == 2
