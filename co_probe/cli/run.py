@@ -1,6 +1,7 @@
 """co-probe run"""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ COLUMNS = (
 )
 @click.option("--resume", is_flag=True, help="Go on with a run that is there (start it, if there is none).")
 @click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also write TensorBoard events to this folder: scalars per epoch and step, and figures at the end.",
+)
 @options.compile
 @options.device
 def run(
@@ -63,6 +70,7 @@ def run(
     no_step_indicators: bool,
     resume: bool,
     overwrite: bool,
+    tensorboard: Path | None,
     compile: bool,
     device: str,
     **sections: Any,
@@ -90,7 +98,13 @@ def run(
     options.check_sections(sections, config)
 
     finished, planned = 0, kept_epochs(config)
-    with progress_bar(method) as show:
+    with ExitStack() as stack:
+        events = None
+        if tensorboard:
+            from co_probe.reporting.events import EventWriter
+
+            events = stack.enter_context(EventWriter(tensorboard, folder))
+        show = stack.enter_context(progress_bar(method))
 
         def within_epoch(epoch: int, done: int, total: int) -> None:
             show(f"epoch {epoch}/{planned}, images", done, total)
@@ -103,6 +117,8 @@ def run(
             if not finished:
                 click.echo("  epoch " + " ".join(f"{name:>{width}}" for name, _, width, _ in COLUMNS))
             finished = metrics.epoch
+            if events:
+                events.epoch(metrics)
             cells = " ".join(f"{show_as(getattr(metrics, key)):>{width}}" for _, key, width, show_as in COLUMNS)
             click.echo(f"{finished:>3}/{planned:<3} {cells}")
     if finished:

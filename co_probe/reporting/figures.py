@@ -1,7 +1,7 @@
 """The figures of a report as inline SVG that follows the colours of the page."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -97,6 +97,14 @@ def figures(
         alt = f"Figure {kind} of {', '.join(names)}. {caption} Its numbers are in the tables below."
         drawn.append(Figure(kind, caption, alt, to_svg(drawing, f"{kind}-{len(drawn)}"), names))
     return drawn, left_out
+
+
+def stored_drawings(run: StoredRun) -> Iterator[tuple[str, Drawing]]:
+    """The figures of a run, by kind, that are drawn without measuring anything."""
+    for kind in _kinds([run]):
+        options = OPTIONS.get(kind, {})
+        if not figure_spec(kind).why_not(run, **options) and not _missing(kind, [run]):
+            yield kind, draw(kind, run, **options)
 
 
 def _kinds(runs: Sequence[StoredRun]) -> list[str]:

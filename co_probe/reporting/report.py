@@ -279,8 +279,9 @@ def _summary(pairs: Sequence[tuple[StoredRun, RunPart]]) -> NumberTable:
                 else Cell("")
                 for name in (*shown, "gap")
             ]
-            rows.append([Cell(f"{part.name}, {when} epoch ({epoch})"), *cells])
-    return NumberTable("Best and last epoch", ["run", *shown.values(), "gap (nats)"], rows)
+            name = f"{when} epoch ({epoch})"
+            rows.append([Cell(name if len(pairs) == 1 else f"{part.name}, {name}"), *cells])
+    return NumberTable("Best and last epoch", ["" if len(pairs) == 1 else "run", *shown.values(), "gap (nats)"], rows)
 
 
 def _script_data(page: Page) -> list[dict[str, Any]]:
