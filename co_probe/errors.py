@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import ClassVar
 
 
 class CoProbeError(Exception):
@@ -45,19 +44,11 @@ class Diverged(CoProbeError):
 
 
 class CoProbeWarning(UserWarning):
-    """Something that a user should know, and that does not keep the call from its result.
-
-    Attributes:
-        flags: What the command line adds, as its options say it.
-    """
-
-    flags: ClassVar[str] = ""
+    """Something that a user should know, and that does not keep the call from its result."""
 
 
 class NotStored(CoProbeWarning):
     """Results were measured and are returned, but they cannot be written."""
-
-    flags = "--results DIR stores them in another folder"
 
 
 def one_line(text: object) -> str:

@@ -144,9 +144,9 @@ REFUSED = {
     ),
     "no steps": (["plot", "steps", "runs/fgsm"], "fgsm learns no step sizes"),
     # references
-    "no reference": (["strength", "--reference", "no.pt"], "no.pt does not exist; make it with: co-probe export"),
+    "no reference": (["strength", "--reference", "no.pt"], "no.pt does not exist; export an epoch of a run"),
     "text as .pt": (["strength", "--reference", "notes.txt"], "notes.txt"),
-    "folder as .pt": (["strength", "--reference", "runs"], "runs is a folder; make a reference"),
+    "folder as .pt": (["strength", "--reference", "runs"], "runs is a folder; a reference is an epoch of a run"),
     "other .pt": (
         ["strength", "--reference", "tensor.pt"],
         "tensor.pt is a .pt file, but not one that co-probe",

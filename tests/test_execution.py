@@ -55,7 +55,7 @@ def train(
     labels = torch.randint(3, (COUNT,), generator=rng, device=device)
     method.start_epoch(1, rng)
     execution = Execution.of(model)
-    forward = Forward(model, compiled=execution is not None and execution.compiled is not None)
+    forward = Forward(model, compiled=bool(execution and execution.compiled))
     for size in sizes:
         index = torch.randperm(COUNT, generator=rng, device=device)[:size]
         view = random_view(index, SIZE[1:], 1, True, rng)

@@ -805,7 +805,7 @@ def test_find_runs_finds_folders_and_packed_files(run, tmp_path):
 
 def test_a_run_is_neither_overwritten_nor_resumed_unasked(run):
     before = files(run.path)
-    with pytest.raises(UserError, match=r"--resume goes on with it, --overwrite starts it afresh"):
+    with pytest.raises(UserError, match=r"resume=True goes on with it, overwrite=True starts it afresh"):
         write_run(run.path)
     assert files(run.path) == before
 
@@ -845,7 +845,7 @@ def test_a_missing_resume_file_says_so(tmp_path):
     (path / "epoch-0003.h5").unlink()
     with (
         RunWriter(path, children.info_of(tiny_config("apart")), PROBE, {}, resume=True) as writer,
-        pytest.raises(UserError, match=r"resume-0002\.h5 is missing; --overwrite starts afresh"),
+        pytest.raises(UserError, match=r"resume-0002\.h5 is missing; overwrite=True starts afresh"),
     ):
         writer.resume_state()
 

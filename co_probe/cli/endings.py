@@ -1,6 +1,7 @@
 """How a command ends: what is printed, and with which exit code."""
 
 import os
+import re
 import signal
 import sys
 import warnings
@@ -14,6 +15,8 @@ import click
 from co_probe.errors import CoProbeError, CoProbeWarning, NotAllowed, one_line
 
 SAFE = "What is finished is safe; the same command (run: with --resume) goes on."
+# An argument, as messages of the library call it: resume=True, results=DIR, model=...
+ARGUMENT = re.compile(r"(?<![\w.'\"])(?P<name>[a-z_]+)=(?P<value>True\b|False\b|[A-Z]{2,}\b|\.\.\.)")
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # signals that end a command as Ctrl-C does
 
 
@@ -80,8 +83,7 @@ def warnings_after_success() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, CoProbeWarning):
-            hint = f"; {category.flags}" if category.flags else ""
-            click.echo(f"Warning: {one_line(message)}{hint}", err=True)
+            click.echo(f"Warning: {in_flags(one_line(message))}", err=True)
         else:
             held.append(warnings.formatwarning(message, category, filename, lineno, line))
 
@@ -115,13 +117,28 @@ def end_with_error(error: BaseException) -> int:
         error.show()
         return 2
     if isinstance(error, NotAllowed):
-        return _say(f"{error}, or put --allow {error.name} after co-probe", error.exit_code)
+        return _say(f"{in_flags(str(error))}, or put --allow {error.name} after co-probe", error.exit_code)
     if isinstance(error, CoProbeError):
-        return _say(str(error), error.exit_code)
+        return _say(in_flags(str(error)), error.exit_code)
     seen = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, MemoryError) or "allocate memory" in seen or "out of memory" in seen:
         return _say(f"out of memory ({seen}): choose a smaller model, smaller images or smaller batches", 2)
     return _say(f"internal error ({seen}): please report; --debug shows the traceback", 1)
+
+
+def in_flags(text: str) -> str:
+    """A message of the library, which names arguments as in Python, with the options that stand for them.
+
+    Example:
+        >>> in_flags("resume=True goes on with it, check=False imports it, results=DIR stores it elsewhere")
+        '--resume goes on with it, --no-check imports it, --results DIR stores it elsewhere'
+    """
+
+    def option(argument: re.Match[str]) -> str:
+        name, value = argument["name"].replace("_", "-"), argument["value"]
+        return {"True": f"--{name}", "False": f"--no-{name}"}.get(value, f"--{name} {value}")
+
+    return ARGUMENT.sub(option, text)
 
 
 def _say(text: str, code: int) -> int:

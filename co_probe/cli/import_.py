@@ -5,10 +5,8 @@ from typing import Any
 
 import click
 
-from co_probe.cli.options import Normalisation, Number, device, in_words_of_options
+from co_probe.cli.options import Normalisation, Number, device
 from co_probe.cli.output import progress_bar
-
-WORDS = {"check=False imports": "--no-check imports", "or overwrite it": "or add --overwrite"}
 
 
 @click.command(name="import", epilog="A pattern is quoted, so that the shell leaves it alone.")
@@ -65,7 +63,7 @@ def import_(
         settings = merge(settings, parse_assignment(text))
     if plugins.is_own(model):
         plugins.allow(model)
-    with in_words_of_options(WORDS), progress_bar("checkpoints") as show:
+    with progress_bar("checkpoints") as show:
         run = import_run(
             checkpoints,
             model=model,

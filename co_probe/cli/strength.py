@@ -84,8 +84,5 @@ def strength(
         click.echo("  ".join(f"{label}: {percent(lines[key])}" for key, label in BASELINES.items()))
 
 
-WORDS = {
-    "check=False measures": "--no-check measures",
-    "is the normalisation right?": "is --reference-normalise right?",
-}
+WORDS = {"is the normalisation right?": "is --reference-normalise right?"}
 BASELINES = {"noise": "uniform noise", "sign-noise": "noise of ±ε", "clean": "no perturbation"}

@@ -140,9 +140,11 @@ def is_exported(path: str | Path) -> bool:
 
 def _read(path: Path) -> Any:
     if path.is_dir():
-        raise UserError(f"{path} is a folder; make a reference of a run with: co-probe export {path} -o FILE.pt")
+        raise UserError(
+            f"{path} is a folder; a reference is an epoch of a run, {path}@EPOCH, or a .pt file that holds one"
+        )
     if not path.exists():
-        raise UserError(f"{path} does not exist; make it with: co-probe export RUN --epoch N -o {path}")
+        raise UserError(f"{path} does not exist; export an epoch of a run to it, or take RUN@EPOCH")
     try:
         return read_pt(path)
     except pickle.UnpicklingError as error:

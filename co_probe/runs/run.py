@@ -125,7 +125,7 @@ class Run(StoredRun):
             if not self.info.model.foreign:
                 raise
             # The file is what it should be: the code is not, or the object was made with other arguments.
-            raise UserError(f"{error}; hand in the model that was imported: open_run(path, model=...)") from error
+            raise UserError(f"{error}; hand in the model that was imported, model=...") from error
 
     def _new_model(
         self,

@@ -330,7 +330,11 @@ class StoredRun:
             except DamagedFile:
                 raise
             except UserError as error:
-                warnings.warn(f"{error}; what is measured of {self.name} is not stored", NotStored, stacklevel=2)
+                warnings.warn(
+                    f"{error}; what is measured of {self.name} is not stored: results=DIR stores it elsewhere",
+                    NotStored,
+                    stacklevel=2,
+                )
         self._unwritten[probe] = added(self._result_frames())
         return self._unwritten[probe]
 

@@ -103,13 +103,15 @@ class RunWriter:
         foreign = [p.name for p in self.path.iterdir() if not OWN_FILE.fullmatch(p.name)]
         exists = (self.path / "run.h5").exists()
         if not exists and self.last and not self.overwrite:
-            raise UserError(f"{self.path} has epochs but no run.h5: put it back, or start afresh with --overwrite")
+            raise UserError(f"{self.path} has epochs but no run.h5: put it back, or start afresh with overwrite=True")
         if not exists and foreign:
             raise UserError(
-                f"{self.path} is not a run and not empty (it has {sorted(foreign)[0]}): choose another --out"
+                f"{self.path} is not a run and not empty (it has {sorted(foreign)[0]}): choose another folder"
             )
         if exists and not (self.resume or self.overwrite):
-            raise UserError(f"{self.path} is a run already: --resume goes on with it, --overwrite starts it afresh")
+            raise UserError(
+                f"{self.path} is a run already: resume=True goes on with it, overwrite=True starts it afresh"
+            )
         if self.overwrite:
             self._empty()
         if exists and not self.overwrite:
@@ -121,7 +123,7 @@ class RunWriter:
         """Keep what the run recorded at its start. Raises UserError if its settings are others than those given."""
         if difference := _difference(stored, self.info):
             raise UserError(
-                f"{self.path} was trained with other settings: {difference}; choose another --out, or --overwrite it"
+                f"{self.path} was trained with other settings: {difference}; choose another folder, or overwrite=True"
             )
         self._environment = stored.environment
         if stored.schema >= 3:
@@ -130,7 +132,7 @@ class RunWriter:
             if self.info.settings is not None and _drawn(probe) != _drawn(self._probe):
                 raise UserError(
                     f"{self.path} was trained on other data: its probe images have other numbers or labels than those "
-                    "of the data set now; choose another --out, or --overwrite it"
+                    "of the data set now; choose another folder, or overwrite=True"
                 )
             self.info, self._unmarked, self._probe = stored.info, stored.unmarked, probe
         else:
@@ -163,7 +165,7 @@ class RunWriter:
         name, last = f"resume-{self.last:04d}.h5", self.last
         if not (self.path / name).exists():
             raise UserError(
-                f"{self.path} cannot go on after epoch {last}: {name} is missing; --overwrite starts afresh"
+                f"{self.path} cannot go on after epoch {last}: {name} is missing; overwrite=True starts afresh"
             )
         with tree.opened(self.path / name) as file:
             state = tree.read(file)

@@ -250,19 +250,19 @@ def _imported_before(folder: Path, info: RunInfo, probe: LabelledImages) -> set[
         return set()
     run = Run(folder)
     if run.info.settings is not None:
-        raise UserError(f"{folder} is a run that co-probe trained: choose another folder, or overwrite it")
+        raise UserError(f"{folder} is a run that co-probe trained: choose another folder, or overwrite=True")
     names = ("method", "data", "epsilon", "norm", "bounds", "shape", "classes", "mean", "std", "model", "attack")
     for name in names:
         there, given = getattr(run.info, name), getattr(info, name)
         if there != given:
             raise UserError(
-                f"{folder} was imported with {name} {there!r}, not {given!r}: choose another folder, or overwrite it"
+                f"{folder} was imported with {name} {there!r}, not {given!r}: choose another folder, or overwrite=True"
             )
     stored = run.probe_images("test")
     if stored is None or not (
         torch.equal(torch.from_numpy(stored[0]), probe.x) and torch.equal(torch.from_numpy(stored[1]), probe.y)
     ):
-        raise UserError(f"{folder} was imported with other test images: choose another folder, or overwrite it")
+        raise UserError(f"{folder} was imported with other test images: choose another folder, or overwrite=True")
     return set(run.epochs)
 
 

@@ -150,7 +150,7 @@ def test_a_read_only_run_is_measured_and_warned_of(command, at, call):
     code, out, err = call(*MEASURE[command], "runs/pgd")
     assert (code, out) == (0, expected)
     assert err.count("Warning: ") == 1 and err.count("\n") == 1, err
-    assert "cannot write to runs/pgd" in err and "--results DIR stores them in another folder" in err
+    assert "cannot write to runs/pgd" in err and "is not stored: --results DIR stores it elsewhere" in err
 
 
 @pytest.mark.parametrize("command", STORED)

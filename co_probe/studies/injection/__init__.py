@@ -18,6 +18,6 @@ def register() -> None:
     PLOTS.register(
         "induced",
         "co_probe.studies.injection.induced_figure:FIGURE",
-        about="of several runs, final accuracy under PGD-10 (or --against) over β and ε, and which runs collapsed; of "
+        about="of several runs, final accuracy under an attack over β and ε, and which runs collapsed; of "
         "one run, robust accuracy, curvature, and accuracy on carriers and images (arXiv 2206.08242)",
     )
