@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from co_probe.monitoring.alarm import Alarm
+from co_probe.indicators.alarm import Alarm
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from co_probe.diagnosis.verdict import Verdict as Verdict
     from co_probe.diagnosis.verdict import verdict as verdict
     from co_probe.drawing import draw as draw
-    from co_probe.monitoring.alarm import Alarm as Alarm
+    from co_probe.indicators.alarm import Alarm as Alarm
     from co_probe.monitoring.monitor import Monitor as Monitor
     from co_probe.probes.eval import evaluate as evaluate
     from co_probe.probes.gap import gap as gap

@@ -43,6 +43,10 @@ class Diverged(CoProbeError):
     """The training loss is no longer a finite number; the epochs before it are kept."""
 
 
+class Stopped(CoProbeError):
+    """The guard of a run has stopped it; the epochs before are kept."""
+
+
 class CoProbeWarning(UserWarning):
     """Something that a user should know, and that does not keep the call from its result."""
 

@@ -10,6 +10,7 @@ import click
 from co_probe.cli import options
 from co_probe.cli.options import Number
 from co_probe.cli.output import percent, progress_bar
+from co_probe.config.settings import GUARDS
 from co_probe.methods import METHODS
 
 COLUMNS = (
@@ -49,6 +50,14 @@ COLUMNS = (
     is_flag=True,
     help="Record only loss and accuracy of each training step, not what its gradients show.",
 )
+@click.option(
+    "--guard",
+    type=click.Choice(GUARDS),
+    is_flag=False,
+    flag_value="pgd2",
+    help="Watch for a collapse, and on the alarm train on with two steps of ε/2 (pgd2, if none is named) or N-FGSM, go "
+    "back some steps before that (rollback), or stop.",
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that is there (start it, if there is none).")
 @click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
 @click.option(
@@ -68,6 +77,7 @@ def run(
     seed: int | None,
     assignments: tuple[str, ...],
     no_step_indicators: bool,
+    guard: str | None,
     resume: bool,
     overwrite: bool,
     tensorboard: Path | None,
@@ -89,7 +99,7 @@ def run(
     from co_probe.training.train import settle
 
     folder = out or Path("runs") / method.rpartition(":")[2]
-    given = {"epochs": epochs, "epsilon": epsilon, "seed": seed}
+    given = {"epochs": epochs, "epsilon": epsilon, "seed": seed, "guard": guard}
     overrides = [{key: value} for key, value in given.items() if value is not None]
     overrides += [{"step_indicators": False}] if no_step_indicators else []
     overrides += options.section_settings(sections)

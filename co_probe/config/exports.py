@@ -5,7 +5,7 @@ from co_probe.config.registry import Registry
 EXPORTS = Registry(
     "public name",
     {
-        "Alarm": "co_probe.monitoring.alarm:Alarm",
+        "Alarm": "co_probe.indicators.alarm:Alarm",
         "allow": "co_probe.config.plugins:allow",
         "bench": "co_probe.benchmarks:bench",
         "diagnose": "co_probe.diagnosis.diagnose:diagnose",

@@ -40,6 +40,7 @@ AUTO_VALIDATION = 1000  # as Rice et al. (2020) hold out of CIFAR-10
 LEAST_TO_SPLIT = 5000  # training images below which none are held out unless asked for
 RENAMED = {"phases": "resolution_stages"}  # former names of settings, which old runs and presets may have
 PRECISIONS = ("auto", "float32", "bfloat16")
+GUARDS = ("pgd2", "n-fgsm", "rollback", "stop")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ class Config:
     grow during the run; their epochs add up to `epochs`. `precision`: what the network computes in (see
     `co_probe.inference.execution`); `auto` is bfloat16 on a GPU, else float32, and what it came to is stored with the
     run's environment. `step_indicators`: whether each training step records what its two gradients show; weights do
-    not depend on it.
+    not depend on it. `guard`: what to do when the alarm fires, one of `GUARDS` (`co_probe.methods.guarded`); empty for
+    nothing.
     `extensions`: the sections of studies (`co_probe.config.sections`) that change something, by name; in plain data
     they stand beside the other settings.
     """
@@ -161,6 +163,7 @@ class Config:
     precision: str = "auto"
     norm: str = "linf"
     step_indicators: bool = True
+    guard: str = ""
     extensions: dict[str, Section] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -205,6 +208,8 @@ class Config:
         limit = self.data.settings.get("limit", 1)
         if not fits(limit, int) or limit < 1:
             raise UserError(f"data.limit must be a whole number of training images, at least 1, not {limit!r}")
+        if self.guard and self.guard not in GUARDS:
+            raise unknown("guard", self.guard, GUARDS)
         for section in self.extensions.values():
             section.check(self)
 
@@ -234,7 +239,8 @@ class Config:
     @property
     def method_title(self) -> str:
         """What tables and figures call the method: `method.title`, for one with settings of its own, or its name."""
-        return self.method.settings.get("title") or self.method.name
+        title = self.method.settings.get("title") or self.method.name
+        return f"{title}, guard {self.guard}" if self.guard else title
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""

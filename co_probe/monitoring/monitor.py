@@ -21,9 +21,9 @@ from co_probe.data.coerce import coerce
 from co_probe.data.dataset import to_unit
 from co_probe.data.normalisation import as_normalisation
 from co_probe.errors import UserError, unknown
+from co_probe.indicators.alarm import Alarm
 from co_probe.indicators.passes import PassObserver
 from co_probe.inference.evaluation import Outcome, outcome, perturb
-from co_probe.monitoring.alarm import Alarm
 from co_probe.monitoring.recording import Recording
 from co_probe.monitoring.step_values import StepValues, means
 from co_probe.monitoring.unwrapping import Measured, unwrapped
@@ -294,7 +294,7 @@ class Monitor:
 
     def _count_step(self) -> None:
         self.steps += 1
-        if len(self._values) >= self.alarm.window:
+        if self.steps % self.alarm.window == 0:  # as the alarm's own windows end, also where an epoch ended between
             self._look()
             if self._snapshots.maxlen:
                 state = copy.deepcopy(self._optimizer.state_dict())

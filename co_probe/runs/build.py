@@ -20,6 +20,7 @@ from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import Method
+from co_probe.methods.guarded import Guarded
 from co_probe.models import MODELS
 from co_probe.numerics.memory import require_memory
 from co_probe.numerics.rng import make_rng
@@ -249,7 +250,13 @@ def make_method(config: Config, bounds: tuple[float, float] = (0.0, 1.0)) -> Met
         if key in settings:
             raise UserError(f"{key} is not a setting of method {name}: it belongs to the run or its data set")
     made = METHODS.make(name, norm=config.norm, bounds=bounds, **settings)
-    return _expect(Method, "method", name, made)
+    method = _expect(Method, "method", name, made)
+    if not config.guard:
+        return method
+    try:
+        return Guarded(norm=config.norm, bounds=bounds, inner=method, remedy=config.guard)
+    except ValueError as error:
+        raise UserError(f"method {name}, guard {config.guard}: {error}") from error
 
 
 def kept_epochs(config: Config) -> int:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from co_probe.monitoring.alarm import Alarm
+from co_probe.indicators.alarm import Alarm
 
 
 def fired_at(alarm: Alarm, values, every: int = 1) -> int | None:

@@ -1,0 +1,100 @@
+"""A guarded run: the switch, what it leaves behind, and going on after it."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config
+
+import co_probe
+from co_probe.attacks import PGD
+from co_probe.config.presets import configure
+from co_probe.errors import Stopped, UserError
+from co_probe.indicators.alarm import Alarm
+from co_probe.methods import guarded
+from co_probe.methods.n_fgsm import NFGSM
+from co_probe.store import StoredRun
+from co_probe.training.loop import epochs
+
+SWITCH = 40  # of 2 × 21 steps
+
+
+@pytest.fixture
+def false_alarm(monkeypatch) -> None:
+    """An alarm at step 40, whatever is seen."""
+
+    class Fixed(Alarm):
+        def update(self, **values):
+            assert {"alignment", "train_loss", "loss_gain"} <= values.keys() and np.isfinite(
+                list(values.values())
+            ).all()
+            super().update(**values)
+            return values["step"] == SWITCH
+
+    monkeypatch.setattr(guarded, "Alarm", Fixed)
+
+
+def config(guard: str = "", **more):
+    return tiny_config("fgsm", batch_size=64, epochs=3, guard=guard, **more)
+
+
+@pytest.mark.parametrize("guard", ["pgd2", "n-fgsm"])
+def test_the_switch_is_recorded_and_trains_on_with_the_remedy(guard, false_alarm, tmp_path, capsys):
+    for name, chosen in (("plain", ""), ("guarded", guard)):
+        list(epochs(config(chosen), tmp_path / name, device="cpu"))
+    plain, run = (co_probe.open_run(tmp_path / name) for name in ("plain", "guarded"))
+    assert f"guard ({guard})" in capsys.readouterr().err
+    assert [run.method_parameters(epoch)["guard"]["step"] for epoch in run.epochs] == [0, SWITCH, SWITCH]
+    for epoch, same in ((1, True), (2, False)):  # the switch is in epoch 2
+        pairs = zip(plain.weights(epoch).values(), run.weights(epoch).values(), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs) is same
+    after = run.generator(3).current
+    if guard == "pgd2":
+        assert after.attack_at(0.1) == PGD(epsilon=0.1, steps=2, step_size=0.05)
+    else:
+        assert isinstance(after, NFGSM)
+    assert run.info.method == f"fgsm, guard {guard}"
+    # own accuracy is that under the remedy, whose pairs of gradients are recorded like those of any method
+    assert len(run.step_series(3)["pert_alignment"]) == 21 and "own" in run.metrics(3)
+
+
+def test_going_on_after_the_switch_gives_the_same_bits(false_alarm, tmp_path):
+    list(epochs(config("pgd2"), tmp_path / "whole", device="cpu"))
+    training = epochs(config("pgd2"), tmp_path / "parts", device="cpu")
+    next(training), next(training)
+    training.close()
+    list(epochs(config("pgd2"), tmp_path / "parts", device="cpu", resume=True))
+    whole, parts = (StoredRun(tmp_path / name).weights(3) for name in ("whole", "parts"))
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+
+
+def test_stop_keeps_the_epochs_before(false_alarm, tmp_path):
+    with pytest.raises(Stopped, match="stopped by the guard"):
+        list(epochs(config("stop"), tmp_path / "run", device="cpu"))
+    assert StoredRun(tmp_path / "run").epochs == [1]
+
+
+def test_rollback_takes_the_weights_back(false_alarm):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    method = guarded.Guarded(inner=co_probe.methods.fgsm.FGSM(), remedy="rollback")
+    method.setup(model, None)
+    copies = []
+    for step in range(1, SWITCH + 1):
+        with torch.no_grad():
+            model[1].weight += 1
+        x, y = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+        method.step(model, guarded.Batch(x, y, None, 0.1, 1.0, None))
+        if step % 20 == 0:
+            copies.append(model[1].weight.detach().clone())
+        method.update()
+    assert method.switched == SWITCH and torch.equal(model[1].weight, copies[0])
+
+
+def test_what_cannot_be_guarded_is_refused(tmp_path):
+    with pytest.raises(UserError, match="unknown guard 'pgd3'"):
+        config("pgd3")
+    for method in ("standard", "free"):
+        with pytest.raises(UserError, match="an attack and an update"):
+            list(epochs(configure("digits", method, {"guard": "pgd2"}), tmp_path / "run", device="cpu"))
+    with pytest.raises(UserError, match="no L2 ball"):
+        list(epochs(configure("digits", "fgsm", {"guard": "n-fgsm", "norm": "l2"}), tmp_path / "run", device="cpu"))
