@@ -2,6 +2,10 @@
 
 import copy
 import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 
 # One thread: the models are tiny, and threads that wait for each other are slow on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -52,34 +56,52 @@ def memorising_config(**settings) -> Config:
     return configure("patches", "shrink", small, settings)
 
 
+def trained_once(tmp_path_factory, configs: Mapping[str, Config]) -> Path:
+    """A folder of finished runs by name. Workers of pytest-xdist share the training, and each has a copy."""
+    from co_probe.training.loop import epochs
+
+    def train(name: str, folder: Path) -> None:
+        for _ in epochs(configs[name], folder / name, device="cpu"):
+            pass
+
+    own = tmp_path_factory.mktemp("trained")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        for name in configs:
+            train(name, own)
+        return own
+    shared = tmp_path_factory.getbasetemp().parent / "trained"  # of the session
+    for name in configs:
+        with suppress(FileExistsError):  # another worker trains it
+            (shared / f"{name} begun").mkdir(parents=True)
+            train(name, shared)
+            (shared / f"{name} done").mkdir()
+    deadline = time.monotonic() + 120
+    for name in configs:
+        while not (shared / f"{name} done").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if (shared / f"{name} done").exists():
+            shutil.copytree(shared / name, own / name)
+        else:  # that worker is gone
+            train(name, own)
+    return own
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """A folder of finished tiny runs, one for each of four methods: read it, do not write to it."""
-    from co_probe.training.loop import epochs
-
-    folder = tmp_path_factory.mktemp("trained")
-    for method in ("apart", "apart-simple", "fgsm", "pgd"):
-        for _ in epochs(tiny_config(method), folder / method, device="cpu"):
-            pass
-    return folder
+    methods = ("apart", "pgd", "fgsm", "apart-simple")
+    return trained_once(tmp_path_factory, {method: tiny_config(method) for method in methods})
 
 
 @pytest.fixture(scope="session")
 def memorising(tmp_path_factory) -> Path:
     """A finished run that ends in robust memorisation, of 24 kept epochs of 25 steps: read it, do not write to it."""
-    from co_probe.training.loop import epochs
-
-    folder = tmp_path_factory.mktemp("memorising") / "shrink"
-    for _ in epochs(memorising_config(), folder, device="cpu"):
-        pass
-    return folder
+    return trained_once(tmp_path_factory, {"shrink": memorising_config()}) / "shrink"
 
 
 @pytest.fixture
 def runs(trained: Path, tmp_path: Path) -> Path:
     """A copy of `trained` that a test may change."""
-    import shutil
-
     return Path(shutil.copytree(trained, tmp_path / "runs"))
 
 

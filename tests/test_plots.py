@@ -133,6 +133,7 @@ def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     narrow = {"width": 4}
     list(epochs(tiny_config("pgd", epochs=1, model=narrow), tmp_path / "narrow", device="cpu"))
     others = {"capacity": [opened[-2], co_probe.open_run(tmp_path / "narrow")], "trade-off": opened[:-1]}
+    others["generalisation"] = [opened[0], opened[-1]]  # measured under PGD-20, epoch by epoch
     for kind in PLOTS:
         fit = [run for run in others.get(kind, opened) if not figure_spec(kind).why_not(run)]
         figure = draw(kind, fit, device="cpu")
