@@ -15,12 +15,13 @@ from co_probe.config.probes import PROBES
 from co_probe.drawing import Progress, draw, figure_spec, spans_of
 from co_probe.errors import UserError
 from co_probe.plots import PLOTS
-from co_probe.plots.style import plt
+from co_probe.plots.style import COLUMN, plt
 from co_probe.probes.named import make_probe, probe
 from co_probe.store import StoredRun
 
 CAPTIONS = {
     "deterioration": "Robust accuracy, and strength of the perturbations: accuracy of a fixed reference under them.",
+    "indicators": "What the run has recorded of its steps and epochs, in the order in which it moved.",
     "gap": "The gap from FGSM to PGD-10: near 0 while FGSM finds what PGD finds, several nats after a collapse.",
     "robust-overfitting": "Accuracy on the images trained on, robust accuracy on test images, and the gap to PGD-10.",
     "perturbations": "Images and their FGSM perturbations at the most robust epoch, in the collapse, and at the end.",
@@ -41,6 +42,7 @@ INK = re.compile(r"#(?:000000|262626)\b")
 PAPER = re.compile(r"#ffffff\b")
 PARTS = re.compile(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", re.DOTALL)
 SIZE = re.compile(r' (?:width|height)="[^"]*"')
+ID = re.compile(r' id="[^"]*"')
 REFERENCES = re.compile(r'(\bid="|href="#|url\(#)')
 
 
@@ -54,6 +56,7 @@ class Figure:
         alt: What a screen reader says instead.
         svg: The picture, an `svg` element.
         runs: Names of the runs that it shows.
+        wide: Whether it needs the width of the page.
     """
 
     kind: str
@@ -61,6 +64,7 @@ class Figure:
     alt: str
     svg: Markup
     runs: tuple[str, ...]
+    wide: bool
 
 
 def figures(
@@ -95,7 +99,8 @@ def figures(
         names = tuple(run.name for run in spec.shown(fit, episodes))
         caption = CAPTIONS.get(kind, f"All quantities of the probe {kind}.")
         alt = f"Figure {kind} of {', '.join(names)}. {caption} Its numbers are in the tables below."
-        drawn.append(Figure(kind, caption, alt, to_svg(drawing, f"{kind}-{len(drawn)}"), names))
+        wide = drawing.get_figwidth() > 1.5 * COLUMN
+        drawn.append(Figure(kind, caption, alt, to_svg(drawing, f"{kind}-{len(drawn)}"), names, wide))
     return drawn, left_out
 
 
@@ -151,6 +156,18 @@ def to_svg(figure: Drawing, prefix: str) -> Markup:
     svg = svg[svg.index("<svg") :]
     head, end, rest = svg.partition(">")
     svg = SIZE.sub("", head) + end + rest
-    svg = REFERENCES.sub(rf"\g<1>{prefix}-", svg)
+    svg = _without_repeated_ids(REFERENCES.sub(rf"\g<1>{prefix}-", svg))
     svg = PAPER.sub("var(--card)", INK.sub("currentColor", svg))
     return Markup(svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1))
+
+
+def _without_repeated_ids(svg: str) -> str:
+    """The text without ids that stand before: matplotlib defines the letters of outlined text again each time."""
+    seen: set[str] = set()
+
+    def once(match: re.Match[str]) -> str:
+        repeated = match[0] in seen
+        seen.add(match[0])
+        return "" if repeated else match[0]
+
+    return ID.sub(once, svg)

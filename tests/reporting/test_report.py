@@ -102,9 +102,9 @@ def test_a_report_is_self_contained(several):
 def test_a_report_says_what_is_known(several):
     for words in ("Verdict", "Undecided", "What to try next", "95% intervals", "co-probe run fgsm --preset digits"):
         assert words in several.text, words
-    for kind in ("gap", "robust-overfitting", "perturbations", "steps", "spectrum"):
+    for kind in ("indicators", "gap", "robust-overfitting", "perturbations", "steps", "spectrum"):
         assert f"<b>{kind}.</b>" in several.html
-    assert several.html.count("<svg") == len(several.data) + 5
+    assert several.html.count("<svg") == len(several.data) + several.html.count("<figure")
     assert len(several.data) == 4 and all(run["epochs"] == [1, 2, 3] for run in several.data)
 
 
