@@ -134,10 +134,15 @@ def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     list(epochs(tiny_config("pgd", epochs=1, model=narrow), tmp_path / "narrow", device="cpu"))
     others = {"capacity": [opened[-2], co_probe.open_run(tmp_path / "narrow")], "trade-off": opened[:-1]}
     others["generalisation"] = [opened[0], opened[-1]]  # measured under PGD-20, epoch by epoch
-    for kind in PLOTS:
+    with pytest.raises(
+        UserError, match="none of these runs collapses"
+    ):  # it is drawn in tests/plots/test_indicators.py
+        draw("lead", opened[:-1], device="cpu")
+    for kind in set(PLOTS) - {"lead"}:
         fit = [run for run in others.get(kind, opened) if not figure_spec(kind).why_not(run)]
         figure = draw(kind, fit, device="cpu")
-        assert figure.get_size_inches()[0] == pytest.approx(3.5)
+        columns = figure.get_size_inches()[0] / 3.5
+        assert columns == pytest.approx(2 if kind == "indicators" else 1)
         for ending in ("png", "pdf", "svg"):
             save(figure, tmp_path / f"{kind}.{ending}")
             assert (tmp_path / f"{kind}.{ending}").stat().st_size > 2000

@@ -49,7 +49,7 @@ def probe(
     """Measure a probe and print its table."""
     from co_probe.config import parse_assignment
     from co_probe.probes.named import make_probe
-    from co_probe.probes.runner import measure_runs
+    from co_probe.probes.named import probe as measure
 
     settings: dict[str, Any] = {} if split is None else {"split": split}
     for text in assignments:
@@ -59,7 +59,7 @@ def probe(
     if not runs:
         live = options.fitting(live, made.unsupported_reason)
     with progress_bar(name) as progress:
-        frame = options.measured(live, lambda some: measure_runs(made, some, device=device, progress=progress))
+        frame = options.measured(live, lambda some: measure(made, some, device=device, progress=progress))
     if style:
         print_frame(frame, style)
         return

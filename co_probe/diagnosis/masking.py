@@ -9,7 +9,8 @@ import pandas as pd
 from co_probe.config.masking import NAMES, Finding, evidence
 from co_probe.errors import UserError
 from co_probe.probes.masking import Masking
-from co_probe.probes.runner import Progress, measure_runs
+from co_probe.probes.named import probe
+from co_probe.probes.runner import Progress
 from co_probe.store import StoredRun
 
 
@@ -73,7 +74,7 @@ def measure_masking(run: StoredRun, *, device: str = "auto", progress: Progress 
         Why it cannot be measured (the code of a foreign model is missing, the run cannot be written to), or None.
     """
     try:
-        measure_runs(Masking(), run, device=device, progress=progress)
+        probe(Masking(), run, device=device, progress=progress)
     except UserError as error:
         return str(error)
     return None

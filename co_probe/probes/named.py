@@ -13,20 +13,22 @@ from co_probe.probes.table import Epochs
 from co_probe.store import RunLike
 
 
-def make_probe(name: str, **settings: Any) -> Diagnostic:
-    """The probe `name` with its settings, without importing torch.
+def make_probe(name: str | Diagnostic, **settings: Any) -> Diagnostic:
+    """The probe `name` with its settings, without importing torch; a probe is returned as it is.
 
     Raises:
-        UserError: If there is no such name or setting.
+        UserError: If there is no such name or setting, or a probe is given settings besides its own.
     """
-    made = PROBES.make(name, **settings)
+    if isinstance(name, Diagnostic) and settings:
+        raise UserError(f"the probe {name.name} has its settings already: leave {', '.join(settings)} out")
+    made = name if isinstance(name, Diagnostic) else PROBES.make(name, **settings)
     if not isinstance(made, Diagnostic):
         raise UserError(f"probe {name} gave {type(made).__name__}, not co_probe.probes.base.Diagnostic")
     return made
 
 
 def probe(
-    name: str,
+    name: str | Diagnostic,
     runs: RunLike | Iterable[RunLike],
     *,
     epochs: Epochs | None = None,
@@ -39,7 +41,7 @@ def probe(
 
     Args:
         name: A registered probe (`gap`, `strength`, `eval`, `alignment`, `curvature`, `spectrum`, ...), or your own as
-            `package.module:Name`.
+            `package.module:Name`; or a probe with its settings, such as `Gap(against="pgd20")`.
         runs: Paths or runs, one or several.
         epochs: `all`, `best and last`, `last`, a number or numbers: which epochs are measured, besides those that are
             stored. If None, all; of a probe with another default (`masking`), that.
@@ -58,10 +60,9 @@ def probe(
         >>> co_probe.probe("gap", "runs/fgsm", against="pgd20")
         >>> co_probe.probe("curvature", ["runs/fgsm", "runs/pgd"], top=3)
     """
-    options: dict[str, Any] = {"epochs": epochs, "device": device, "compile": compile, "progress": progress}
     several = settings.get("epsilon")
     if isinstance(several, list | tuple):
         made = [make_probe(name, **settings | {"epsilon": float(epsilon)}) for epsilon in several]
     else:
         made = [make_probe(name, **settings)]
-    return pd.concat([measure_runs(each, runs, **options) for each in made], ignore_index=True)
+    return pd.concat([measure_runs(each, runs, epochs, device, compile, progress) for each in made], ignore_index=True)

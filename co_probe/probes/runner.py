@@ -19,31 +19,12 @@ Progress = Callable[[str, int, int], None]  # (run, steps done, steps to do, ove
 def measure_runs(
     probe: Diagnostic,
     runs: RunLike | Iterable[RunLike],
-    *,
-    epochs: Epochs | None = None,
-    device: str = "auto",
-    compile: bool = False,
-    progress: Progress | None = None,
+    epochs: Epochs | None,
+    device: str,
+    compile: bool,
+    progress: Progress | None,
 ) -> pd.DataFrame:
-    """The table of `probe` on runs. Missing rows are measured, and stored with each run as they come.
-
-    torch is imported only if something is missing.
-
-    Args:
-        probe: The probe, with its settings.
-        runs: Paths or runs, one or several.
-        epochs: `all`, `best and last`, `last`, a number or numbers: which epochs are measured, besides those that are
-            stored. If None, all; of a probe with another default (`masking`), that.
-        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
-        compile: Run models through torch.compile where perturbations are made and evaluated.
-        progress: Called after each step with a label, the number of steps done, and of all steps.
-
-    Returns:
-        The tidy table, run by run and sorted by epoch.
-
-    Raises:
-        UserError: If a path is no run, or if the probe cannot measure a run.
-    """
+    """The table of one probe; the arguments are those of `co_probe.probe`. torch is imported if rows are missing."""
     if probe.split not in SPLITS:
         raise unknown("split", probe.split, SPLITS)
     stored = opened(runs)

@@ -16,6 +16,7 @@ from co_probe.cli.main import cli
 from co_probe.config.labels import attack_label, attack_name
 from co_probe.config.probes import PROBES
 from co_probe.errors import UserError
+from co_probe.probes.alignment import Alignment
 from co_probe.runs.checkpoints import export
 from co_probe.store import StoredRun
 
@@ -25,6 +26,18 @@ def without_torch(code: str) -> None:
     code += "\nimport sys; sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_probe_with_its_settings_stands_for_its_name(trained, tmp_path):
+    run = shutil.copytree(trained / "fgsm", tmp_path / "fgsm")
+    frame = co_probe.probe(Alignment(split="train"), run, device="cpu")
+    assert frame.equals(co_probe.probe("alignment", run, split="train", device="cpu")) and set(frame["epoch"]) == {
+        1,
+        2,
+        3,
+    }
+    with pytest.raises(UserError, match="the probe alignment has its settings already: leave split out"):
+        co_probe.probe(Alignment(), run, split="train")
 
 
 def test_settings_of_every_probe_are_read_and_checked_without_torch(runs):
