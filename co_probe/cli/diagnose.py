@@ -50,13 +50,14 @@ def diagnose(
     accuracy under the training attack sharpen the verdict. Usual names of columns are recognised (epoch, clean_acc,
     val_acc, fgsm, pgd10, "Test Robust Acc", train_acc, ...), and so are percentages.
 
-    Of a RUN, the best and the last epoch are checked for masked gradients (co-probe probe masking), once.
+    Of a RUN, the best and the last epoch are checked for masked gradients (co-probe probe masking), once. Of one that
+    has collapsed, the indicators around the collapse are measured, once: which moved first, and why did it happen?
     """
     from co_probe.diagnosis.diagnose import diagnose_all
 
     paths = [path if path.exists() or not (runs_dir / path).exists() else runs_dir / path for path in sources]
     settings: dict[str, Any] = {"columns": parse_columns(columns), "images": images, "classes": classes}
-    with progress_bar("masking") as progress:
+    with progress_bar("measuring") as progress:
         settings |= {"quick": quick, "model": model, "device": device, "progress": progress}
         each_source = options.each_readable(
             paths or options.find((), runs_dir), lambda path: diagnose_all([path], **settings)

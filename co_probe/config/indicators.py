@@ -31,6 +31,10 @@ class Indicator:
         array = np.asarray(values, np.float64)
         return np.log10(np.where(array > 0, array, np.nan)) if self.log else array
 
+    def unjudged(self, value: float) -> float:
+        """The indicator's value, of one that changes are judged in: the inverse of `judged`."""
+        return float(10**value) if self.log else value
+
 
 MECHANISMS = {
     "decay": "perturbations decay",
@@ -50,7 +54,7 @@ STEP_INDICATORS = {
     "participation": Indicator(label="participation ratio", direction=-1),
     "entropy_gap": Indicator(label="entropy gap (nats)", direction=0),
     "zero_gradients": Indicator(label="zero gradients (share)", direction=1),
-    "train_accuracy": Indicator(label="training accuracy", direction=1, baseline=True, mechanism="memorisation"),
+    "train_accuracy": Indicator(label="training accuracy", direction=1, baseline=True),
     "loss": Indicator(label="training loss (nats)", direction=-1, floor=0.02, baseline=True),
 }
 """Series over optimizer steps, by their names in `/steps` of an epoch's file."""

@@ -1,5 +1,6 @@
 """Measures to try next, by verdict, each with its source."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from co_probe.diagnosis.verdict import OVERFITTED, Verdict
@@ -13,11 +14,13 @@ class Advice:
         text: The measure in one sentence, and why.
         source: Authors and year of the publication; empty where there is none.
         url: Address of the publication; empty where there is none.
+        against: The mechanism that it works against, a key of `co_probe.config.indicators.MECHANISMS`.
     """
 
     text: str
     source: str = ""
     url: str = ""
+    against: str = ""
 
 
 WARM_UP = Advice(
@@ -36,21 +39,36 @@ AGAINST_COLLAPSE = (
         "N-FGSM: add noise of up to 2ε before the step and do not clip the perturbation; costs nothing.",
         "de Jorge et al. 2022",
         "https://arxiv.org/abs/2202.01181",
+        "decay",
     ),
     Advice(
         "APART: learn the initial perturbation and the step size of each layer, so that FGSM does not decay.",
         "Li et al. 2020",
         "https://arxiv.org/abs/2010.08034",
+        "decay",
     ),
     Advice(
         "GradAlign: penalise input gradients that turn within the ε-ball; about three times the cost of FGSM.",
         "Andriushchenko and Flammarion 2020",
         "https://arxiv.org/abs/2007.02617",
+        "turning",
+    ),
+    Advice(
+        "ELLE: penalise the local linearity error of the loss, without a second backward pass.",
+        "Abad Rocamora et al. 2024",
+        "https://arxiv.org/abs/2401.11618",
+        "turning",
     ),
     Advice(
         "Train with PGD of several steps, if its cost is acceptable.",
         "Madry et al. 2018",
         "https://arxiv.org/abs/1706.06083",
+    ),
+    Advice(
+        "DOM: leave out, or augment, training images whose clean loss has become low.",
+        "Lin et al. 2024",
+        "https://arxiv.org/abs/2310.08847",
+        "memorisation",
     ),
     Advice(
         "Measure PGD accuracy on a few held-out batches during training, and stop or go back when it falls.",
@@ -112,16 +130,17 @@ BY_KIND = {
 }
 
 
-def advice_for(verdict: Verdict) -> tuple[Advice, ...]:
+def advice_for(verdict: Verdict, mechanisms: Sequence[str] = ()) -> tuple[Advice, ...]:
     """Measures to try after a verdict, the most useful first.
 
     Args:
         verdict: Verdict on the run.
+        mechanisms: Explanations that the evidence supports; measures against them come first.
 
     Returns:
         Measures; for a collapse and for robust overfitting, the best checkpoint comes first.
     """
-    general = BY_KIND[verdict.kind]
+    general = tuple(sorted(BY_KIND[verdict.kind], key=lambda each: each.against not in mechanisms))
     if OVERFITTED in verdict.reasons:  # there is no epoch to go back to: another method, and then the usual mistakes
         return (*AGAINST_COLLAPSE, *NEVER_ROBUST)
     if verdict.kind not in ("catastrophic", "recovered", "diverged", "robust-overfitting"):

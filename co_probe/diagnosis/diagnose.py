@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from co_probe.diagnosis.logs import AccuracyLog, read_logs
-from co_probe.diagnosis.masking import measure_masking
+from co_probe.diagnosis.measuring import measure_for, measure_masking
 from co_probe.diagnosis.sections import SECTIONS, Evidence, Section
 from co_probe.diagnosis.stored import classes_of, curves_of, images_of, verdict_of
 from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
@@ -33,7 +33,7 @@ class Diagnosis:
         basis: What it was reached from, in one sentence: epochs, images, classes, columns of the log.
         images: Number of images that the accuracies are measured on; None if unknown (`DEFAULT_IMAGES` assumed).
         classes: Number of classes; None if unknown.
-        sections: Episodes, checks for masked gradients, notes, what to try next.
+        sections: Episodes, timeline, mechanism, checks for masked gradients, notes, what to try next.
     """
 
     name: str
@@ -95,8 +95,9 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose a run of co-probe, or a training log of any other program.
 
-    Of a run, the probe `masking` is measured on the best and the last epoch and stored, unless `quick`. What prevents
-    measuring is said in the notes.
+    Of a run, the probe `masking` is measured on the best and the last epoch and stored, unless `quick`; of a run that
+    has collapsed, also the probes that tell why, at the epochs around (`co_probe.diagnosis.measuring.PROBES`). What
+    prevents measuring is said in the notes.
 
     Args:
         source: A run (its path or the object), a CSV file, a folder of TensorBoard events, a data frame or a mapping of
@@ -160,8 +161,8 @@ def diagnose_all(
         elif columns:
             raise UserError(f"{run.path} is a run of co-probe, and columns are for logs: leave them out")
         else:
-            problem = None if quick else measure_masking(run, device=device, progress=progress)
-            found.append(_of_run(run, images, classes, problem))
+            problems = () if quick else _measure(run, device, progress)
+            found.append(_of_run(run, images, classes, problems))
     return found
 
 
@@ -188,13 +189,20 @@ def _is_run(path: Path) -> bool:
         return False  # the reader of logs says why
 
 
-def _of_run(run: StoredRun, images: int | None, classes: int | None, problem: str | None) -> Diagnosis:
+def _measure(run: StoredRun, device: str, progress: Progress | None) -> tuple[str, ...]:
+    """Measure what the diagnosis needs; return why something could not be measured."""
+    masking = measure_masking(run, device=device, progress=progress)
+    indicators = None if masking else measure_for(run, verdict_of(run), device=device, progress=progress)
+    notes = ("not checked for masked gradients: ", masking), ("indicators were not measured: ", indicators)
+    return tuple(what + reason for what, reason in notes if reason)
+
+
+def _of_run(run: StoredRun, images: int | None, classes: int | None, notes: tuple[str, ...]) -> Diagnosis:
     images, classes = images or images_of(run), classes or classes_of(run)
     found, curves = verdict_of(run, images=images, classes=classes), curves_of(run)
     basis = [_on(found, images, classes, "validation" if run.chosen_on == "validation" else "test")]
     if run.epochs and run.last_epoch < run.planned:
         basis.append(f"The run is not finished: {run.last_epoch} of {run.planned} epochs.")
-    notes = (f"not checked for masked gradients: {problem}",) if problem else ()
     return _diagnosis(run.name, found, curves, " ".join(basis), images, classes, notes=notes, run=run)
 
 

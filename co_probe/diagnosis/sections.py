@@ -1,15 +1,17 @@
 """Sections of a diagnosis: each draws one kind of evidence from a run and puts it into words.
 
-A further section (a timeline of indicators, the mechanism) is one function that takes `Evidence` and returns a
+A further section is one function that takes `Evidence` and returns a
 `Section` or None, and one entry in `SECTIONS`.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from co_probe.diagnosis import timeline as timelines
 from co_probe.diagnosis.advice import advice_for
 from co_probe.diagnosis.masking import masking_checks
 from co_probe.diagnosis.verdict import Verdict
@@ -17,6 +19,8 @@ from co_probe.diagnosis.verdict import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
+    from co_probe.diagnosis.changes import Moved
+    from co_probe.diagnosis.mechanism import Explanation
     from co_probe.store import StoredRun
 
 
@@ -35,6 +39,20 @@ class Evidence:
     curves: "pd.DataFrame"
     notes: tuple[str, ...] = ()
     run: "StoredRun | None" = None
+
+    @cached_property
+    def movements(self) -> "list[Moved]":
+        """Every indicator around the longest episode, those that changed first; empty without an episode."""
+        from co_probe.diagnosis.changes import movements
+
+        return [] if self.verdict.kind == "masked" else movements(self.verdict, self.curves, self.run)
+
+    @cached_property
+    def explanations(self) -> "list[Explanation]":
+        """Explanations of a collapse, the supported ones first; empty without a collapse."""
+        from co_probe.diagnosis.mechanism import explanations
+
+        return explanations(self.verdict, self.curves, self.movements, self.run)
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,24 @@ def episodes(evidence: Evidence) -> Section | None:
     return Section("Episodes", tuple(lines), data) if lines else None
 
 
+def timeline(evidence: Evidence) -> Section | None:
+    """List which indicator moved when, before or after robust accuracy was lost."""
+    moved = evidence.movements
+    return Section("Timeline", timelines.lines(moved), timelines.data(moved)) if timelines.lines(moved) else None
+
+
+def mechanism(evidence: Evidence) -> Section | None:
+    """List the explanations of a collapse, with the evidence for and against each."""
+    found = evidence.explanations
+    return (
+        Section(
+            "Mechanism", tuple(map(str, found)), [asdict(each) | {"evidence": list(each.evidence)} for each in found]
+        )
+        if found
+        else None
+    )
+
+
 def masking(evidence: Evidence) -> Section | None:
     """List the checks for masked gradients, by epoch."""
     checks = masking_checks(evidence.run) if evidence.run else []
@@ -93,10 +129,10 @@ def notes(evidence: Evidence) -> Section | None:
 
 def advice(evidence: Evidence) -> Section | None:
     """List measures to try, with their sources."""
-    found = advice_for(evidence.verdict)
+    found = advice_for(evidence.verdict, [each.name for each in evidence.explanations if each.supported])
     lines = tuple(f"{each.text} [{each.source}, {each.url}]" if each.url else each.text for each in found)
     return Section("What to try next", lines, [asdict(each) for each in found])
 
 
 NAMES = {"pgd": "PGD", "fgsm": "training attack", "train": "training images", "clean": "clean"}
-SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (episodes, masking, notes, advice)
+SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (episodes, timeline, mechanism, masking, notes, advice)

@@ -1,5 +1,7 @@
 """When a noisy series changes: as it is seen at the time, and in hindsight."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -105,6 +107,21 @@ CLEAR = 4.0
 """Number of standard deviations of the noise before a change by which the levels must differ."""
 
 
+@dataclass(frozen=True)
+class Change:
+    """A change of a series at an event.
+
+    Attributes:
+        at: When half of it was made, in epochs.
+        before: Level before the event.
+        after: Level when the change is over.
+    """
+
+    at: float
+    before: float
+    after: float
+
+
 def halfway(
     at: ArrayLike,
     values: ArrayLike,
@@ -114,7 +131,7 @@ def halfway(
     direction: int,
     floor: float,
     clear: float = CLEAR,
-) -> float | None:
+) -> Change | None:
     """When a series had made half of its change from the level before an event to the one in it, in hindsight.
 
     The levels are medians over the `SPAN` epochs before, and over the second half of as many epochs of the event, when
@@ -132,7 +149,8 @@ def halfway(
         clear: Least difference in standard deviations of the noise.
 
     Returns:
-        The time of the first such value; None if the levels do not differ clearly, or differ the other way.
+        The time of the first such value, and both levels; None if the levels do not differ clearly, or differ the
+        other way.
     """
     times, series = np.asarray(at, np.float64), np.asarray(values, np.float64)
     known = ~np.isnan(series)
@@ -150,5 +168,5 @@ def halfway(
     beyond = way * (series - (level + later) / 2) > 0
     for i in np.flatnonzero((times > start - EARLY) & (times <= end)):
         if beyond[i] and beyond[i:][times[i:] <= end].mean() >= STAYS:
-            return float(times[i])
+            return Change(float(times[i]), level, later)
     return None

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from itertools import repeat
+from importlib import import_module
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from co_probe.config.indicators import EPOCH_INDICATORS, STEP_INDICATORS, Indicator
-from co_probe.numerics.change import CLEAR, halfway, window_means, window_size
+from co_probe.numerics.change import CLEAR, halfway
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, Span, StoredRun, stored
 from co_probe.plots.style import COLUMN, OKABE_ITO
 
@@ -34,41 +35,14 @@ ACCURACIES = {  # metric of a run: name at the line, colour
 
 def step_table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
     """The step series of a run in windows of steps: columns indicator, epoch (as a fraction), value."""
-    frames = [_windows(run) for run in runs]
-    return pd.concat(frames, ignore_index=True)
-
-
-def _windows(run: StoredRun) -> pd.DataFrame:
-    epochs = run.epochs
-    series = {epoch: run.step_series(epoch) for epoch in epochs}
-    rows = []
-    for name in STEP_INDICATORS:
-        for epoch in epochs:
-            if name in series[epoch]:
-                values = series[epoch][name]
-                means, ends = window_means(values, min(len(values), window_size(len(values))))
-                at = epoch - 1 + ends / len(values)
-                rows.append(pd.DataFrame({"run": run.name, "indicator": name, "epoch": at, "value": means}))
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["run", "indicator", "epoch", "value"])
+    frame: pd.DataFrame = import_module("co_probe.diagnosis.changes").step_table(runs)
+    return frame
 
 
 def epoch_table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
     """What probes and training have stored of each epoch, as columns probe, quantity, epoch, value."""
-    rows = []
-    for run in runs:
-        if gaps := {epoch: metrics["gap"] for epoch in run.epochs if "gap" in (metrics := run.metrics(epoch))}:
-            rows += [("gap", "gap", epoch, value) for epoch, value in gaps.items()]
-        for probe, quantity in EPOCH_INDICATORS:
-            frame = run.frame(probe)
-            if not len(frame) or (probe == "gap" and gaps):
-                continue
-            # One series: that of the default settings, else what was measured last at each epoch.
-            usual = run.frame(probe, **({"reference": None} if probe == "strength" else {"split": "test"}))
-            frame = usual if len(usual) else frame
-            frame = frame[(frame["quantity"] == quantity) & (frame["epoch"] > 0)].drop_duplicates("epoch", keep="last")
-            frame = frame.sort_values("epoch")
-            rows += list(zip(repeat(probe), repeat(quantity), frame["epoch"].astype(int), frame["value"], strict=False))
-    return pd.DataFrame(rows, columns=["probe", "quantity", "epoch", "value"])
+    frame: pd.DataFrame = import_module("co_probe.diagnosis.changes").epoch_table(runs)
+    return frame
 
 
 def moved_at(rows: pd.DataFrame, indicator: Indicator, span: Span | None, clear: float = CLEAR) -> float | None:
@@ -83,9 +57,9 @@ def moved_at(rows: pd.DataFrame, indicator: Indicator, span: Span | None, clear:
     if span is None:
         return None
     values = indicator.judged(rows["value"])
-    return halfway(
-        rows["epoch"], values, span[0] - 1, span[1], direction=indicator.direction, floor=indicator.floor, clear=clear
-    )
+    about: dict[str, Any] = {"direction": indicator.direction, "floor": indicator.floor, "clear": clear}
+    change = halfway(rows["epoch"], values, span[0] - 1, span[1], **about)
+    return None if change is None else change.at
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:

@@ -47,7 +47,13 @@ def test_a_log_in_python(log):
     found = co_probe.diagnose(log, columns=columns, images=10000, classes=10)
     assert found.verdict == verdict(**COLLAPSE, n=10000, classes=10)
     assert found.name == "curves.csv" and found.verdict.onset == 5
-    assert [section.title for section in found.sections] == ["Episodes", "Notes", "What to try next"]
+    assert [section.title for section in found.sections] == [
+        "Episodes",
+        "Timeline",
+        "Mechanism",
+        "Notes",
+        "What to try next",
+    ]
     text = str(found)
     assert "10,000 test images of 10 classes" in text and "fgsm from single" in text
     assert "epochs 5 to 7 (the end of the log): PGD fell from 33.0% to 0.0%" in text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from co_probe.numerics.change import alarms, halfway, scores, window_means, window_size
+from co_probe.numerics.change import Change, alarms, halfway, scores, window_means, window_size
 
 
 def test_windows_average_what_is_defined():
@@ -41,9 +41,9 @@ def test_half_of_a_change_is_dated_where_it_lasts():
     values = np.where(at < 17, 0.8, 0.1)
     values[13] = 0.1  # a passing dip
     dated = {"direction": -1, "floor": 0.01}
-    assert halfway(at, values, 15, 30, **dated) == 17
+    assert halfway(at, values, 15, 30, **dated) == Change(17, 0.8, 0.1)
     assert halfway(at, values, 15, 30, direction=1, floor=0.01) is None
-    assert halfway(at, values, 15, 30, direction=0, floor=0.01) == 17
+    assert halfway(at, values, 15, 30, direction=0, floor=0.01).at == 17
     assert halfway(at, values, 15, 30, direction=-1, floor=0.9) is None
     assert halfway(at, np.full(30, 0.5), 15, 30, **dated) is None
     assert halfway(at[:2], values[:2], 1, 2, **dated) is None, "too little before it"
@@ -53,6 +53,6 @@ def test_a_drift_before_the_event_is_no_noise_and_its_end_no_change():
     at = np.arange(1, 121) / 4
     drift = 0.9 - 0.02 * at + np.random.default_rng(1).normal(0, 0.01, len(at))
     fallen = np.where(at > 15.5, 0.1, drift)
-    assert halfway(at, fallen, 15, 30, direction=-1, floor=0.01) == pytest.approx(15.75)
+    assert halfway(at, fallen, 15, 30, direction=-1, floor=0.01).at == pytest.approx(15.75)
     noise = np.random.default_rng(1).normal(0.5, 0.2, len(at))
     assert halfway(at, noise, 15, 30, direction=0, floor=0.01) is None

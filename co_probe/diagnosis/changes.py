@@ -1,0 +1,150 @@
+"""What a run has recorded of its indicators, and when each changed at a collapse."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import pandas as pd
+
+from co_probe.config.indicators import EPOCH_INDICATORS, STEP_INDICATORS, Indicator
+from co_probe.diagnosis.verdict import Verdict
+from co_probe.numerics.change import CLEAR, Change, halfway, window_means, window_size
+from co_probe.store import StoredRun
+
+Span = tuple[int, int]
+
+CURVES = {
+    "pgd": Indicator(label="PGD accuracy", direction=-1),
+    "fgsm": Indicator(label="accuracy under the training attack", direction=1),
+    "train": Indicator(label="training accuracy", direction=1, baseline=True),
+}
+"""Accuracy curves that every log may have, by their names in the columns of the curves."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """An indicator around a collapse.
+
+    Attributes:
+        name: Its name in data: of a step series, a curve, or `probe/quantity`.
+        indicator: What it is called and which way it moves.
+        change: When it changed, and its levels before and after; None if it did not change clearly.
+        before: Median before the collapse; NaN if unknown.
+        after: Median within it; NaN if unknown.
+    """
+
+    name: str
+    indicator: Indicator
+    change: Change | None
+    before: float
+    after: float
+
+
+def step_table(runs: Iterable[StoredRun]) -> pd.DataFrame:
+    """The step series of runs in windows of steps: columns run, indicator, epoch (as a fraction), value."""
+    rows = [pd.DataFrame(columns=["run", "indicator", "epoch", "value"])]
+    for run in runs:
+        epochs = run.epochs
+        series = {epoch: run.step_series(epoch) for epoch in epochs}
+        for name in STEP_INDICATORS:
+            for epoch in epochs:
+                if name in series[epoch]:
+                    values = series[epoch][name]
+                    means, ends = window_means(values, min(len(values), window_size(len(values))))
+                    at = epoch - 1 + ends / len(values)
+                    rows.append(pd.DataFrame({"run": run.name, "indicator": name, "epoch": at, "value": means}))
+    return pd.concat(rows[1:] or rows, ignore_index=True)
+
+
+def epoch_table(runs: Iterable[StoredRun]) -> pd.DataFrame:
+    """What probes and training have stored of each epoch, as columns run, probe, quantity, epoch, value."""
+    rows: list[tuple[str, str, str, int, float]] = []
+    for run in runs:
+        gaps = run.metric("gap")
+        rows += [(run.name, "gap", "gap", epoch, value) for epoch, value in gaps.items()]
+        for probe, quantity in EPOCH_INDICATORS:
+            frame = run.frame(probe)
+            if not len(frame) or (probe == "gap" and gaps):
+                continue
+            # One series: that of the default settings, else what was measured last at each epoch.
+            usual = run.frame(probe, **({"reference": None} if probe == "strength" else {"split": "test"}))
+            frame = usual if len(usual) else frame
+            frame = frame[(frame["quantity"] == quantity) & (frame["epoch"] > 0)].drop_duplicates("epoch", keep="last")
+            frame = frame.sort_values("epoch")
+            columns = frame["epoch"].astype(int), frame["value"]
+            rows += list(zip(repeat(run.name), repeat(probe), repeat(quantity), *columns, strict=False))
+    return pd.DataFrame(rows, columns=["run", "probe", "quantity", "epoch", "value"])
+
+
+def main_episode(verdict: Verdict) -> Span | None:
+    """First and last epoch of the longest episode; None if there is none."""
+    last = verdict.last_epoch or 0
+    spans = [(each.start, last if each.end is None else each.end) for each in verdict.episodes]
+    return max(spans, key=lambda span: span[1] - span[0], default=None)
+
+
+def movements(verdict: Verdict, curves: pd.DataFrame, run: StoredRun | None = None) -> list[Moved]:
+    """Every recorded indicator around the longest episode: those that changed first, in order of time.
+
+    Args:
+        verdict: The verdict.
+        curves: Accuracies, with the columns epoch and those of `CURVES` that are known.
+        run: The run, if there is more than its curves.
+
+    Returns:
+        Nothing if there is no episode.
+    """
+    span = main_episode(verdict)
+    if span is None:
+        return []
+    series: list[tuple[str, Indicator, pd.DataFrame]] = []
+    for name, indicator in CURVES.items():
+        if name in curves and not curves[name].isna().all():
+            series.append((name, indicator, curves[["epoch", name]].rename(columns={name: "value"}).dropna()))
+    if run is not None:
+        for name, rows in step_table([run]).groupby("indicator", sort=False):
+            if name != "train_accuracy" or "train" not in curves:
+                series.append((str(name), STEP_INDICATORS[str(name)], rows))
+        for (probe, quantity), rows in epoch_table([run]).groupby(["probe", "quantity"], sort=False):
+            series.append((f"{probe}/{quantity}", EPOCH_INDICATORS[str(probe), str(quantity)], rows))
+    found = [_moved(name, indicator, rows, span) for name, indicator, rows in series if rows["value"].notna().any()]
+    return sorted(found, key=lambda each: math.inf if each.change is None else each.change.at)
+
+
+def _moved(name: str, indicator: Indicator, rows: pd.DataFrame, span: Span) -> Moved:
+    change = change_of(rows, indicator, span, clear=0 if name == "pgd" else CLEAR)
+    at = rows["epoch"]
+    before, after = rows["value"][at < span[0]].tail(8), rows["value"][(at >= span[0]) & (at <= span[1])]
+    if change is not None:
+        return Moved(name, indicator, change, indicator.unjudged(change.before), indicator.unjudged(change.after))
+    return Moved(name, indicator, None, float(before.median()), float(after.median()))
+
+
+def change_of(rows: pd.DataFrame, indicator: Indicator, span: Span | None, *, clear: float = CLEAR) -> Change | None:
+    """When an indicator had made half of its change at a collapse; None if it did not change.
+
+    Args:
+        rows: Its values: columns epoch and value.
+        indicator: Which way it moves.
+        span: First and last epoch of the collapse; None if there is none, and then nothing moved.
+        clear: Least change, in standard deviations of the noise before.
+    """
+    if span is None:
+        return None
+    values = indicator.judged(rows["value"])
+    about: dict[str, Any] = {"direction": indicator.direction, "floor": indicator.floor}
+    return halfway(rows["epoch"], values, span[0] - 1, span[1], clear=clear, **about)
+
+
+def relation(at: float, lost: float | None) -> str:
+    """Whether a change at `at` came `before`, in the `same` epoch as, or `after` the loss of robust accuracy.
+
+    Robust accuracy is measured after each epoch: if its loss is seen after epoch 17, it took place in that epoch.
+    Empty if it is not known when it was lost.
+    """
+    if lost is None:
+        return ""
+    epoch, other = math.ceil(at), math.ceil(lost)
+    return "before" if epoch < other else "same" if epoch == other else "after"
