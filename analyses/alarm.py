@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("traces", type=Path)
     parser.add_argument("--public", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures" / "alarm")
+    parser.add_argument("--picture", default="fgsm-2-model.width=8", help="the run to draw [default: %(default)s]")
     arguments = parser.parse_args()
     names = {"pert_alignment": "alignment", "train_accuracy": "accuracy"}
     traces = {
@@ -149,9 +150,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.out / "alarm.csv", index=False, float_format="%.0f")
     (arguments.out / "alarm.md").write_text(markdown(table), encoding="utf-8")
-    held = [name for name in traces if name not in for_tuning and event(traces[name]) and ours(traces[name])]
-    if held:
-        draw(traces[held[0]], held[0], arguments.out / "alarm.png")
+    if arguments.picture in traces:
+        draw(traces[arguments.picture], arguments.out / "alarm.png")
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -173,7 +173,7 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(trace: pd.DataFrame, name: str, path: Path) -> None:
+def draw(trace: pd.DataFrame, path: Path) -> None:
     """Alignment and accuracy over the steps of a run, with the alarm and the collapse."""
     table, alarm, collapse = windows(trace), ours(trace), event(trace)
     assert alarm and collapse
@@ -184,7 +184,7 @@ def draw(trace: pd.DataFrame, name: str, path: Path) -> None:
     seen = trace.dropna(subset="pgd")
     below.plot(table["step"], table["accuracy"], color="C1", lw=1.5, label="training images, FGSM")
     below.plot(seen["step"], seen["pgd"], color="C3", lw=1.5, label="test images, PGD-10")
-    below.set(ylabel="accuracy", xlabel="optimizer step", ylim=(0, 1))
+    below.set(ylabel="accuracy", xlabel="optimizer step", ylim=(0, 1.15))
     for axes in (above, below):
         axes.axvline(alarm, color="black", lw=1.2)
         axes.axvline(collapse, color="C3", lw=1.2, ls="--")
@@ -193,7 +193,7 @@ def draw(trace: pd.DataFrame, name: str, path: Path) -> None:
     above.annotate(
         f"collapse, step {collapse}", (collapse, 0.97), color="C3", xytext=(4, 0), textcoords="offset points"
     )
-    below.legend(frameon=False, loc="lower right", fontsize=8)
+    below.legend(frameon=False, loc="upper left", fontsize=8, ncols=2)
     above.set_xlim(max(0, collapse - 420), collapse + 220)
     figure.savefig(path, dpi=150)
 
