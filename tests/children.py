@@ -143,11 +143,13 @@ def write_run(path: Path, settings: Mapping[str, Any], **options: bool) -> None:
     config = Config.from_dict(settings)
     probe = {"test": probe_images(9), "train": probe_images(7)}
     with RunWriter(path, info_of(config), probe, {"python": "3"}, **options) as writer:
-        state = writer.resume_state()["state"] if 0 < writer.last < config.epochs else np.full(50, config.seed + 0.5)
+        state = (
+            writer.resume_state()["state"]["w"] if 0 < writer.last < config.epochs else np.full(50, config.seed + 0.5)
+        )
         for epoch in range(writer.last + 1, config.epochs + 1):
             state = 3.9 * state * (1 - state / 4) + np.arange(50) / 100
             checkpoint = {"model": {"w": state}, "metrics": {"clean": float(state[0])}, "method": {}, "images": {}}
-            writer.commit(epoch, checkpoint, {"state": state} if epoch < config.epochs else None)
+            writer.commit(epoch, checkpoint, {"state": {"w": state}} if epoch < config.epochs else None)
 
 
 def write_run_until(call: int, path: Path, settings: Mapping[str, Any], options: Mapping[str, bool]) -> None:

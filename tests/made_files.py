@@ -46,7 +46,7 @@ def put(file: h5py.Group, path: str, value: Any) -> None:
         for key, each in value.items():
             put(inner, key, each)
     elif value is not None:
-        group.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
+        group.attrs[name] = np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
 
 
 def bomb(shape: tuple[int, ...], dtype: str = "f4", **filters: Any) -> Callable[[h5py.Group, str], None]:

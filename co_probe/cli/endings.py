@@ -17,6 +17,7 @@ from co_probe.errors import CoProbeError, CoProbeWarning, NotAllowed, one_line
 SAFE = "What is finished is safe; the same command (run: with --resume) goes on."
 # An argument, as messages of the library call it: resume=True, results=DIR, model=...
 ARGUMENT = re.compile(r"(?<![\w.'\"])(?P<name>[a-z_]+)=(?P<value>True\b|False\b|[A-Z]{2,}\b|\.\.\.)")
+LONGEST = 1000  # letters of an error, which may quote a file
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # signals that end a command as Ctrl-C does
 
 
@@ -142,5 +143,7 @@ def in_flags(text: str) -> str:
 
 
 def _say(text: str, code: int) -> int:
-    click.secho(f"Error: {one_line(text)}", err=True, fg="red" if sys.stderr.isatty() else None)
+    line = one_line(text)
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+    click.secho(f"Error: {line}", err=True, fg="red" if sys.stderr.isatty() else None)
     return code

@@ -1,8 +1,8 @@
 """Writing a file so that, at any moment, its name shows the old content or the new one, whole."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from co_probe.errors import UserError
@@ -45,9 +45,19 @@ def replace_atomic(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and removals in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Make renames and removals in `folder` survive a power cut. Raises UserError if that cannot be."""
+    with changing(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Let what the system refuses inside, where files of `folder` are made or removed, be a UserError."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to the folder {folder}: {error.strerror or error}") from error

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Lock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file that stays is taken over: the kernel's lock decides
+            self.path.unlink(missing_ok=True)
         os.close(self.handle)
 
     def _claim(self) -> None:

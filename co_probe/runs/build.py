@@ -24,7 +24,7 @@ from co_probe.methods.guarded import Guarded
 from co_probe.models import MODELS
 from co_probe.numerics.memory import require_memory
 from co_probe.numerics.rng import make_rng
-from co_probe.runs.fitting import require_fit
+from co_probe.runs.fitting import require_fit, require_logits
 from co_probe.runs.foreign import ModelLike, class_name, copied, resolve_model
 from co_probe.store import ModelSpec, RunInfo, new_run_id
 
@@ -169,6 +169,8 @@ def new_model(
         if not MODELS.is_own(name):
             _require_memory(name, arguments, settings)
         model = _expect(nn.Module, "model", name, MODELS.make(name, *arguments, **settings))
+    if MODELS.is_own(name):
+        require_logits(model, name, shape, classes)
     return _wrapped(model, wrappers, shape).to(memory_format=torch.channels_last)
 
 

@@ -3,11 +3,38 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from co_probe.errors import DamagedFile
+from co_probe.errors import DamagedFile, UserError
+from co_probe.inference.forward import Forward
 
+IMAGES = 2  # that a model is tried on
 NO_FIT = "the weights do not fit the model they are said to be of"
+
+
+@torch.no_grad()
+def require_logits(model: nn.Module, name: str, shape: tuple[int, int, int], classes: int) -> None:
+    """Try a user's own model on black images, before minutes are spent on it. It draws no random numbers.
+
+    Raises:
+        UserError: It fails, or returns anything but logits of shape (n, classes).
+    """
+    x = torch.zeros(IMAGES, *shape)
+    with torch.random.fork_rng(devices=[]), Forward(model, batchnorm="eval").as_module():
+        try:
+            logits = model(x)
+        except UserError:
+            raise
+        except Exception as error:  # of any kind: it is the user's own code
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"model {name} fails on images of shape {tuple(x.shape)} with {reason}") from error
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (IMAGES, classes):
+        seen = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(
+            f"model {name} returned {seen} for {IMAGES} images, and logits of shape (n, classes) are needed, "
+            f"({IMAGES}, {classes})"
+        )
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

@@ -97,6 +97,14 @@ def check_epoch(epoch: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]
     return epoch
 
 
+def check_resume(state: dict[str, Any]) -> dict[str, Any]:
+    """Return what a resume file holds, groups; whether each fits the model and the method is theirs to say."""
+    groups = {name: value for name, value in state.items() if name not in ("run_id", "epoch")}
+    for name, group in groups.items():
+        _group(group, name)
+    return groups
+
+
 def check_probe(
     probe: Any, shape: tuple[int, int, int], classes: int, bounds: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:

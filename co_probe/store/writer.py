@@ -12,9 +12,9 @@ import numpy as np
 
 from co_probe.config import Config
 from co_probe.errors import CoProbeError, UserError
-from co_probe.files.atomic import sync_folder
+from co_probe.files.atomic import changing, sync_folder
 from co_probe.files.lock import Lock
-from co_probe.store import rounding, tree
+from co_probe.store import rounding, schema, tree
 from co_probe.store.info import RunInfo, info_to_tree
 from co_probe.store.stored_run import SCHEMA, StoredRun, check_mark, epoch_file, epoch_number
 from co_probe.store.upgrade import ARCHITECTURE
@@ -80,14 +80,11 @@ class RunWriter:
         self._unmarked = 0  # epochs up to this one were written by an earlier version, without the run's id
 
     def __enter__(self) -> "RunWriter":
-        try:
+        with changing(self.path), ExitStack() as stack:
             self.path.mkdir(parents=True, exist_ok=True)
-            with ExitStack() as stack:
-                stack.enter_context(Lock(self.path / "run.lock", f"the run {self.path}"))
-                self._prepare()
-                self._stack = stack.pop_all()
-        except OSError as error:
-            raise UserError(f"cannot write to the folder {self.path}: {error.strerror}") from error
+            stack.enter_context(Lock(self.path / "run.lock", f"the run {self.path}"))
+            self._prepare()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -141,8 +138,9 @@ class RunWriter:
     def _empty(self) -> None:
         """Delete the run that is there: run.h5 last and newer epochs first, so that a crash leaves an old run."""
         own = [p for p in self.path.iterdir() if OWN_FILE.fullmatch(p.name) and p.name != "run.lock"]
-        for file in sorted(own, key=lambda p: (p.name != "run.h5", p.name), reverse=True):
-            file.unlink()
+        with changing(self.path):
+            for file in sorted(own, key=lambda p: (p.name != "run.h5", p.name), reverse=True):
+                file.unlink()
         sync_folder(self.path)
 
     @property
@@ -171,7 +169,7 @@ class RunWriter:
             state = tree.read(file)
             if last > self._unmarked:
                 check_mark(state, self.info.run_id, last)
-        return {part: value for part, value in state.items() if part not in ("run_id", "epoch")}
+            return schema.check_resume(state)
 
     def commit(self, epoch: int, checkpoint: tree.Tree, resume: tree.Tree | None) -> None:
         """Add a finished epoch.
@@ -196,10 +194,11 @@ class RunWriter:
     def _tidy(self) -> None:
         """Delete what nothing needs any more: resume files of other epochs than the newest, and what a crash left."""
         last = self.last
-        for file in self.path.iterdir():
-            resume = RESUME_FILE.fullmatch(file.name)
-            if (resume and int(resume[1]) != last) or PARTIAL_FILE.fullmatch(file.name):
-                file.unlink()
+        with changing(self.path):
+            for file in self.path.iterdir():
+                resume = RESUME_FILE.fullmatch(file.name)
+                if (resume and int(resume[1]) != last) or PARTIAL_FILE.fullmatch(file.name):
+                    file.unlink()
         sync_folder(self.path)
 
     def _write_main(self) -> None:
