@@ -8,6 +8,7 @@ from co_probe.config.registry import Registry
 PROBES = Registry(
     "probe",
     {
+        "accuracy": "co_probe.probes.accuracy:Accuracy",
         "alignment": "co_probe.probes.alignment:Alignment",
         "curvature": "co_probe.probes.curvature:Curvature",
         "distortion": "co_probe.probes.distortion:Distortion",
@@ -22,6 +23,7 @@ PROBES = Registry(
         "strength": "co_probe.probes.strength:Strength",
     },
     about={
+        "accuracy": "accuracy on clean images, under FGSM and under PGD-10",
         "alignment": "size of the input gradient, and its cosine within the ε-ball",
         "curvature": "largest eigenvalues of the input Hessian of the loss",
         "distortion": "images that FGSM leaves correct, and smaller steps the same way do not",

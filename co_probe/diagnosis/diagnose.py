@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from co_probe.diagnosis.accuracy import measure_accuracy
 from co_probe.diagnosis.logs import AccuracyLog, read_logs
 from co_probe.diagnosis.measuring import measure_for, measure_masking
 from co_probe.diagnosis.sections import SECTIONS, Evidence, Section
@@ -191,7 +192,8 @@ def _is_run(path: Path) -> bool:
 
 def _measure(run: StoredRun, device: str, progress: Progress | None) -> tuple[str, ...]:
     """Measure what the diagnosis needs; return why something could not be measured."""
-    masking = measure_masking(run, device=device, progress=progress)
+    masking = measure_accuracy(run, device=device, progress=progress)  # which all else is judged by
+    masking = masking or measure_masking(run, device=device, progress=progress)
     indicators = None if masking else measure_for(run, verdict_of(run), device=device, progress=progress)
     notes = ("not checked for masked gradients: ", masking), ("indicators were not measured: ", indicators)
     return tuple(what + reason for what, reason in notes if reason)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from co_probe.diagnosis.accuracy import measured_accuracy
 from co_probe.diagnosis.masking import masking_evidence
 from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
 
@@ -48,7 +49,7 @@ class MeasuredRun(Protocol):
 
 
 def curves_of(run: MeasuredRun) -> pd.DataFrame:
-    """Accuracy curves that a run has stored.
+    """Accuracy curves that a run has stored: its training metrics or, without them, the probe `accuracy`.
 
     Args:
         run: The run.
@@ -58,6 +59,9 @@ def curves_of(run: MeasuredRun) -> pd.DataFrame:
         or under FGSM if that was not measured) and train where stored; one row per finished epoch.
     """
     metrics = {epoch: run.metrics(epoch) for epoch in run.epochs}
+    if not any("pgd10" in each for each in metrics.values()):
+        measured = measured_accuracy(run)
+        metrics = {epoch: measured.get(epoch, {}) | each for epoch, each in metrics.items()}
     columns: dict[str, list[float]] = {}
     prefix = "validation_" if run.chosen_on == "validation" else ""
     for curve, names in METRICS.items():

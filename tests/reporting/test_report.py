@@ -172,6 +172,10 @@ def test_a_run_without_metrics_is_measured_and_its_names_are_escaped(bare, tmp_p
     for raw in ("<i onclick", "<b>mine", "<script>alert"):
         assert raw not in page.html, raw
     assert page.data[0]["epochs"] == page.data[0]["shown"] == [5, 10, 15]
+    x, y = run.test_data()
+    clean = [(run.load_model(epoch)(x).argmax(1) == y).float().mean().item() for epoch in run.epochs]
+    assert page.data[0]["values"]["clean"] == pytest.approx(clean, abs=1e-4)
+    assert None not in page.data[0]["values"]["pgd"] and "accuracy (split test)" in page.text
     assert page.data[0]["predictions"][0][0][0][0].startswith("<i onclick")
     assert "Trained by another program" in page.text and "co-probe run" not in page.text
 
