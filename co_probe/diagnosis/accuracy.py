@@ -4,7 +4,8 @@ from typing import Any
 
 from co_probe.errors import UserError
 from co_probe.probes.accuracy import Accuracy
-from co_probe.probes.runner import Progress, measure_runs
+from co_probe.probes.named import probe
+from co_probe.probes.runner import Progress
 from co_probe.store import StoredRun
 
 
@@ -22,7 +23,7 @@ def measure_accuracy(run: StoredRun, *, device: str = "auto", progress: Progress
     if not run.epochs or run.metric("pgd10"):
         return None
     try:
-        measure_runs(Accuracy(), run, device=device, progress=progress)
+        probe(Accuracy(), run, device=device, progress=progress)
     except UserError as error:
         return str(error)
     return None
