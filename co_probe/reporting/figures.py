@@ -87,7 +87,7 @@ def figures(
     for kind in _kinds(runs):
         spec, options = figure_spec(kind), OPTIONS.get(kind, {})
         fit = [run for run in runs if not spec.why_not(run, **options)]
-        if not fit:
+        if not fit or (kind not in CAPTIONS and _missing(kind, fit)):  # of those, a diagnosis measures a few epochs
             continue
         try:
             if quick and (reason := _missing(kind, fit)):
