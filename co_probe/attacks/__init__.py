@@ -14,10 +14,11 @@ from co_probe.attacks.base import (
 )
 from co_probe.attacks.fgsm import FGSM
 from co_probe.attacks.margin import CW
-from co_probe.attacks.named import ATTACKS, named_attack
+from co_probe.attacks.named import named_attack
 from co_probe.attacks.noise import Gaussian, Noise
 from co_probe.attacks.pgd import PGD
 from co_probe.attacks.square import Square
+from co_probe.config.attacks import ATTACKS
 from co_probe.config.labels import attack_name
 
 __all__ = [

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from co_probe.attacks.base import (
     Attack,
+    Bounds,
     Clean,
     Loss,
     Model,
@@ -128,7 +129,7 @@ class PGD(Attack):
         return self._step == other._step and self.steps >= other.steps and self.restarts >= other.restarts
 
     @property
-    def _ball(self) -> tuple:
+    def _ball(self) -> tuple[float, str, Bounds]:
         return self.epsilon, self.norm, self.bounds
 
     @property

@@ -59,6 +59,6 @@ def adversaries(
         import foolbox
 
         attack = foolbox.attacks.LinfPGD(abs_stepsize=step_size, steps=steps)
-        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=device)
+        wrapped = foolbox.models.pytorch.PyTorchModel(model, bounds=(0, 1), device=device)
         found["foolbox"] = lambda x, y: attack.run(wrapped, x, y, epsilon=epsilon)
     return found

@@ -1,6 +1,7 @@
 """co-probe report"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,7 +46,7 @@ def report(
     stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished, strict=bool(runs))
     with progress_bar("report") as progress:
 
-        def make(chosen: list) -> Path:
+        def make(chosen: list[Any]) -> Path:
             return write(chosen, out, quick=quick, title=title, device=device, progress=progress)
 
         try:

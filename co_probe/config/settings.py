@@ -80,7 +80,7 @@ class ResolutionStage:
     crop: int
     batch_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None and value < 1:
                 raise UserError(f"resolution_stages: {name} must be greater than 0, not {value}")
@@ -105,7 +105,7 @@ class ProbeSizes:
     train: int = 1000
     validation: float | str = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         value = self.validation
         if value == "auto":
             return
@@ -166,7 +166,7 @@ class Config:
     guard: str = ""
     extensions: dict[str, Section] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
         positive |= {"probe.test": self.probe.test, "probe.train": self.probe.train}
         for name, value in positive.items():

@@ -42,7 +42,7 @@ class Execution:
             mode = "reduce-overhead" if on_gpu and backend == "inductor" else None
             self.compile = partial(torch.compile, backend=backend, dynamic=False, mode=mode)
             self.compiled = {True: self.compile(_with_weight_gradients), False: self.compile(_with_input_gradients)}
-        self.whole: dict[Callable, Callable[..., Tensor]] = {}  # what `as_one` was asked for, compiled
+        self.whole: dict[Callable[..., Tensor], Callable[..., Tensor]] = {}  # what `as_one` was asked for, compiled
 
     @staticmethod
     def of(model: nn.Module) -> "Execution | None":
@@ -94,4 +94,4 @@ def execute(model: nn.Module, precision: str, *, compiled: bool = False) -> None
     """
     if precision != "float32" or compiled:
         # A method and no object: compiled code that has it inside then serves every model of the class.
-        model.forward = Execution(model, precision, BACKEND if compiled else None).forward  # type: ignore[method-assign]
+        model.forward = Execution(model, precision, BACKEND if compiled else None).forward

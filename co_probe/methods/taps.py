@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class Taps:
         for name, module in self.modules.items():
             module.register_forward_pre_hook(partial(self._add, name))
 
-    def _add(self, name: str, _: nn.Module, args: tuple) -> tuple | None:
+    def _add(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return (args[0] + self.steps[name], *args[1:]) if name in self.steps else None
 
     @contextmanager

@@ -82,7 +82,7 @@ def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
     """No strength is stored."""
     if len(strength_rows(run, options)):
         return None
-    return f"{run.name} has no such strength measured yet: measure strength against a fixed model first"
+    return f"{run.name} has no such strength measured yet: measure it against a fixed model first, which strength does"
 
 
 FIGURE = FigureSpec(

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from co_probe.config.labels import NORMS
 from co_probe.plots.spec import GENERATOR, Episodes, FigureOptions, FigureSpec, Frames, Span, StoredRun, computed
-from co_probe.plots.style import COLUMN, plt
+from co_probe.plots.style import COLUMN
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
@@ -52,7 +54,7 @@ def _when(epoch: int, spans: Sequence[Span]) -> str:
     return "" if not spans else "\nbefore the collapse" if epoch < spans[0][0] else "\nrecovered"
 
 
-def _show_image(ax: plt.Axes, x: np.ndarray) -> None:
+def _show_image(ax: Axes, x: np.ndarray) -> None:
     if x.shape[0] == 1:
         ax.imshow(x[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     else:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
@@ -33,7 +34,7 @@ def series(probe: str, shares: Sequence[str] = (), details: Sequence[str] = ()) 
     return FigureSpec(draw=draw, tables={probe: probed(probe)})
 
 
-def _panel(frame: pd.DataFrame, ax, quantity: str, episodes: Episodes, *, percent: bool) -> None:
+def _panel(frame: pd.DataFrame, ax: Axes, quantity: str, episodes: Episodes, *, percent: bool) -> None:
     epoch_lines(frame, ax, scale=100 if percent else 1)
     shade_episodes(frame, ax, episodes)
     if percent:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
 from co_probe.plots.spec import GENERATOR, Episodes, FigureSpec, Frames, Span, probed
-from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, plt
+from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new
 
 SHARES = {"low": (OKABE_ITO[2], "-"), "high": (OKABE_ITO[0], (0, (4, 1.2)))}
 RANGE, RANGE_EACH = (0.1, 100), (0.01, 10)  # percent of the energy, in a band and in a frequency of colour scales

@@ -34,7 +34,7 @@ class Curvature(Probe):
     images: int = 256
     split: str = "test"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.top < 1 or self.images < 1:
             raise ValueError("top and images must be greater than 0")
 

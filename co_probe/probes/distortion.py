@@ -32,7 +32,7 @@ class Distortion(Probe):
     split: str = "test"
     epsilon: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.points < 2:
             raise ValueError(f"points must be at least 2, not {self.points}")
 

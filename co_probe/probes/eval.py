@@ -49,7 +49,7 @@ class Eval(Diagnostic):
     epsilon: float | None = None
     split: str = field(default="test", init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:
             raise UserError(f"images must be at least 1, not {self.images}")
 

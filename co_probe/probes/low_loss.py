@@ -28,7 +28,7 @@ class LowLoss(Probe):
     threshold: float = 2.0
     split: str = "train"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.threshold >= 0:
             raise ValueError(f"threshold must be at least 0, not {self.threshold:g}")
 

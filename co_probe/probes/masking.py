@@ -42,7 +42,7 @@ class Masking(Probe):
     split: str = "test"
     epsilon: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.queries < 1 or self.images < 1:
             raise ValueError("queries and images must be greater than 0")
 

@@ -38,7 +38,7 @@ class Spectrum(Probe):
     below: int = 0
     split: str = "test"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.below < 0:
             raise ValueError(f"below must be a number of frequencies, or 0, not {self.below}")
 

@@ -12,10 +12,9 @@ from co_probe.config.labels import attack_label
 from co_probe.data.dataset import at_least_float32
 from co_probe.diagnosis import verdict_of
 from co_probe.diagnosis.telling import telling_epochs
-from co_probe.drawing import Progress
 from co_probe.inference.evaluation import perturb
 from co_probe.numerics.rng import make_rng
-from co_probe.probes.runner import live_run
+from co_probe.probes.runner import Progress, live_run
 from co_probe.reporting.sprites import perturbation_sheet, shrunk, strip
 from co_probe.runs.build import pick_device
 from co_probe.store import StoredRun

@@ -16,10 +16,9 @@ from markupsafe import Markup, escape
 
 from co_probe.config.labels import bound_label
 from co_probe.diagnosis.diagnose import Diagnosis, diagnose
-from co_probe.drawing import Progress
 from co_probe.errors import UserError
 from co_probe.files.atomic import write_atomic
-from co_probe.probes.runner import live_run
+from co_probe.probes.runner import Progress, live_run
 from co_probe.reporting.browser import Browser, browse
 from co_probe.reporting.chart import Chart, chart
 from co_probe.reporting.facts import (

@@ -381,7 +381,7 @@ class StoredRun:
     def _own_results(self) -> Path:
         return self.path.with_suffix(".results.h5") if self.packed else self.path / "results.h5"
 
-    def _open_main(self):
+    def _open_main(self) -> Any:
         return tree.opened(self.path if self.packed else self._inside("run.h5"))
 
     @contextmanager

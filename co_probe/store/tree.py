@@ -88,7 +88,7 @@ class Sink(io.FileIO):
 
     error: OSError | None = None
 
-    def write(self, content) -> int:
+    def write(self, content: Any) -> int:
         left = memoryview(content)
         try:
             while left and not self.error:

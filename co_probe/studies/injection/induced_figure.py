@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,11 +11,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from co_probe.config.labels import attack_label, attack_name, epsilon_label
+from co_probe.config.labels import AttackLike, attack_label, attack_name, epsilon_label
 from co_probe.diagnosis import verdict_of
 from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
-from co_probe.plots.spec import AttackLike, Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun, stored
-from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, method_style, panels, plt
+from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun, stored
+from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, method_style, panels
 from co_probe.studies.injection.settings import Inject
 
 EDGE: dict[str, Any] = {"color": OKABE_ITO[0], "linewidth": 2.0}
