@@ -95,7 +95,7 @@ def find_columns(
     if "pgd" not in columns:
         listed = ", ".join(names)
         raise UserError(
-            f"{where}: no column is named like accuracy under PGD; name it as columns pgd=NAME "
+            f"{where}: no column is named like accuracy under PGD; name it as columns 'pgd=NAME' "
             f"(the columns are: {listed})"
         )
     return {curve: columns[curve] for curve in candidates if curve in columns}

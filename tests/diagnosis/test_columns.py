@@ -72,7 +72,7 @@ def test_a_curve_can_be_left_out():
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ({}, r"x\.csv: no column .* columns pgd=NAME .*are: epoch, clean"),
+        ({}, r"x\.csv: no column .* columns 'pgd=NAME' .*are: epoch, clean"),
         ({"pgd": "claen"}, "unknown column of x.csv 'claen': did you mean clean"),
         ({"pdg": "clean"}, "unknown curve 'pdg': did you mean pgd"),
         ({"pgd": None}, "PGD cannot be left out"),

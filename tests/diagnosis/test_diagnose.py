@@ -115,7 +115,7 @@ def test_the_command_line_prints_text_json_and_markdown(log, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no column is named like accuracy under PGD; name it as columns pgd=NAME"),
+        ([], "no column is named like accuracy under PGD; name it as columns 'pgd=NAME'"),
         (["--columns", "multi"], "--columns multi: write CURVE=NAME"),
         (["--columns", "pgd=mutli"], "did you mean multi"),
     ],
