@@ -7,6 +7,7 @@ from clients import fast_adversarial_style, mixed_precision_loop
 from clients.problem import COLLAPSING, HEALTHY, Setting
 
 from co_probe.errors import UserError
+from co_probe.indicators.alarm import Alarm
 
 pytestmark = pytest.mark.slow
 SCRIPTS = {"fast_adversarial": fast_adversarial_style.main, "mixed precision": mixed_precision_loop.main}
@@ -30,8 +31,15 @@ def test_it_does_not_fire_on_a_healthy_run(client):
 
 def test_lightning_stops_at_the_alarm():
     module = pytest.importorskip("clients.lightning_module", reason="Lightning is not installed")
-    monitor, trainer = module.main(COLLAPSING)
-    assert monitor.alarm and trainer.global_step == monitor.alarm.step
+
+    class Soon(Alarm):
+        def update(self, **values):
+            if values["step"] == 20:
+                self.fired, self.step, self.reason = True, 20, "as planned"
+            return values["step"] == 20
+
+    monitor, trainer = module.main(HEALTHY, alarm=Soon())
+    assert monitor.alarm and trainer.global_step == monitor.steps == 20 and "as planned" in monitor.alarm.reason
 
 
 def test_lightning_trains_a_healthy_run_to_its_end_and_records_it(tmp_path):
