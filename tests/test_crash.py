@@ -269,15 +269,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_good_epochs(broken
     real, steps = loop.train_step, 6  # an epoch of tiny_config: 1297 images in batches of 256
     taken = 0
 
-    def breaks(model, *args):
+    def breaks(forward, *args):
         nonlocal taken
         taken += 1
-        loss, correct = real(model, *args)
+        loss, correct = real(forward, *args)
         if taken == 2 * steps:  # the last step of epoch 2
             if broken == "loss":
                 return loss * float("nan"), correct
             with torch.no_grad():
-                model.linear.weight.fill_(float("nan"))
+                forward.model.linear.weight.fill_(float("nan"))
         return loss, correct
 
     with monkeypatch.context() as patched:
