@@ -309,8 +309,8 @@ def test_going_on(at):
         alter(data, at / "run" / data.draw(st.sampled_from(["resume-0001.h5", "epoch-0001.h5", "run.h5"]), "file"))
         ending = check_ending(*run_command(*command))
         assert not list(Path("run").glob("*.lock"))
-        if ending == "result":
-            assert is_valid(Path("run"))
+        if ending == "result":  # what training does not read of the first epoch is as damaged as before
+            assert StoredRun("run").epochs == [1, 2] and StoredRun("run").read_epoch(2)
 
     tiny = ['extends = "digits"', "epochs = 2", "batch_size = 512", "epsilon = 0.14", "epsilon_warmup = 0"]
     tiny += ["[probe]", "test = 20", "train = 10", "[model]", 'name = "preact_resnet"', "width = 8"]
