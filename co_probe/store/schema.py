@@ -101,8 +101,16 @@ def check_resume(state: dict[str, Any]) -> dict[str, Any]:
     """Return what a resume file holds, groups; whether each fits the model and the method is theirs to say."""
     groups = {name: value for name, value in state.items() if name not in ("run_id", "epoch")}
     for name, group in groups.items():
-        _group(group, name)
+        _check_numbers(_group(group, name))
     return groups
+
+
+def _check_numbers(group: Mapping[str, Any]) -> None:
+    """Raise ValueError if an array in a group, or in those inside it, holds anything but numbers."""
+    for name, value in group.items():
+        if isinstance(value, Mapping):
+            _check_numbers(value)
+        require(not isinstance(value, np.ndarray) or value.dtype.kind in "biuf", name, value)
 
 
 def check_probe(

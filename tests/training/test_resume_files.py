@@ -32,6 +32,7 @@ WRONG = {
     "a momentum that is missing": (WEIGHT, None, "no momentum of linear.weight"),
     "one of another shape": (WEIGHT, np.zeros(3, np.float32), "the momentum of linear.weight is not torch.float32"),
     "one of another type": (WEIGHT, np.zeros((10, 64)), "the momentum of linear.weight is not torch.float32"),
+    "one of bytes": (WEIGHT, np.full((10, 64), b"a"), "linear.weight cannot be"),
     "one that is text": (WEIGHT, "text", "the momentum of linear.weight is not torch.float32"),
     "one too many": ("momentum/other.weight", np.zeros(3, np.float32), "has a momentum of other.weight"),
     "none at all": ("momentum", None, "no momentum of"),
