@@ -180,7 +180,7 @@ def test_a_reference_is_an_epoch_of_a_run_or_a_module(runs, tmp_path):
     pgd = co_probe.open_run(runs / "pgd")
     export(pgd, 2, tmp_path / "ref.pt")
     frames = [
-        co_probe.strength(runs / "fgsm", reference, device="cpu")
+        co_probe.strength(runs / "fgsm", reference, device="cpu", check=False)  # a model at chance
         for reference in (tmp_path / "ref.pt", f"{runs / 'pgd'}@2", pgd.load_model(2))
     ]
     assert [set(frame["reference"]) for frame in frames[:2]] == [{"ref.pt"}, {"pgd@2"}]

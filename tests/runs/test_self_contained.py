@@ -116,7 +116,7 @@ def train(config: Config, out: Path) -> dict[int, nn.Module]:
     trained, original = {}, loop.measure
 
     def watch(model, *rest, **options):
-        trained[len(trained) + 1] = model
+        trained[len(trained) + 1] = model.model
         return original(model, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
