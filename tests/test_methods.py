@@ -2,7 +2,6 @@
 
 import math
 from copy import deepcopy
-from dataclasses import asdict
 from itertools import pairwise
 
 import numpy as np
@@ -645,7 +644,7 @@ def test_every_method_trains_and_resumes_bit_for_bit(tiny_data, tmp_path, name, 
     through, resumed = tmp_path / "through", tmp_path / "resumed"
     rows = finish(config, through)
     assert [row.epoch for row in rows] == [1, 2, 3]
-    assert all(math.isfinite(value) for row in rows for value in asdict(row).values())
+    assert all(math.isfinite(value) for row in rows for value in row.to_dict().values())
 
     going = epochs(config, resumed, device="cpu")
     assert [next(going).epoch, next(going).epoch] == [1, 2]

@@ -20,7 +20,7 @@ from co_probe.methods import METHODS
 from co_probe.methods.fgsm import FGSM
 from co_probe.models import MODELS
 from co_probe.runs.build import make_method
-from co_probe.runs.checkpoints import load_reference
+from co_probe.runs.checkpoints import _checksum, load_reference
 
 SOURCE = """
 from pathlib import Path
@@ -209,9 +209,10 @@ def test_a_pt_file_cannot_run_a_command(here):
         "model": {"name": "subprocess:run", "args": ["touch", str(here / "owned")]},
         "shape": [1, 5, 5],
         "classes": ["a", "b"],
+        "epsilon": 0.1,
         "weights": {},
     }
-    torch.save(content, here / "model.pt")
+    torch.save(content | {"checksum": _checksum(content)}, here / "model.pt")
     assert subprocess.run
     with pytest.raises(UserError, match="model subprocess:run is code of its own"):
         load_reference(here / "model.pt")

@@ -174,7 +174,7 @@ WRONG = {
         "probe/test/images": [
             np.zeros((40, 1, 8, 8), np.int64),
             np.zeros((40, 1, 8, 8), np.uint16),
-            np.full((40, 1, 8, 8), 2.0, np.float32),
+            np.full((40, 1, 8, 8), 2.5, np.float32),
             np.full((40, 1, 8, 8), np.nan, np.float32),
             np.full((40, 1, 8, 8), "a", "S1"),
             np.zeros((40, 8, 8), np.uint8),
