@@ -172,7 +172,8 @@ def markdown(frame: pd.DataFrame, cost: dict[str, float], above: str) -> str:
         cells = []
         for at, attack in COLUMNS:
             values = 100 * rows.loc[(rows["at"] == at) & (rows["attack"] == attack), "value"]
-            cells.append(f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else ""))
+            mean = f"{values.mean():.1f}" if len(values) else "–"
+            cells.append(mean + (f" ± {values.std():.1f}" if len(values) > 1 else ""))
         ratio = f"{cost[method]:.1f}" if method in cost else ""
         lines.append(f"| {labels('method').get(method, method)} | {' | '.join(cells)} | {ratio} |")
     return "\n".join(lines) + "\n"
