@@ -88,7 +88,7 @@ REFUSED = {
     "missing option": (["export", "runs/fgsm"], "Missing option '-o' / '--out'"),
     "missing argument": (["run"], "Missing argument 'METHOD'"),
     "unknown option": (["run", "fgsm", "--epoch", "3"], "No such option"),
-    "unknown command": (["trian"], "No such command 'trian'"),
+    "unknown command": (["diagnos"], "unknown command 'diagnos': did you mean diagnose?"),
     "split": (["gap", "--split", "foo"], "'foo' is not one of 'test', 'train'"),
     "against": (["gap", "--against", "foo"], "unknown attack 'foo'"),
     "against nothing": (["gap", "--against", "pgd0"], "unknown attack 'pgd0'"),

@@ -118,7 +118,8 @@ def end_with_error(error: BaseException) -> int:
         error.show()
         return 2
     if isinstance(error, NotAllowed):
-        return _say(f"{in_flags(str(error))}, or put --allow {error.name} after co-probe", error.exit_code)
+        ways = f"put --allow {error.name} after co-probe, or hand a model in with --model where the command has that"
+        return _say(f"{in_flags(str(error))}, or {ways}", error.exit_code)
     if isinstance(error, CoProbeError):
         return _say(in_flags(str(error)), error.exit_code)
     seen = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -9,7 +9,7 @@ import click
 from co_probe.cli.endings import end_with_error, ending_by_signals, readable_output, warnings_after_success
 from co_probe.config import plugins
 from co_probe.config.commands import COMMANDS
-from co_probe.errors import UserError, one_line
+from co_probe.errors import UserError, one_line, unknown
 
 
 class Commands(click.Group):
@@ -28,6 +28,14 @@ class Commands(click.Group):
         except Exception as error:  # of any kind: a broken study must not take co-probe along
             return _broken(cmd_name, f"cannot be imported: {one_line(repr(error))}", error)
         return command if isinstance(command, click.Command) else _broken(cmd_name, "is no click.Command")
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names. Raises UserError, with the nearest names, if it names none."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
 
 
 def _broken(name: str, reason: str, cause: Exception | None = None) -> click.Command:

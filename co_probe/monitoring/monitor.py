@@ -352,7 +352,10 @@ class Monitor:
             strong, weak = (self._under(model, attack, x, y).accuracy for attack in (pgd, single))
         self.confirmed = bool(strong <= self._best_pgd - FALLEN)  # False if no epoch was measured
         best = f", at best {self._best_pgd:.0%}" if self._best_pgd == self._best_pgd else ""
-        self.alarm.reason += f"; accuracy on {len(y)} probe images: PGD-10 {strong:.0%}{best}, FGSM {weak:.0%}"
+        seen = "confirmed" if self.confirmed else "not confirmed yet"
+        self.alarm.reason += (
+            f"; {seen} by accuracy on {len(y)} probe images: PGD-10 {strong:.0%}{best}, FGSM {weak:.0%}"
+        )
 
     def _under(self, model: nn.Module, attack: Perturbation, x: Tensor, y: Tensor) -> Outcome:
         delta = perturb(model, attack, x, y, make_rng(x.device, 0, "probe"))

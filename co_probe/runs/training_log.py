@@ -55,7 +55,7 @@ def read_training_log(log: str | Path | pd.DataFrame | Mapping[str, Any] | None)
     if not found:
         raise UserError(
             f"the training log has none of train_loss, train_accuracy and learning_rate: its columns are "
-            f"{', '.join(map(str, frame.columns))}"
+            f"{', '.join(map(str, frame.columns))}; accuracy per epoch is measured, and diagnose reads it from a log"
         )
     values = {name: _numbers(frame, column) for name, column in found.items()}
     notes = [", ".join(found)]
