@@ -91,7 +91,7 @@ def _cells(arguments: argparse.Namespace) -> dict[Path, Config]:
         data = {"name": f"image-folder:{arguments.data}", "title": arguments.title or arguments.data.name}
     if arguments.limit:
         data["limit"] = arguments.limit
-    settings: dict[str, object] = {"data": data}
+    settings: dict[str, object] = {"data": data, "probe": {"validation": 0}}  # the paper trains on all images
     if arguments.epochs:
         settings["epochs"] = arguments.epochs
     if arguments.small:
@@ -105,9 +105,7 @@ def _cells(arguments: argparse.Namespace) -> dict[Path, Config]:
     )
 
     def distance(config: Config) -> float:
-        beta = (
-            config.extension(Inject).beta or TELLING[0]
-        )  # a cell without a carrier ranks like the one it is compared with
+        beta = config.extension(Inject).beta or TELLING[0]  # without a carrier, like the cell it is compared with
         return abs(beta - TELLING[0]) + abs(config.epsilon - TELLING[1])
 
     return dict(sorted(grid.cells(arguments.runs).items(), key=lambda cell: distance(cell[1])))

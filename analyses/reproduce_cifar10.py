@@ -125,9 +125,10 @@ class Reproduction:
         asked, preset = self.asked, preset or self.scale.preset
         data: dict[str, Any] = {"name": f"image-folder:{asked.data}", "title": self.title}
         changes: dict[str, Any] = {"seed": seed, "data": data, "precision": asked.precision}
+        changes["probe"] = {"validation": 0}  # the paper trains on all images
         if asked.limit is not None:
             data["limit"] = asked.limit
-            changes["probe"] = {"test": min(asked.limit, 1000)}
+            changes["probe"]["test"] = min(asked.limit, 1000)
         if asked.width is not None:
             changes["model"] = {"name": "preact_resnet", "width": asked.width, "blocks": [1, 1]}
         if method == "pgd" and preset == self.scale.preset and asked.pgd_epochs is not None:

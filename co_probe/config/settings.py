@@ -6,8 +6,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from co_probe.config.ball import check_ball
 from co_probe.config.kinds import fits, in_words
-from co_probe.config.labels import NORMS
 from co_probe.config.plain import check_plain
 from co_probe.config.sections import SECTIONS, ModelSection, Section
 from co_probe.config.toml import InvalidTOML, parse_toml
@@ -172,13 +172,7 @@ class Config:
         for name, value in positive.items():
             if not (math.isfinite(value) and value > 0):
                 raise UserError(f"{name} must be greater than 0, not {value:g}")
-        if self.norm not in NORMS:
-            raise unknown("norm", self.norm, NORMS)
-        if self.norm == "linf" and self.epsilon > 1:
-            raise UserError(
-                f"epsilon is in pixel units of a [0, 1] image, and {self.epsilon:g} is more than 1: "
-                f"did you mean {self.epsilon:g}/255?"
-            )
+        check_ball(self.epsilon, self.norm)
         if self.probe.validation != "auto":
             positive["probe.validation"] = float(self.probe.validation)  # for the upper limit
         at_least_0 = {"seed": self.seed, "augmentation.padding": self.augmentation.padding}

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from co_probe.attacks import PGD, Perturbation
 from co_probe.attacks.named import named_attack
-from co_probe.config.labels import NORMS
+from co_probe.config.ball import check_ball
 from co_probe.data.coerce import coerce
 from co_probe.data.dataset import to_unit
 from co_probe.data.normalisation import as_normalisation
-from co_probe.errors import UserError, unknown
+from co_probe.errors import UserError
 from co_probe.indicators.alarm import Alarm
 from co_probe.indicators.passes import PassObserver
 from co_probe.inference.evaluation import Outcome, outcome, perturb
@@ -115,15 +115,7 @@ class Monitor:
         log: Callable[[dict[str, float]], object] | None = None,
         snapshots: int = 0,
     ):
-        if norm not in NORMS:
-            raise unknown("norm", norm, NORMS)
-        if not 0 < epsilon < float("inf"):
-            raise UserError(f"epsilon must be greater than 0, not {epsilon:g}")
-        if norm == "linf" and epsilon > bounds[1] - bounds[0]:
-            raise UserError(
-                f"epsilon is in units of the images, and {epsilon:g} is more than their range: "
-                f"did you mean {epsilon:g}/255?"
-            )
+        check_ball(epsilon, norm, bounds)
         if out is not None and probe is None:
             raise UserError("a run needs probe images to be measured on: give probe=(x, y), or leave out=None")
         if not isinstance(model, nn.Module):

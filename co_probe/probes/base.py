@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from co_probe.config.ball import check_ball
 from co_probe.config.labels import attack_name
 from co_probe.errors import UserError
 from co_probe.numerics.statistics import mean_interval, wilson
@@ -174,6 +175,7 @@ class EpochTable(Table):
         x, y = run.probe_data(self.probe.split)
         epsilon = getattr(self.probe, "epsilon", None) or run.epsilon
         info = run.info
+        check_ball(epsilon, info.norm, info.bounds)
         images = ProbeSet(x.to(device), y.to(device), epsilon, info.probe_seed, norm=info.norm, bounds=info.bounds)
         new, saved = [], time.monotonic()
         if 0 not in self._known_epochs():

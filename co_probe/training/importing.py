@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from co_probe.config.labels import NORMS
+from co_probe.config.ball import check_ball
 from co_probe.data.coerce import LabelledImages, coerce
 from co_probe.data.dataset import to_unit
 from co_probe.data.normalisation import Normalisation, as_normalisation
-from co_probe.errors import UserError, unknown
+from co_probe.errors import UserError
 from co_probe.runs import Run
 from co_probe.runs.build import pick_device
 from co_probe.runs.checkpoint_files import find_checkpoints
@@ -110,7 +110,7 @@ def import_run(
         ... )
     """
     say = report or _print
-    _check_ball(epsilon, norm)
+    check_ball(epsilon, norm)
     target = pick_device(device)
     files = find_checkpoints(checkpoints)
     logged = read_training_log(log)
@@ -190,18 +190,6 @@ class _Loader:
             self.say(f"{path.name}: {fitted.note}")
         model.load_state_dict(fitted.weights)
         return model.eval()
-
-
-def _check_ball(epsilon: float, norm: str) -> None:
-    if norm not in NORMS:
-        raise unknown("norm", norm, NORMS)
-    if not 0 < epsilon < float("inf"):
-        raise UserError(f"epsilon must be greater than 0, not {epsilon:g}")
-    if norm == "linf" and epsilon > 1:
-        raise UserError(
-            f"epsilon is in units of the images, and {epsilon:g} is more than their range: "
-            f"did you mean {epsilon:g}/255?"
-        )
 
 
 def _sanity(

@@ -166,6 +166,8 @@ def test_commands_take_norm_bounds(runs, tmp_path):
     assert "by fgsm at ε = 51/255" in strength
     result = CliRunner().invoke(cli, ["gap", str(runs / "fgsm"), "--epsilon", "8/x"])
     assert result.exit_code == 2 and "'8/x' is not a number" in result.output
+    with pytest.raises(UserError, match="8 is more than 1: did you mean 8/255"):
+        co_probe.gap(runs / "fgsm", epsilon=8.0, device="cpu")
 
 
 def test_epochs_are_chosen(runs):
