@@ -74,14 +74,14 @@ def collapsing(epochs: int = 20, onset: int = 12) -> dict[str, list[float]]:
     healthy, fallen = onset - 1, epochs - onset + 1
     return {
         "clean": [0.95] * epochs,
-        "own": [0.7] * healthy + [0.95] * fallen,
+        "train_attack": [0.7] * healthy + [0.95] * fallen,
         "pgd10": [0.6] * healthy + [0.02] * fallen,
     }
 
 
 def healthy(epochs: int = 20) -> dict[str, list[float]]:
     """Curves of a run that stays robust."""
-    return {"clean": [0.95] * epochs, "own": [0.7] * epochs, "pgd10": [0.6] * epochs}
+    return {"clean": [0.95] * epochs, "train_attack": [0.7] * epochs, "pgd10": [0.6] * epochs}
 
 
 def step_series(epochs: int = 20, falls_at: float | None = 10.5, seed: int = 0) -> dict[str, np.ndarray]:

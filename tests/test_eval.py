@@ -212,7 +212,7 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(runs, monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH", 100)
     asked = []
     for attack in (Clean, PGD):
-        original = attack.survivors
+        original = attack.robust_mask_unchecked
 
         def counted(self, model, x, y, rng=None, targets=None, candidates=None, original=original):
             if len(asked) == 7:
@@ -220,7 +220,7 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(runs, monkeypatch):
             asked.append((type(self).__name__, len(x)))
             return original(self, model, x, y, rng, targets, candidates)
 
-        monkeypatch.setattr(attack, "survivors", counted)
+        monkeypatch.setattr(attack, "robust_mask_unchecked", counted)
     with pytest.raises(Killed):
         co_probe.evaluate(runs / "pgd", ["clean", "pgd5"])
     assert asked == [("Clean", 100)] * 5 + [("PGD", 100)] * 2
@@ -250,7 +250,7 @@ def test_a_finished_evaluation_writes_nothing(runs):
 def test_autoattack_without_its_package_is_one_line_but_stored_results_can_be_read(runs, monkeypatch):
     monkeypatch.setattr(AutoAttack, "version", "pyautoattack 0.1")
     monkeypatch.setattr(
-        AutoAttack, "survivors", lambda self, model, x, y, rng=None, targets=None, candidates=None: y == 3
+        AutoAttack, "robust_mask_unchecked", lambda self, model, x, y, rng=None, targets=None, candidates=None: y == 3
     )
     stored = co_probe.evaluate(runs / "fgsm", ["aa"], images=40)
     assert stored["version"].tolist() == ["pyautoattack 0.1", ""]

@@ -31,7 +31,9 @@ def checkpoint(epoch: int) -> dict:
             "conv1.weight": rng.normal(size=(4, 1, 3, 3)).astype(np.float32),
             "bn.num_batches_tracked": np.array(7 * epoch),
         },
-        "metrics": {name: float(rng.random()) for name in ("clean", "fgsm", "pgd10", "own", "gap", "train_loss")},
+        "metrics": {
+            name: float(rng.random()) for name in ("clean", "fgsm", "pgd10", "train_attack", "gap", "train_loss")
+        },
         "method": {"alpha": {"omega": float(rng.random()), "input": 0.25}},
         "images": {"state": rng.normal(size=(30, 1, 8, 8)).astype(np.float32)},
     }

@@ -123,7 +123,7 @@ def test_a_method_of_ones_own_is_one_class(tmp_path, monkeypatch):
     monkeypatch.setattr(home, "Reversed", Reversed, raising=False)
     monkeypatch.setitem(METHODS.entries, "reversed", "co_probe.methods.fgsm:Reversed")
     run = co_probe.train("reversed", out=tmp_path / "run", device="cpu", **{**TINY, "epochs": 1})
-    assert run.metrics(1)["own"] >= run.metrics(1)["fgsm"]
+    assert run.metrics(1)["train_attack"] >= run.metrics(1)["fgsm"]
 
 
 def test_a_failed_cell_does_not_stop_the_others(tmp_path):

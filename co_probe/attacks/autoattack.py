@@ -61,7 +61,7 @@ class AutoAttack(Attack):
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
         return self._run(model, x, y, rng, targets)[0] - x
 
-    def survivors(
+    def robust_mask_unchecked(
         self,
         model: Model,
         x: Tensor,

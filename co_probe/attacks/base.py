@@ -97,9 +97,9 @@ class Perturbation:
             UserError: As `__call__` does.
         """
         check_input(x, y, targets, self.bounds)
-        return self.survivors(model, x, y, rng, targets, candidates)
+        return self.robust_mask_unchecked(model, x, y, rng, targets, candidates)
 
-    def survivors(
+    def robust_mask_unchecked(
         self,
         model: Model,
         x: Tensor,

@@ -78,7 +78,7 @@ class PGD(Attack):
             best_value = torch.where(better, value, best_value)
         return best
 
-    def survivors(
+    def robust_mask_unchecked(
         self,
         model: Model,
         x: Tensor,

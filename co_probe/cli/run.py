@@ -96,7 +96,7 @@ def run(
     from co_probe.config import parse_assignment
     from co_probe.runs.build import kept_epochs
     from co_probe.training.loop import epochs as train_epochs
-    from co_probe.training.train import settle
+    from co_probe.training.train import resolve_config
 
     folder = out or Path("runs") / method.rpartition(":")[2]
     given = {"epochs": epochs, "epsilon": epsilon, "seed": seed, "guard": guard}
@@ -104,7 +104,7 @@ def run(
     overrides += [{"step_indicators": False}] if no_step_indicators else []
     overrides += options.section_settings(sections)
     overrides += [parse_assignment(text) for text in assignments]
-    config = settle(folder, method, preset, overrides, resume)
+    config = resolve_config(folder, method, preset, overrides, resume)
     options.check_sections(sections, config)
 
     finished, planned = 0, kept_epochs(config)

@@ -26,7 +26,7 @@ METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("train", "train_accuracy", percent),
     ("clean", "clean", percent),
     ("FGSM", "fgsm", percent),
-    ("own attack", "own", percent),
+    ("training attack", "train_attack", percent),
     ("PGD-10", "pgd10", percent),
     ("PGD-10, validation", "validation_pgd10", percent),
     ("gap (nats)", "gap", "{:z.2f}".format),

@@ -44,7 +44,7 @@ GUARDS = ("pgd2", "n-fgsm", "rollback", "stop")
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """A component by its registered name, with its settings; written flat: `{name = ..., key = ...}`."""
 
     name: str
@@ -146,14 +146,14 @@ class Config:
     they stand beside the other settings.
     """
 
-    method: Part
-    data: Part
-    model: Part
+    method: Component
+    data: Component
+    model: Component
     epsilon: float
     epochs: int
     batch_size: int = 128
     seed: int = 0
-    schedule: Part = Part("triangular")
+    schedule: Component = Component("triangular")
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
     probe: ProbeSizes = ProbeSizes()
@@ -291,7 +291,7 @@ def read_sections(data: Mapping[str, Any]) -> dict[str, Section]:
 def _flatten(value: Any) -> Any:
     if isinstance(value, Section) and value.shorthand:
         return getattr(value, value.shorthand)
-    if isinstance(value, Part):
+    if isinstance(value, Component):
         return {"name": value.name, **value.settings}
     if isinstance(value, tuple):
         return [_flatten(part) for part in value]
@@ -307,11 +307,11 @@ def _check_keys(kind: str, data: Mapping[str, Any], cls: type) -> None:
 
 def _convert(name: str, kind: Any, value: Any) -> Any:
     """Give `value` the declared type of the setting `name`."""
-    if kind is Part:
+    if kind is Component:
         value = dict(value) if isinstance(value, Mapping) else {"name": value}
         if not isinstance(value.get("name"), str):
             raise UserError(f"{name} must have a name, as text, not {value.get('name')!r}")
-        return Part(value.pop("name"), value)
+        return Component(value.pop("name"), value)
     if hasattr(kind, "__dataclass_fields__"):
         if not isinstance(value, Mapping):
             raise UserError(f"{name} is a section of settings, not one value: {value!r}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from co_probe.data.dataset import Dataset
 from co_probe.data.normalisation import NORMALISATIONS, Normalisation
-from co_probe.data.places import alone, data_dir, make_folder
+from co_probe.data.places import data_dir, exclusive_lock, make_folder
 from co_probe.errors import UserError
 
 
@@ -83,7 +83,7 @@ def _fetch(title: str, load: Callable[..., Any], folder: Path, file: str, url: s
     except RuntimeError:  # not there, or not as published
         pass
     try:
-        with alone(folder / f".{file}.lock", f"downloading {title}"):
+        with exclusive_lock(folder / f".{file}.lock", f"downloading {title}"):
             return load(download=True)
     except (OSError, RuntimeError, EOFError) as error:  # no network; no or another file than expected; a broken archive
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from co_probe.data.dataset import Dataset
-from co_probe.data.places import VARIABLE, alone, data_dir, make_folder
+from co_probe.data.places import VARIABLE, data_dir, exclusive_lock, make_folder
 from co_probe.errors import UserError
 from co_probe.files.atomic import replace_atomic
 from co_probe.numerics.memory import require_memory
@@ -152,7 +152,7 @@ def decoded(folder: Path, listing: list[Listed], size: int | None, *, mapped: bo
     key = hashlib.sha256(os.fsencode(f"{folder}\n{size}")).hexdigest()[:16]
     cache = caches / f"{folder.name}-{key}.h5"
     fingerprint = _fingerprint(listing)
-    with alone(caches / f".{cache.name}.lock", f"decoding {folder}"):
+    with exclusive_lock(caches / f".{cache.name}.lock", f"decoding {folder}"):
         if (images := _read(cache, fingerprint, mapped)) is None:
             replace_atomic(cache, lambda beside: _decode(beside, listing, size, fingerprint, folder))
             images = _read(cache, fingerprint, mapped)

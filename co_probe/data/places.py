@@ -27,7 +27,7 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
+def exclusive_lock(path: Path, what: str) -> Iterator[None]:
     """Inside, no other process of this machine is inside with the same `path`; waits for one that is.
 
     The kernel holds the lock, so it ends with its process; the lock file itself stays. Raises UserError if `path`

@@ -15,7 +15,7 @@ WORDS = {
     "test": {"test", "tst", "te"},
     "validation": {"val", "valid", "validation", "eval", "dev"},
     "pgd": {"pgd"},
-    "own": {"own"},
+    "train_attack": {"trainattack", "own"},
     "fgsm": {"fgsm", "fgm"},
     "robust": {"robust", "robustness", "rob", "adv", "adversarial", "ra"},
     "autoattack": {"autoattack", "aa"},
@@ -113,7 +113,7 @@ def _classify(name: str, position: int) -> tuple[str, _Candidate] | None:
         steps = int(after[0]) if after and after[0].isdigit() else 0
         return _Candidate(rank, "validation" in known, unclear, -steps, position, name)
 
-    attacked = known & {"pgd", "own", "fgsm", "robust", "autoattack"}
+    attacked = known & {"pgd", "train_attack", "fgsm", "robust", "autoattack"}
     if known == {"epoch"} and not unclear:
         return "epoch", candidate(0)
     if set(words) & OTHER or ("std" in words and attacked) or ("5" in words and not attacked):
@@ -124,8 +124,8 @@ def _classify(name: str, position: int) -> tuple[str, _Candidate] | None:
         return "train", candidate(0 if attacked else 1)
     if "pgd" in known:
         return "pgd", candidate(0)
-    if attacked & {"own", "fgsm"}:
-        return "fgsm", candidate(0 if "own" in known else 1)
+    if attacked & {"train_attack", "fgsm"}:
+        return "fgsm", candidate(0 if "train_attack" in known else 1)
     if attacked:
         return "pgd", candidate(1 if "robust" in known else 2)
     if "clean" in known:
@@ -138,7 +138,7 @@ def _classify(name: str, position: int) -> tuple[str, _Candidate] | None:
 def _words(name: str) -> list[str]:
     """Lower-case words and numbers of a name: `TestRobustAcc`, `test-robust-acc` and `testacc` are taken apart."""
     words: list[str] = []
-    for word in re.findall(r"[a-z]+|\d+", CAMEL.sub(" ", name).lower()):
+    for word in re.findall(r"[a-z]+|\d+", CAMEL.sub(" ", name).lower().replace("train_attack", "trainattack")):
         glued = GLUED.fullmatch(word)
         words.extend(glued.groups() if glued and any(glued[1] in group for group in WORDS.values()) else [word])
     return words

@@ -11,7 +11,7 @@ from co_probe.diagnosis.masking import masking_evidence
 from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
 
 NAN = float("nan")
-METRICS = {"clean": ("clean",), "fgsm": ("own", "fgsm"), "pgd": ("pgd10",), "train": ("train_accuracy",)}
+METRICS = {"clean": ("clean",), "fgsm": ("train_attack", "fgsm"), "pgd": ("pgd10",), "train": ("train_accuracy",)}
 """Metrics of a run that each curve is read from; the first that the run has is taken.
 
 Of a run with validation images, all but the last are those with the prefix `validation_`.
@@ -123,7 +123,7 @@ def trained_on_clean_images(run: MeasuredRun, curves: pd.DataFrame) -> bool:
     if run.info.attack is not None:
         return run.info.attack == "standard"
     return (
-        "own" in run.metrics(run.epochs[-1])
+        "train_attack" in run.metrics(run.epochs[-1])
         and "fgsm" in curves
         and bool((curves["fgsm"] == curves.get("clean")).all())
     )

@@ -138,7 +138,7 @@ def masking(
 
     def every_point(attack: Perturbation) -> Tensor:
         random = rng()
-        return _by_batch(lambda xs, ys: attack.survivors(forward, xs, ys, random), x, y)
+        return _by_batch(lambda xs, ys: attack.robust_mask_unchecked(forward, xs, ys, random), x, y)
 
     clean = outcome(forward, x, y, bounds=bounds).correct
     fgsm, pgd = (last_point(attack) for attack in (FGSM(**ball), PGD(**ball)))

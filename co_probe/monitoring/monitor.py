@@ -219,8 +219,8 @@ class Monitor:
             **metrics: The loop's own numbers, stored with the epoch: `train_loss=...`.
 
         Returns:
-            What was measured (`clean`, `fgsm`, `pgd10`, `own` under `attack`, `gap`), the means of the epoch's step
-            indicators as `train_...`, and `metrics`.
+            What was measured (`clean`, `fgsm`, `pgd10`, `train_attack` under `attack`, `gap`), the means of the
+            epoch's step indicators as `train_...`, and `metrics`.
 
         Raises:
             UserError: The model does not take the probe images, or the run cannot be written.
@@ -235,7 +235,7 @@ class Monitor:
                 x, y = self._probe_images()
                 own = self._attack.perturb if self._attack else None
                 measured = measure(
-                    model, x, y, epsilon=self.epsilon, norm=self.norm, bounds=self.bounds, own=own
+                    model, x, y, epsilon=self.epsilon, norm=self.norm, bounds=self.bounds, train_attack=own
                 ).to_dict()
                 self._classes = model.classes
             self._best_pgd = max(measured["pgd10"], self._best_pgd if self.metrics else 0.0)

@@ -28,7 +28,7 @@ ACCURACY = Indicator(label="robust accuracy", direction=-1)
 LINE, MARK, EPISODE, GREY = OKABE_ITO[2], OKABE_ITO[0], OKABE_ITO[0], "0.45"
 ACCURACIES = {  # metric of a run: name at the line, colour
     "clean": ("clean", "0.6"),
-    "own": ("training attack", OKABE_ITO[1]),
+    "train_attack": ("training attack", OKABE_ITO[1]),
     "pgd10": ("PGD-10", OKABE_ITO[0]),
 }
 

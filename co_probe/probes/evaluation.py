@@ -93,7 +93,7 @@ class EvaluationTable(Table):
                 x, y = to_unit(self.x[index]).to(device), self.y[index].to(device)
                 known = self._known(self.attacks[name], start, size)
                 rng = make_rng(device, run.info.probe_seed, "evaluation", start)
-                stands = self.attacks[name].survivors(
+                stands = self.attacks[name].robust_mask_unchecked(
                     forward, x, y, rng, candidates=None if known is None else known.to(device)
                 )
                 self.stands[(*self._key(name), start, size)] = stands.cpu()

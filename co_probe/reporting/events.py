@@ -13,7 +13,7 @@ from co_probe.training.metrics import EpochMetrics
 TAGS = {
     "clean": "accuracy/clean",
     "fgsm": "accuracy/fgsm",
-    "own": "accuracy/own_attack",
+    "train_attack": "accuracy/train_attack",
     "pgd10": "accuracy/pgd10",
     "train_accuracy": "accuracy/train",
     "train_loss": "loss/train",

@@ -18,7 +18,7 @@ from co_probe.store import StoredRun
 METRICS = {
     "clean": "clean",
     "fgsm": "FGSM",
-    "own": "own attack",
+    "train_attack": "training attack",
     "pgd10": "PGD-10",
     "validation_pgd10": "PGD-10, validation",
     "train_accuracy": "training images",
@@ -29,7 +29,7 @@ METRICS = {
 }
 """Metrics of a run in the order of columns, and their headings."""
 
-SHARES = ("clean", "fgsm", "own", "pgd10", "validation_pgd10", "train_accuracy")
+SHARES = ("clean", "fgsm", "train_attack", "pgd10", "validation_pgd10", "train_accuracy")
 COLUMNS = ("run", "method", "seed", "epoch", "probe", "quantity", "value", "low", "high", "n")
 
 

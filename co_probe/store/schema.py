@@ -16,7 +16,10 @@ import pandas as pd
 
 from co_probe.store import rounding, table
 
-ACCURACIES = ("clean", "fgsm", "pgd10", "own")
+FORMER_NAMES = {"own": "train_attack", "validation_own": "validation_train_attack"}
+"""Metrics that were stored under another name, with the name of today."""
+
+ACCURACIES = ("clean", "fgsm", "pgd10", "train_attack")
 # Metrics that are accuracies on the probe set's test images, and on those that are held out.
 PROPORTIONS = (*ACCURACIES, *(f"validation_{name}" for name in ACCURACIES))
 SHARES = (*PROPORTIONS, "train_accuracy")
@@ -50,8 +53,9 @@ def check_weights(weights: Any) -> dict[str, np.ndarray]:
 
 
 def check_metrics(metrics: Any) -> dict[str, float]:
-    """Return the group `metrics` of an epoch: finite numbers, accuracies in [0, 1]."""
-    for name, value in _group(metrics, "metrics").items():
+    """Return the group `metrics` of an epoch: finite numbers, accuracies in [0, 1]; former names are replaced."""
+    metrics = {FORMER_NAMES.get(name, name): value for name, value in _group(metrics, "metrics").items()}
+    for name, value in metrics.items():
         require(_is_finite(value), f"the metric {name}", value)
         require(name not in SHARES or 0 <= value <= 1, f"the accuracy {name}", value)
     return {name: float(value) for name, value in metrics.items()}

@@ -265,7 +265,7 @@ def _metrics(
         epsilon=info.epsilon,
         norm=info.norm,
         bounds=info.bounds,
-        own=own.perturb if own else None,
+        train_attack=own.perturb if own else None,
         seed=info.probe_seed,
     )
     found = log.metrics.get(epoch, {}) | measured.to_dict()

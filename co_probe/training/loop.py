@@ -120,7 +120,7 @@ def epochs(
                 epsilon=config.epsilon,
                 norm=config.norm,
                 bounds=data.bounds,
-                own=method.generator_at(config.epsilon),
+                train_attack=method.generator_at(config.epsilon),
                 seed=seed,
             )
 

@@ -21,7 +21,7 @@ class Robustness:
         clean: Accuracy without a perturbation, in [0, 1].
         fgsm: Accuracy under FGSM.
         pgd10: Accuracy under PGD-10.
-        own: Accuracy under the training attack, None if it is unknown.
+        train_attack: Accuracy under the training attack, None if it is unknown.
         gap: Mean L(δ_PGD-10) − L(δ_FGSM), in nats.
         gap_low: Lower end of its 95% interval.
         gap_high: Upper end of its 95% interval.
@@ -30,7 +30,7 @@ class Robustness:
     clean: float
     fgsm: float
     pgd10: float
-    own: float | None = None
+    train_attack: float | None = None
     gap: float
     gap_low: float
     gap_high: float
@@ -76,7 +76,7 @@ def measure(
     epsilon: float,
     norm: str = "linf",
     bounds: tuple[float, float] = (0.0, 1.0),
-    own: Generator | None = None,
+    train_attack: Generator | None = None,
     seed: int = 0,
 ) -> Robustness:
     """Measure the robustness of a model after an epoch, in eval mode; nothing of the model is changed.
@@ -88,7 +88,7 @@ def measure(
         epsilon: Norm bound, in pixel units.
         norm: `linf` or `l2`.
         bounds: Least and greatest pixel value.
-        own: The training attack, (model, x, y, rng=None) -> δ; None if it is unknown.
+        train_attack: The training attack, (model, x, y, rng=None) -> δ; None if it is unknown.
         seed: Seed of random starts, the same at every epoch: what changes is then the model, not the luck.
     """
     forward = replace(Forward.of(model).in_eval(), weight_gradients=False)
@@ -105,7 +105,7 @@ def measure(
         clean=clean.accuracy,
         fgsm=fgsm.accuracy,
         pgd10=pgd10.accuracy,
-        own=None if own is None else under(own).accuracy,
+        train_attack=None if train_attack is None else under(train_attack).accuracy,
         gap=gap,
         gap_low=low,
         gap_high=high,

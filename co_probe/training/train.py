@@ -18,7 +18,7 @@ from co_probe.training.loop import Progress, epochs
 from co_probe.training.metrics import EpochMetrics
 
 
-def settle(out: Path, method: str, preset: str | None, overrides: list[dict[str, Any]], resume: bool) -> Config:
+def resolve_config(out: Path, method: str, preset: str | None, overrides: list[dict[str, Any]], resume: bool) -> Config:
     """The settings of a run to start, or of one to go on with.
 
     Those of a run to go on with are on the disk, where neither preset nor `overrides` say otherwise (if they do, the
@@ -81,7 +81,7 @@ def train(
     """
     name = method if isinstance(method, str) else hand_in(method)
     folder = Path(out or Path("runs") / name.rpartition(":")[2])
-    config = settle(folder, name, preset, [_named(settings)], resume)
+    config = resolve_config(folder, name, preset, [_named(settings)], resume)
     with _shown(progress, name, config) as show:
         options: dict[str, Any] = {"device": device, "compile": compile, "progress": show}
         for metrics in epochs(config, folder, resume=resume, overwrite=overwrite, **options):

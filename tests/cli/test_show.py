@@ -13,7 +13,7 @@ from co_probe.store import RunWriter, StoredRun
 
 COLLAPSE = {
     "clean": [0.3, 0.4, 0.5, 0.55, 0.65, 0.75, 0.8],
-    "own": [0.25, 0.3, 0.35, 0.4, 0.7, 0.85, 0.9],
+    "train_attack": [0.25, 0.3, 0.35, 0.4, 0.7, 0.85, 0.9],
     "pgd10": [0.25, 0.29, 0.33, 0.36, 0.0, 0.0, 0.0],
 }
 
@@ -56,7 +56,7 @@ def test_a_run_without_metrics_is_shown(shown, names):
     assert "undecided: no accuracy under PGD-10 is stored" in out and "nan" not in out and "None" not in out
 
 
-FALLEN = {"clean": 0.9, "fgsm": 0.8, "own": 0.8, "pgd10": 0.0, "gap": 5.0}
+FALLEN = {"clean": 0.9, "fgsm": 0.8, "train_attack": 0.8, "pgd10": 0.0, "gap": 5.0}
 STANDING = FALLEN | {"pgd10": 0.5, "gap": 0.1}
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from co_probe.config.settings import Part
+from co_probe.config.settings import Component
 from co_probe.data import DATA
 from co_probe.data.check import check_dataset
 from co_probe.data.dataset import Dataset
@@ -70,5 +70,5 @@ def test_what_is_as_it_should_be_passes(fine):
 def test_a_run_on_such_data_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(DATA, "make", lambda name, **settings: replace(colours(), train_x=255 * colours().train_x))
     with pytest.raises(UserError, match="divide by 255"):
-        next(epochs(replace(tiny_config("fgsm"), data=Part("mine")), tmp_path / "run", device="cpu"))
+        next(epochs(replace(tiny_config("fgsm"), data=Component("mine")), tmp_path / "run", device="cpu"))
     assert not (tmp_path / "run").exists()

@@ -45,8 +45,8 @@ from co_probe.errors import UserError
         (["accuracy", "val_accuracy", "pgd"], {"clean": "val_accuracy", "pgd": "pgd", "train": "accuracy"}),
         # co-probe
         (
-            ["epoch", "clean", "fgsm", "own", "pgd10", "gap", "train_accuracy", "learning_rate"],
-            {"epoch": "epoch", "clean": "clean", "fgsm": "own", "pgd": "pgd10", "train": "train_accuracy"},
+            ["epoch", "clean", "fgsm", "train_attack", "pgd10", "gap", "train_accuracy", "learning_rate"],
+            {"epoch": "epoch", "clean": "clean", "fgsm": "train_attack", "pgd": "pgd10", "train": "train_accuracy"},
         ),
         # other quantities of an attack
         (

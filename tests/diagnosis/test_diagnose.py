@@ -179,7 +179,12 @@ def stored(metrics, *, attack="fgsm", classes=("a",) * 10, images=200):
 
 
 def test_a_run_is_judged_by_its_own_attack_on_its_own_images():
-    metrics = {"clean": COLLAPSE["clean"], "own": COLLAPSE["fgsm"], "fgsm": COLLAPSE["pgd"], "pgd10": COLLAPSE["pgd"]}
+    metrics = {
+        "clean": COLLAPSE["clean"],
+        "train_attack": COLLAPSE["fgsm"],
+        "fgsm": COLLAPSE["pgd"],
+        "pgd10": COLLAPSE["pgd"],
+    }
     assert verdict_of(stored(metrics)) == verdict(**COLLAPSE, n=200, classes=10)
     assert verdict_of(stored(metrics, images=25)).kind == verdict(**COLLAPSE, n=25, classes=10).kind != "healthy"
 
@@ -205,7 +210,12 @@ def test_a_run_without_the_metrics(metrics, reason):
 
 @pytest.mark.parametrize("attack", ["standard", None])
 def test_clean_training_was_never_robust(attack):
-    metrics = {"clean": COLLAPSE["clean"], "own": COLLAPSE["clean"], "fgsm": COLLAPSE["pgd"], "pgd10": COLLAPSE["pgd"]}
+    metrics = {
+        "clean": COLLAPSE["clean"],
+        "train_attack": COLLAPSE["clean"],
+        "fgsm": COLLAPSE["pgd"],
+        "pgd10": COLLAPSE["pgd"],
+    }
     found = verdict_of(stored(metrics, attack=attack))
     assert (found.kind, found.episodes, found.onset) == ("never-robust", [], None)
     assert "trained on clean images" in found.summary() and "1.0% at epoch 7" in found.summary()
@@ -242,12 +252,12 @@ def test_a_table_of_a_run_is_a_log_too(trained):
 def test_telling_epochs_are_before_in_and_after_a_collapse(pgd, expected):
     count = len(pgd)
     curves = {name: [*values, *[0.6] * 3][:count] for name, values in COLLAPSE.items()}
-    run = stored({"clean": curves["clean"], "own": curves["fgsm"], "pgd10": pgd}, images=2000)
+    run = stored({"clean": curves["clean"], "train_attack": curves["fgsm"], "pgd10": pgd}, images=2000)
     run.best_epoch = 1 + int(np.argmax(pgd))
     assert telling_epochs(run) == expected
 
 
 def test_an_episode_without_an_end_is_drawn_to_the_last_epoch():
-    metrics = {"clean": COLLAPSE["clean"], "own": COLLAPSE["fgsm"], "pgd10": COLLAPSE["pgd"]}
+    metrics = {"clean": COLLAPSE["clean"], "train_attack": COLLAPSE["fgsm"], "pgd10": COLLAPSE["pgd"]}
     assert spans_of(stored(metrics)) == [(5, 7)]
     assert spans_of(stored({})) == []

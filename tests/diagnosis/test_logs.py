@@ -91,7 +91,7 @@ def test_a_tidy_table_of_co_probe():
     rows = [
         {"run": "fgsm", "epoch": epoch, "quantity": quantity, "value": value, "n": 40}
         for epoch in (1, 2)
-        for quantity, value in (("pgd10", 0.1 * epoch), ("own", 0.5), ("fgsm", 0.4), ("train_loss", 2.3))
+        for quantity, value in (("pgd10", 0.1 * epoch), ("train_attack", 0.5), ("fgsm", 0.4), ("train_loss", 2.3))
     ]
     log = read_logs(pd.DataFrame(rows))[0]
     assert log.curves["pgd"].tolist() == [0.1, 0.2] and log.curves["fgsm"].tolist() == [0.5, 0.5]

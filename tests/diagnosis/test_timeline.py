@@ -77,7 +77,7 @@ def test_a_healthy_run_has_neither(tmp_path):
 
 def test_robust_overfitting_memorises(tmp_path):
     pgd = [0.3 + 0.03 * epoch for epoch in range(10)] + [0.57 - 0.01 * epoch for epoch in range(15)]
-    curves = {"clean": [0.9] * 25, "own": [value + 0.03 for value in pgd], "pgd10": pgd}
+    curves = {"clean": [0.9] * 25, "train_attack": [value + 0.03 for value in pgd], "pgd10": pgd}
     curves |= {"train_accuracy": [0.5 + 0.02 * epoch for epoch in range(25)], "gap": [0.2] * 25}
     found = co_probe.diagnose(synthetic_run(tmp_path / "slow", curves, images=2000), quick=True)
     assert found.verdict.kind == "robust-overfitting"

@@ -141,7 +141,11 @@ def test_what_is_written_is_an_ordinary_run(tmp_path, call):
             # it can be read while training goes on
             assert co_probe.open_run(tmp_path / "mine").epochs == list(range(1, epoch + 2))
     run = co_probe.open_run(tmp_path / "mine", model=Net)
-    assert run.metrics(3) == pytest.approx(metrics) and metrics["train_loss"] == 0 and metrics["own"] == metrics["fgsm"]
+    assert (
+        run.metrics(3) == pytest.approx(metrics)
+        and metrics["train_loss"] == 0
+        and metrics["train_attack"] == metrics["fgsm"]
+    )
     assert len(run.step_series(2)["pert_alignment"]) == 25
     torch.testing.assert_close(run.load_model(3)(probe[0]), model.eval()(probe[0]))
     assert len(co_probe.gap(run)) > 0

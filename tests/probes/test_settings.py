@@ -141,7 +141,7 @@ def test_evaluations_that_were_stored_without_the_bound_are_the_runs_own(runs, m
     run = co_probe.open_run(runs / "fgsm")
     first = co_probe.evaluate(run, ["pgd2"], images=60, device="cpu")
     run.save_frame("eval-images", run.frame("eval-images").drop(columns="epsilon"))
-    monkeypatch.setattr(PGD, "survivors", lambda *_, **__: pytest.fail("what is stored was measured again"))
+    monkeypatch.setattr(PGD, "robust_mask_unchecked", lambda *_, **__: pytest.fail("what is stored was measured again"))
     pd.testing.assert_frame_equal(co_probe.evaluate(run, ["pgd2"], images=60, device="cpu"), first)
     monkeypatch.undo()
     co_probe.evaluate(run, ["pgd2"], images=60, epsilon=0.02, device="cpu")

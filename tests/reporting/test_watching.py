@@ -42,7 +42,7 @@ PGD = (0.7, 0.75, 0.8, 0.8, 0.1, 0.0, 0.0, 0.0)
 
 
 def checkpoint(epoch: int) -> Checkpoint:
-    metrics = {"clean": 0.9, "own": 0.85, "pgd10": PGD[epoch - 1], "gap": 3.0}
+    metrics = {"clean": 0.9, "train_attack": 0.85, "pgd10": PGD[epoch - 1], "gap": 3.0}
     return Checkpoint(epoch=epoch, model={"w": torch.zeros(2)}, metrics=metrics)
 
 

@@ -18,7 +18,7 @@ from co_probe.store import RunWriter, StoredRun, tree
 from co_probe.store.pack import pack
 
 MODEL = {"conv.weight": np.ones((4, 1, 3, 3), np.float32), "bn.num_batches_tracked": np.array(7)}
-METRICS = {"clean": 0.9, "fgsm": 0.5, "own": 0.5, "pgd10": 0.4, "gap": 0.1, "gap_low": 0.0, "gap_high": 0.2}
+METRICS = {"clean": 0.9, "fgsm": 0.5, "train_attack": 0.5, "pgd10": 0.4, "gap": 0.1, "gap_low": 0.0, "gap_high": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +248,11 @@ def test_a_trained_run_goes_on_with_the_images_that_its_data_set_has(run):
         RunWriter(run, StoredRun(run).info, others, {}, resume=True),
     ):
         pass
+
+
+def test_a_metric_of_a_former_name_is_read_under_its_present_one(run):
+    with h5py.File(run / "epoch-0002.h5", "r+") as file:
+        attributes = file["metrics"].attrs
+        attributes["own"] = attributes["train_attack"]
+        del attributes["train_attack"]
+    assert StoredRun(run).metrics(2) == StoredRun(run).metrics(1) == METRICS

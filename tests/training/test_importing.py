@@ -69,7 +69,7 @@ def test_the_run_measures_what_the_project_itself_would(ckpts, imported):
         gradient = torch.autograd.grad(nn.functional.cross_entropy(theirs(normalised(images)), y), images)[0]
         attacked = (x + EPSILON * gradient.sign()).clamp(0, 1)
         right = (theirs(normalised(attacked)).argmax(1) == y).float().mean().item()
-        assert metrics["fgsm"] == metrics["own"] == pytest.approx(right)
+        assert metrics["fgsm"] == metrics["train_attack"] == pytest.approx(right)
         assert 0 <= metrics["pgd10"] <= metrics["clean"] and metrics["gap_low"] <= metrics["gap"] <= metrics["gap_high"]
 
 
@@ -180,7 +180,7 @@ def test_training_attacks_by_name_as_objects_and_as_functions(ckpts, tmp_path):
         runs[number] = co_probe.import_run(
             ckpts / "model_epoch_4.pth", **ASK, attack=attack, out=tmp_path / str(number), report=lambda line: None
         )
-    own = [run.metrics(4)["own"] for run in runs.values()]
+    own = [run.metrics(4)["train_attack"] for run in runs.values()]
     assert own[0] == own[1] == own[2]
     names = [str(run.info.attack).partition("(")[0] for run in runs.values()]
     assert names == ["fgsm", "FGSM", "mine", "fgsm-rs", "pgd2"]

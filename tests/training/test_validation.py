@@ -101,7 +101,7 @@ def test_a_run_stores_its_validation_images_and_what_was_measured_on_them(held_o
     index = torch.from_numpy(run.probe_set["validation"])
     assert len(y) == 100 and torch.equal(y, run.data.train_y[index]) and torch.equal(x, run.data.train_x[index])
     metrics = run.metrics(2)
-    assert {f"validation_{name}" for name in ("clean", "fgsm", "pgd10", "own", "gap")} <= metrics.keys()
+    assert {f"validation_{name}" for name in ("clean", "fgsm", "pgd10", "train_attack", "gap")} <= metrics.keys()
     clean = (run.load_model(2)(x).argmax(1) == y).float().mean().item()
     assert metrics["validation_clean"] == pytest.approx(clean)
     rows = run.frame("metrics")
