@@ -48,6 +48,8 @@ def _section(name: str, command: click.Command, level: int) -> list[str]:
         usage.append("COMMAND [ARGS]...")
     lines = [f"{'#' * level} {name}", "", "```text", " ".join(filter(None, usage)), "```", ""]
     lines += [_escape(cleandoc(command.help or "")), ""]
+    if examples := getattr(command, "examples", ()):
+        lines += ["```sh", *examples, "```", ""]
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             lines.append(f"- {_flags(parameter)}: {_escape(_help(parameter))}")

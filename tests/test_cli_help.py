@@ -6,7 +6,9 @@ from pathlib import Path
 import click
 import pytest
 
+from co_probe.cli.command import HEADINGS, heading_of
 from co_probe.cli.main import cli, main
+from co_probe.config.commands import COMMANDS as REGISTRY
 from co_probe.data import DATA
 from co_probe.methods import METHODS
 from co_probe.models import MODELS
@@ -30,6 +32,29 @@ def test_every_command_and_option_says_what_it_is(name):
     command = COMMANDS[name]
     assert command.help
     assert not [option.name for option in command.params if isinstance(option, click.Option) and not option.help]
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if " " not in name])
+def test_every_command_shows_examples_and_stands_in_a_group(name, capsys):
+    command = COMMANDS[name]
+    assert command.examples[0].startswith(f"co-probe {name}") and heading_of(command) in HEADINGS
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert shown.index("Examples:") < shown.index(command.examples[-1]) < shown.index("--help")
+
+
+def test_a_plain_command_is_listed_among_the_others(registries, capsys):
+    REGISTRY.register("plain", "test_cli_help:plain")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert shown.index("\nOther:") < shown.index("  plain") < shown.index("Print nothing.")
+
+
+@click.command()
+def plain() -> None:
+    """Print nothing."""
 
 
 @pytest.mark.parametrize("name", COMMANDS)

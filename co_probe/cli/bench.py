@@ -1,4 +1,4 @@
-"""co-probe bench"""
+"""The command `co-probe bench`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,7 @@ import pandas as pd
 
 from co_probe.benchmarks import PARTS
 from co_probe.cli import options
+from co_probe.cli.command import OTHER, Command
 from co_probe.cli.output import percent, print_frame, print_table, progress_bar
 
 TITLES = {
@@ -30,7 +31,12 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=OTHER,
+    short_help="Measure the speed of training steps, attacks and storage.",
+    examples=["co-probe bench", "co-probe bench --parts steps --methods fgsm,apart --preset cifar10-30"],
+)
 @click.option(
     "--methods",
     help="Methods, separated by commas.  [default: all; of indicators: fgsm; of storage: apart]",
@@ -62,11 +68,10 @@ def bench(
 ) -> None:
     """Measure the speed of training steps, attacks and storage on this machine.
 
-    What is compared takes turns, and medians are printed (with --json or --csv their quartiles too), so that a busy
-    machine affects all of it alike. Relative time is that over clean training's (indicators: the method's own step;
-    attacks: co-probe's). Passes are the operations of a step in forward passes of the model; clean training takes 3.
-    Random images replace those of CIFAR and SVHN, which need not be there. Attacks of torchattacks and foolbox are
-    measured if they are installed.
+    Candidates take turns and the median is printed, so that a busy machine slows all of them alike. Relative times are
+    relative to a step of clean training (part indicators: to the same step without them; part attacks: to co-probe's
+    attack). Passes are floating-point operations in units of a forward pass; a step of clean training takes 3. Random
+    images replace those of CIFAR and SVHN. torchattacks and foolbox are measured if they are installed.
     """
     from co_probe.benchmarks import bench as measure
     from co_probe.config import merge, parse_assignment

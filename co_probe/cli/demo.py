@@ -1,4 +1,4 @@
-"""co-probe demo"""
+"""The command `co-probe demo`."""
 
 import shutil
 import time
@@ -9,6 +9,7 @@ import click
 import pandas as pd
 
 from co_probe.cli import options
+from co_probe.cli.command import TRAIN, Command
 from co_probe.cli.output import percent, print_frame, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -20,7 +21,12 @@ FULL = {"probe": {"test": 200, "train": 200}}  # measuring PGD-10 on all 500 wou
 QUICK = {"epochs": 3, "probe": {"test": 50, "train": 50}, "model": {"width": 8}}
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=TRAIN,
+    short_help="Train four methods on digits, measure them, draw the figures.",
+    examples=["co-probe demo", "co-probe demo --quick --out /tmp/demo"],
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -35,9 +41,9 @@ QUICK = {"epochs": 3, "probe": {"test": 50, "train": 50}, "model": {"width": 8}}
 @options.device
 @options.table_format
 def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, device: str, style: str | None) -> None:
-    """The whole story on real data, without a download: train four methods, measure them, draw the figures.
+    """Train four methods on scikit-learn's digits, measure them, and draw the figures. Nothing is downloaded.
 
-    Under 5 minutes on two CPU cores. A demo that was interrupted goes on where it stopped.
+    It takes a few minutes on two CPU cores. A demo that was interrupted goes on where it stopped.
     """
     from co_probe.drawing import draw, figure_spec
     from co_probe.plots.style import headless, save

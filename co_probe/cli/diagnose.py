@@ -1,4 +1,4 @@
-"""co-probe diagnose"""
+"""The command `co-probe diagnose`."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import percent, print_table, progress_bar
 from co_probe.errors import UserError
 
@@ -15,7 +16,16 @@ WIDTH = 110  # letters in a line of text
 DETAILED = 5  # runs; of more, only the table is printed
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=MEASURE,
+    short_help="Say whether, when and why a run overfitted catastrophically.",
+    examples=[
+        "co-probe diagnose runs/fgsm",
+        "co-probe diagnose curves.csv --images 10000 --classes 10",
+        "co-probe diagnose curves.csv --columns clean=val_acc,pgd=val_pgd",
+    ],
+)
 @click.argument("sources", nargs=-1, metavar="[RUN|LOG]...", type=click.Path(path_type=Path))
 @options.runs_dir
 @click.option(
@@ -43,15 +53,14 @@ def diagnose(
     device: str,
     style: str | None,
 ) -> None:
-    """Did a run overfit catastrophically, when, did it recover, and what to try next?
+    """Say whether a run overfitted catastrophically, when, why, and what to try next.
 
-    RUN is a run of co-probe; all runs under runs/, if none is named. LOG is a training log of any other program: a CSV
-    file with a row per epoch, or a folder of TensorBoard events. It needs accuracy under PGD; clean accuracy and
-    accuracy under the training attack sharpen the verdict. Usual names of columns are recognised (epoch, clean_acc,
-    val_acc, fgsm, pgd10, "Test Robust Acc", train_acc, ...), and so are percentages.
+    RUN is a run of co-probe. Without one, all runs under runs/ are diagnosed. The indicators that the diagnosis needs
+    are measured once and stored: masked gradients at the best and the last epoch, and what changed around a collapse.
 
-    Of a RUN, the best and the last epoch are checked for masked gradients (co-probe probe masking), once. Of one that
-    has collapsed, the indicators around the collapse are measured, once: which moved first, and why did it happen?
+    LOG is a training log of another program: a CSV file with a row per epoch, or a folder of TensorBoard events. It
+    needs accuracy under PGD. Clean accuracy and accuracy under the training attack sharpen the verdict. Usual names of
+    columns are recognised: epoch, clean_acc, val_acc, fgsm, pgd10, "Test Robust Acc", train_acc. Percentages are, too.
     """
     from co_probe.diagnosis.diagnose import diagnose_all
 

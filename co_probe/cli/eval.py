@@ -1,4 +1,4 @@
-"""co-probe eval"""
+"""The command `co-probe eval`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import click
 import pandas as pd
 
 from co_probe.cli import options
+from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import PRINTERS, print_frame, progress_bar
 from co_probe.config.labels import attack_label, chosen_label, epsilon_label
 
@@ -18,7 +19,13 @@ NOTE = (
 )
 
 
-@click.command("eval")
+@click.command(
+    "eval",
+    cls=Command,
+    heading=MEASURE,
+    short_help="Measure accuracy on the whole test set under each attack.",
+    examples=["co-probe eval runs/fgsm runs/pgd --attacks clean,pgd20", "co-probe eval --epoch last --mean --markdown"],
+)
 @options.runs_argument
 @click.option(
     "--epoch",
@@ -54,10 +61,10 @@ def evaluate(
     device: str,
     style: str | None,
 ) -> None:
-    """Accuracy on the test set under each attack, as in Tables 2 to 4 of arXiv 2010.08034, and seconds an epoch.
+    """Measure accuracy on the whole test set under each attack, as in Tables 2 to 4 of arXiv 2010.08034.
 
-    Evaluates all runs under runs/, or the RUNs named. What was evaluated before, or before a kill, is not again.
-    aa needs another package: pip install "co-probe[autoattack]".
+    Without RUN, all runs under runs/ are evaluated. Results are stored: an attack is not repeated, also after a kill.
+    AutoAttack (aa) needs another package: pip install "co-probe[autoattack]".
     """
     from co_probe.probes.eval import evaluate as measure
 

@@ -1,21 +1,28 @@
-"""co-probe export"""
+"""The command `co-probe export`."""
 
 from pathlib import Path
 
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import SHARE, Command
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=SHARE,
+    short_help="Write the model of one epoch as a .pt file.",
+    examples=["co-probe export runs/pgd -o pgd10_ep30.pt", "co-probe export runs/fgsm --epoch 12 -o fgsm_ep12.pt"],
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--epoch", type=int, help="Which epoch.  [default: the last]")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The .pt file to write.")
 @options.model
 def export(run: Path, epoch: int | None, out: Path, model: str | None) -> None:
-    """Write the model of RUN after an epoch to a .pt file: a reference for `strength`, or for other programs.
+    """Write the model of RUN after an epoch as a .pt file.
 
-    The file holds tensors, numbers and strings, and opens with torch.load(weights_only=True).
+    The file is a reference for `co-probe strength`, or a checkpoint for other programs. It holds tensors, numbers and
+    strings, and opens with torch.load(weights_only=True).
     """
     from co_probe.runs import Run
     from co_probe.runs.checkpoints import export as write

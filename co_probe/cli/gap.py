@@ -1,4 +1,4 @@
-"""co-probe gap"""
+"""The command `co-probe gap`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,16 @@ from typing import Any
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, print_table, progress_bar
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=MEASURE,
+    short_help="Measure how far FGSM falls behind a strong attack.",
+    examples=["co-probe gap", "co-probe gap runs/fgsm --against pgd20"],
+)
 @options.runs_argument
 @click.option("--against", default="pgd10", show_default=True, help="The attack B: pgd10, pgd20, pgd50x10, ...")
 @options.generator("fgsm")
@@ -34,11 +40,11 @@ def gap(
     compile: bool,
     style: str | None,
 ) -> None:
-    """The gap G_B,i(A) at every epoch: mean loss under attack B less that under the perturbation A, in nats.
+    """Measure the gap G_B,i(A) at every epoch: mean loss under attack B minus mean loss under perturbation A, in nats.
 
-    Larger = A is weaker; near 0 for a healthy run. A is FGSM, or with --generator method the run's own perturbation.
-    Beside the gap in brackets: accuracy under B.
-    Measures all runs under runs/, or the RUNs named. Epochs measured before are not again.
+    A larger gap means that A is weaker. It is near 0 for a healthy run. A is FGSM, or the run's own training attack
+    with --generator method. The number in brackets is accuracy under B. Without RUN, all runs under runs/ are measured.
+    Results are stored, and only new epochs are measured again.
     """
     from co_probe.probes.gap import gap as measure
 

@@ -1,15 +1,25 @@
-"""co-probe import"""
+"""The command `co-probe import`."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
+from co_probe.cli.command import TRAIN, Command
 from co_probe.cli.options import Normalisation, Number, device
 from co_probe.cli.output import progress_bar
 
 
-@click.command(name="import", epilog="A pattern is quoted, so that the shell leaves it alone.")
+@click.command(
+    name="import",
+    cls=Command,
+    heading=TRAIN,
+    short_help="Make a run from checkpoints of another program.",
+    examples=[
+        "co-probe import 'ckpts/model_epoch_{epoch}.pth' --model mymodel:SmallNet --data cifar10 \\",
+        "    --normalise cifar10 --epsilon 8/255 --attack fgsm-rs --out runs/mine",
+    ],
+)
 @click.argument("checkpoints", nargs=-1, required=True, metavar="PATTERN|FILE...")
 @click.option("--model", required=True, help="package.module:Name, preact_resnet18, torchvision:NAME, timm:NAME, ...")
 @click.option(
@@ -45,14 +55,11 @@ def import_(
     no_check: bool,
     **options: Any,
 ) -> None:
-    """Make a run of checkpoints that another program trained.
+    """Make a run from checkpoints that another program trained.
 
-    Each file becomes an epoch: its number stands where PATTERN has {epoch}. Accuracy on clean images, under FGSM and
-    PGD-10 and under the training attack is measured for each, and all other commands then work on the run. The same
-    command again adds the checkpoints that are new.
-
-    Example: co-probe import 'ckpts/model_epoch_{epoch}.pth' --model mymodel:SmallNet --data cifar10 --epsilon 8/255
-    --attack fgsm-rs --normalise cifar10 --out runs/mine
+    Each file becomes an epoch, whose number stands where PATTERN has {epoch}. Accuracy is measured at each: on clean
+    images, under FGSM, PGD-10 and the training attack. All other commands then work on the run. The same command adds
+    checkpoints that are new. Quote the pattern.
     """
     from co_probe.config import merge, parse_assignment, plugins
     from co_probe.data.image_file import is_image_file, read_images

@@ -1,4 +1,4 @@
-"""co-probe list"""
+"""The command `co-probe list`."""
 
 import inspect
 import json
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from co_probe.cli.command import OTHER, Command
 from co_probe.config.kinds import in_words
 from co_probe.config.registry import Registry
 from co_probe.data import DATA
@@ -24,10 +25,16 @@ SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are t
 }
 
 
-@click.command("list")
+@click.command(
+    "list",
+    cls=Command,
+    heading=OTHER,
+    short_help="List methods, models, data sets, probes and figures.",
+    examples=["co-probe list", "co-probe list apart"],
+)
 @click.argument("name", required=False)
 def list_names(name: str | None) -> None:
-    """The methods, models, data sets, probes and figures there are; or what NAME is, and its settings."""
+    """List methods, models, data sets, probes and figures; or say what NAME is, with its settings."""
     if name is None:
         for heading, (_, registry) in SECTIONS.items():
             click.echo(f"{heading}: {', '.join(registry)}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from co_probe.cli.command import HEADINGS, heading_of
 from co_probe.cli.endings import end_with_error, ending_by_signals, readable_output, warnings_after_success
 from co_probe.config import plugins
 from co_probe.config.commands import COMMANDS
@@ -28,6 +29,19 @@ class Commands(click.Group):
         except Exception as error:  # of any kind: a broken study must not take co-probe along
             return _broken(cmd_name, f"cannot be imported: {one_line(repr(error))}", error)
         return command if isinstance(command, click.Command) else _broken(cmd_name, "is no click.Command")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with a line on each, in groups."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        for heading in HEADINGS:
+            rows = [
+                (name, command.get_short_help_str(formatter.width))
+                for name, command in commands.items()
+                if command is not None and heading_of(command) == heading
+            ]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -56,12 +70,13 @@ def _broken(name: str, reason: str, cause: Exception | None = None) -> click.Com
     "--allow",
     multiple=True,
     metavar="NAME",
-    help="Trust code of its own that a run or a preset names: package.module:Name, or a whole package.module.",
+    help="Allow a run or a preset to load this code: package.module:Name, or a whole package.module.",
 )
 def cli(debug: bool, allow: tuple[str, ...]) -> None:
-    """Did an adversarial training run catastrophically overfit, when, and why?
+    """Did an adversarial training run overfit catastrophically, when, and why?
 
-    Train runs, measure their perturbations at every epoch, draw what happened. Start with `co-probe demo`.
+    co-probe trains runs, imports checkpoints of other programs, measures robustness and perturbations at every epoch,
+    and draws the figures. Start with `co-probe demo`, or `co-probe import --help` for your own checkpoints.
     """
     plugins.allow(*allow)
 

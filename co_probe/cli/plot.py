@@ -1,4 +1,4 @@
-"""co-probe plot"""
+"""The command `co-probe plot`."""
 
 from pathlib import Path
 from typing import Any
@@ -6,20 +6,28 @@ from typing import Any
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import DRAW, Command
 from co_probe.cli.output import progress_bar
 from co_probe.errors import DamagedFile
 from co_probe.plots import PLOTS
 
-HELP = f"""Draw the figure KIND from all runs under runs/ that fit, or the RUNs named.
+HELP = f"""Draw the figure KIND of all runs under runs/ that it can show, or of the RUNs named.
 
 {options.glossary(PLOTS)}
 
-Any probe (alignment, curvature, ...): its quantities at every epoch.
-What was not measured before is measured now.
+KIND may also be a probe (alignment, curvature, ...): its quantities at every epoch.
+Missing measurements are made first.
 """
 
 
-@click.command(help=HELP, epilog="KIND is one of: " + ", ".join(PLOTS) + ".")
+@click.command(
+    help=HELP,
+    epilog="KIND is one of: " + ", ".join(PLOTS) + ".",
+    cls=Command,
+    heading=DRAW,
+    short_help="Draw a figure.",
+    examples=["co-probe plot gap", "co-probe plot deterioration runs/fgsm runs/pgd -o deterioration.pdf"],
+)
 @click.argument("kind")
 @options.runs_argument
 @click.option(

@@ -1,13 +1,19 @@
-"""co-probe preset"""
+"""The command `co-probe preset`."""
 
 import click
 
+from co_probe.cli.command import OTHER, CommandGroup
 from co_probe.config import presets
 
 
-@click.group()
+@click.group(
+    cls=CommandGroup,
+    heading=OTHER,
+    short_help="List presets, or print one.",
+    examples=["co-probe preset list"],
+)
 def preset() -> None:
-    """Known settings: list them, print one."""
+    """List presets, or print one. A preset is a TOML file of settings."""
 
 
 @preset.command("list")

@@ -1,4 +1,4 @@
-"""co-probe probe"""
+"""The command `co-probe probe`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import by_epoch, percent, print_frame, print_table, progress_bar
 from co_probe.probes import PROBES
 
@@ -20,11 +21,19 @@ HELP = f"""Measure NAME at every epoch; `co-probe list NAME` has its settings.
 
 {options.glossary(PROBES)}
 
-Measures all runs under runs/ that fit, or the RUNs named. Epochs measured before are not again.
+Without RUN, all runs under runs/ that the probe fits are measured. Results are stored, and only new epochs are
+measured again.
 """
 
 
-@click.command(help=HELP, epilog="NAME is one of: " + ", ".join(PROBES) + "; or your own: package.module:Name.")
+@click.command(
+    help=HELP,
+    epilog="NAME is one of: " + ", ".join(PROBES) + "; or your own: package.module:Name.",
+    cls=Command,
+    heading=MEASURE,
+    short_help="Measure an indicator at every epoch.",
+    examples=["co-probe probe curvature runs/fgsm", "co-probe probe alignment --set generator=method"],
+)
 @click.argument("name")
 @options.runs_argument
 @click.option(

@@ -1,4 +1,4 @@
-"""co-probe report"""
+"""The command `co-probe report`."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,17 @@ from typing import Any
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import DRAW, Command
 from co_probe.cli.output import progress_bar
 from co_probe.errors import DamagedFile
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=DRAW,
+    short_help="Write verdict, figures and tables as one HTML page.",
+    examples=["co-probe report runs/fgsm -o report.html", "co-probe report runs/fgsm runs/apart --quick"],
+)
 @options.runs_argument
 @click.option(
     "-o",
@@ -35,11 +41,11 @@ def report(
     results: Path | None,
     device: str,
 ) -> None:
-    """Write all runs under runs/, or the RUNs named, as one HTML file that needs no other file and no network.
+    """Write one self-contained HTML page about all runs under runs/, or about the RUNs named.
 
-    It holds the verdict, a slider over the epochs (images, perturbations, predictions), the paper's figures, tables
-    with 95% intervals, settings, environment, and the commands that reproduce it; several runs stand side by side.
-    What was not measured before is measured now.
+    It holds the verdict, the figures of the paper, a slider over the epochs with images, perturbations and predictions,
+    tables with 95% intervals, settings, environment, and the commands that reproduce it. Several runs stand side by
+    side. Missing measurements are made first.
     """
     from co_probe.reporting.report import report as write
 

@@ -1,4 +1,4 @@
-"""co-probe run"""
+"""The command `co-probe run`."""
 
 import sys
 from contextlib import ExitStack
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import TRAIN, Command
 from co_probe.cli.options import Number
 from co_probe.cli.output import percent, progress_bar
 from co_probe.config.settings import GUARDS
@@ -26,7 +27,17 @@ COLUMNS = (
 )
 
 
-@click.command(epilog="METHOD is one of: " + ", ".join(METHODS) + "; or your own: package.module:Name.")
+@click.command(
+    epilog="METHOD is one of: " + ", ".join(METHODS) + "; or your own: package.module:Name.",
+    cls=Command,
+    heading=TRAIN,
+    short_help="Train a method; every epoch is stored.",
+    examples=[
+        "co-probe run fgsm",
+        "co-probe run apart --preset cifar10-30 --epsilon 8/255 --seed 1 --out runs/apart-1",
+        "co-probe run fgsm --guard --set model.width=32",
+    ],
+)
 @click.argument("method")
 @click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/METHOD]")
@@ -85,11 +96,10 @@ def run(
     device: str,
     **sections: Any,
 ) -> None:
-    """Train METHOD and keep every epoch.
+    """Train METHOD and store every epoch.
 
-    Prints, after each epoch: the learning rate; training loss and accuracy, on the images as they were perturbed for
-    training; accuracy on the test images of the probe set, clean, under FGSM and under PGD-10; the gap (nats) from
-    FGSM to PGD-10; seconds of training.
+    A line per epoch shows the learning rate; training loss and training accuracy, on perturbed images; accuracy on
+    probe images, clean, under FGSM and under PGD-10; the gap from FGSM to PGD-10 in nats; and seconds of training.
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")

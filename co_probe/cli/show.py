@@ -1,4 +1,4 @@
-"""co-probe show"""
+"""The command `co-probe show`."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -9,6 +9,7 @@ import click
 import pandas as pd
 
 from co_probe.cli import options
+from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import percent, print_frame, print_table
 from co_probe.config.labels import chosen_label, epsilon_label
 
@@ -33,11 +34,16 @@ METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 )
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=MEASURE,
+    short_help="Show runs with their verdicts, or the epochs of a run.",
+    examples=["co-probe show", "co-probe show runs/fgsm"],
+)
 @options.runs_argument
 @options.table_format
 def show(runs: tuple[Path, ...], runs_dir: Path, style: str | None) -> None:
-    """The runs here, or each epoch of the RUNs named; with the verdict.
+    """Show all runs under runs/ with their verdicts, or each epoch of the RUNs named.
 
     Epochs of catastrophic overfitting are marked: accuracy under PGD-10 has collapsed while accuracy under the training
     attack has not. `co-probe diagnose` explains the verdict.

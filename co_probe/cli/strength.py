@@ -1,4 +1,4 @@
-"""co-probe strength"""
+"""The command `co-probe strength`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,16 @@ from typing import Any
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, print_table, progress_bar
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=MEASURE,
+    short_help="Measure perturbations by transfer to a fixed model.",
+    examples=["co-probe strength --reference pgd10_ep30.pt", "co-probe strength --reference runs/pgd@best runs/fgsm"],
+)
 @options.runs_argument
 @click.option(
     "--reference",
@@ -49,10 +55,11 @@ def strength(
     compile: bool,
     style: str | None,
 ) -> None:
-    """How strong each epoch's perturbations are: accuracy of a fixed reference on them; lower = stronger.
+    """Measure how strong the perturbations of each epoch are: the accuracy of a fixed reference model on them.
 
-    Besides, the reference's accuracy on clean images and under noise, which perturbations that decayed come down to.
-    Measures all runs under runs/ that fit the reference, or the RUNs named. Epochs measured before are not again.
+    Lower accuracy means stronger perturbations. Baselines are the accuracy of the reference on clean images and under
+    random noise of ±ε. Without RUN, all runs under runs/ that fit the reference are measured. Results are stored, and
+    only new epochs are measured again.
     """
     from co_probe.config import plugins
     from co_probe.probes.strength import Strength

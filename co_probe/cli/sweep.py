@@ -1,4 +1,4 @@
-"""co-probe sweep"""
+"""The command `co-probe sweep`."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,21 @@ from typing import Any
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import TRAIN, Command
 from co_probe.cli.output import progress_bar
 from co_probe.methods import METHODS
 
 
-@click.command(epilog="Methods: " + ", ".join(METHODS) + ".")
+@click.command(
+    epilog="Methods: " + ", ".join(METHODS) + ".",
+    cls=Command,
+    heading=TRAIN,
+    short_help="Train a grid of runs, several at a time.",
+    examples=[
+        "co-probe sweep --methods fgsm,apart --seeds 0,1,2 --out sweeps/seeds",
+        "co-probe sweep grid.toml --jobs 4",
+    ],
+)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--methods", help="Methods, separated by commas.")
 @click.option("--epsilons", help="Bounds of perturbations, as 4/255,8/255 or 0.1.  [default: the preset's]")
@@ -53,12 +63,11 @@ def sweep(
     device: str,
     **sections: Any,
 ) -> None:
-    """Train a grid of methods × ε × seeds (× other settings, with --vary), several at a time, into one folder.
+    """Train a grid of methods × ε × seeds (× other settings, with --vary), several runs at a time, into one folder.
 
-    The grid comes from options, from a TOML FILE with the keys methods, epsilons, seeds, preset and sections settings
-    and vary, or from both: options win. A sweep that was interrupted goes on where it stopped when it is
-    called again; a cell that fails is reported and the others are done (exit code 1). All commands take the runs as
-    --runs FOLDER.
+    The grid comes from options, or from a TOML FILE with the keys methods, epsilons, seeds and preset and the sections
+    settings and vary. Options override the file. The same command continues an interrupted sweep. A run that fails is
+    reported and the others are trained (exit code 1). All commands take the runs as --runs FOLDER.
     """
     from co_probe.config import merge, parse_assignment
     from co_probe.diagnosis import verdict_of

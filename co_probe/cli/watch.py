@@ -1,4 +1,4 @@
-"""co-probe watch"""
+"""The command `co-probe watch`."""
 
 import sys
 import time
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from co_probe.cli import options
+from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import percent
 from co_probe.errors import UserError
 
@@ -24,7 +25,12 @@ TONES = {"healthy": "green", "undecided": "dim", "recovered": "yellow", "robust-
 LOOKS = {"clean": "blue", "fgsm": "dark_orange", "pgd": "bold", "train": "dim"}
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=MEASURE,
+    short_help="Show a run live while it is trained.",
+    examples=["co-probe watch", "co-probe watch runs/fgsm --once"],
+)
 @click.argument("run", required=False, metavar="[RUN]", type=click.Path(path_type=Path))
 @options.runs_dir
 @click.option(
@@ -39,8 +45,8 @@ LOOKS = {"clean": "blue", "fgsm": "dark_orange", "pgd": "bold", "train": "dim"}
 def watch(run: Path | None, runs_dir: Path, interval: float, once: bool) -> None:
     """Show a RUN while another process trains it: accuracies, gap, verdict so far, and time left.
 
-    Without RUN, the one under runs/ that was written last. Ends when the run is finished, or with Ctrl-C. If standard
-    output is no terminal, a line is printed for each new epoch.
+    Without RUN, the newest one under runs/ is shown. It ends when the run is finished, or with Ctrl-C. If standard
+    output is not a terminal, a line is printed for each new epoch.
     """
     from co_probe.reporting.watching import Watch
 

@@ -8,11 +8,17 @@ import click
 import pandas as pd
 
 from co_probe.cli import options
+from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import percent, print_frame, print_table, progress_bar
 from co_probe.config.labels import attack_label
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    heading=MEASURE,
+    short_help="Measure clean and robust accuracy on train and test images.",
+    examples=["co-probe memorisation runs/pgd", "co-probe memorisation --against pgd20 --last"],
+)
 @options.runs_argument
 @click.option(
     "--against",
@@ -37,11 +43,11 @@ def memorisation(
     compile: bool,
     style: str | None,
 ) -> None:
-    """Clean and robust accuracy on train and test images at every epoch, and robust losses in nats.
+    """Measure clean and robust accuracy and loss on train and test images at every epoch.
 
-    Of runs of the preset patches, besides: how far the filters point along the signal and along the noise of training
-    images (means; --csv has the extremes), and the optimizer steps until then.
-    Measures all runs under runs/, or the RUNs named. Epochs measured before are not again.
+    Runs of the preset patches also show how far the filters point along the signal and along the noise of training
+    images (means; --csv has the extremes), and the number of optimizer steps. Without RUN, all runs under runs/ are
+    measured. Results are stored, and only new epochs are measured again.
     """
     from co_probe.studies.memorisation.probe import memorisation as measure
 
