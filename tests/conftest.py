@@ -112,14 +112,16 @@ def registries(monkeypatch) -> None:
     from co_probe.config.attacks import ATTACKS
     from co_probe.config.commands import COMMANDS
     from co_probe.config.exports import EXPORTS
+    from co_probe.config.optimizers import OPTIMIZERS
     from co_probe.config.probes import PROBES
     from co_probe.config.sections import SECTIONS
     from co_probe.data import DATA
     from co_probe.methods import METHODS
     from co_probe.models import MODELS
     from co_probe.plots import PLOTS
+    from co_probe.training.schedules import SCHEDULES
 
-    for registry in (ATTACKS, COMMANDS, DATA, EXPORTS, METHODS, MODELS, PLOTS, PROBES, SECTIONS):
+    for registry in (ATTACKS, COMMANDS, DATA, EXPORTS, METHODS, MODELS, OPTIMIZERS, PLOTS, PROBES, SCHEDULES, SECTIONS):
         assert isinstance(registry.entries, dict)  # which lets the studies that come with co-probe register
         for part in ("_entries", "_prefixes", "_about"):
             monkeypatch.setattr(registry, part, dict(getattr(registry, part)))

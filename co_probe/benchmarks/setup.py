@@ -125,7 +125,7 @@ class Trainer:
         rng = make_rng(setup.device, config.seed, "bench")
         self.batch = Batch(*next(stages.batches(1, rng)), epsilon=config.epsilon, lr_scale=1.0, rng=rng)
         self.method.start_epoch(1, rng)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), momentum=config.optimizer.momentum)
+        self.optimizer = config.optimizer.make(self.model.parameters())
 
     def step(self) -> None:
         """Take a training step."""

@@ -12,7 +12,7 @@ from co_probe.errors import UserError
 from co_probe.runs.build import describe
 from co_probe.store import StoredRun
 from co_probe.training.recorder import Checkpoint, Recorder
-from co_probe.training.state import momenta
+from co_probe.training.state import optimizer_state
 
 
 def storage(setup: Setup) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def _storage_of(setup: Setup, name: str, out: Path) -> list[dict[str, Any]]:
                     method=method.parameters(),
                     images=method.image_state(index),
                     steps=series,
-                    resume={"momentum": momenta(model, trainer.optimizer), "method": method.state_dict()},
+                    resume={**optimizer_state(model, trainer.optimizer), "method": method.state_dict()},
                 )
             )
             recorder.flush()

@@ -8,6 +8,7 @@ import click
 
 from co_probe.cli.command import OTHER, Command
 from co_probe.config.kinds import in_words
+from co_probe.config.optimizers import OPTIMIZERS
 from co_probe.config.registry import Registry
 from co_probe.data import DATA
 from co_probe.errors import unknown
@@ -15,12 +16,16 @@ from co_probe.methods import METHODS
 from co_probe.models import MODELS
 from co_probe.plots import PLOTS
 from co_probe.probes import PROBES
+from co_probe.training.schedules import SCHEDULES
 
-OF_THE_RUN = {("method.", "norm"), ("method.", "bounds")}  # arguments that are no settings of the entry
+# Arguments that are no settings of the entry.
+OF_THE_RUN = {("method.", "norm"), ("method.", "bounds"), ("optimizer.", "name")}
 SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are typed, and the names
     "methods": ("method.", METHODS),
     "models": ("model.", MODELS),
     "data sets": ("data.", DATA),
+    "optimizers": ("optimizer.", OPTIMIZERS),
+    "schedules": ("schedule.", SCHEDULES),
     "probes": ("", PROBES),
 }
 
@@ -34,7 +39,11 @@ SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are t
 )
 @click.argument("name", required=False)
 def list_names(name: str | None) -> None:
+<<<<<<< HEAD
     """List methods, models, data sets, probes and figures; or say what NAME is, with its settings."""
+=======
+    """The methods, models, data sets, optimizers, schedules, probes and figures there are; or what NAME is."""
+>>>>>>> b895f2c (Train with AdamW, cosine and one-cycle schedules; start a run from the weights of another)
     if name is None:
         for heading, (_, registry) in SECTIONS.items():
             click.echo(f"{heading}: {', '.join(registry)}")

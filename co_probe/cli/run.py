@@ -69,6 +69,11 @@ COLUMNS = (
     help="Watch for a collapse, and on the alarm train on with two steps of ε/2 (pgd2, if none is named) or N-FGSM, go "
     "back some steps before that (rollback), or stop.",
 )
+@click.option(
+    "--init-from",
+    metavar="RUN@EPOCH",
+    help="Start a new run from the weights of this epoch (a number, last or best) of another one.",
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that is there (start it, if there is none).")
 @click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
 @click.option(
@@ -89,6 +94,7 @@ def run(
     assignments: tuple[str, ...],
     no_step_indicators: bool,
     guard: str | None,
+    init_from: str | None,
     resume: bool,
     overwrite: bool,
     tensorboard: Path | None,
@@ -109,7 +115,7 @@ def run(
     from co_probe.training.train import resolve_config
 
     folder = out or Path("runs") / method.rpartition(":")[2]
-    given = {"epochs": epochs, "epsilon": epsilon, "seed": seed, "guard": guard}
+    given = {"epochs": epochs, "epsilon": epsilon, "seed": seed, "guard": guard, "init_from": init_from}
     overrides = [{key: value} for key, value in given.items() if value is not None]
     overrides += [{"step_indicators": False}] if no_step_indicators else []
     overrides += options.section_settings(sections)

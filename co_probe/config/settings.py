@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from co_probe.config.ball import check_ball
 from co_probe.config.kinds import fits, in_words
+from co_probe.config.optimizers import OPTIMIZERS, SGD, Optimizer
 from co_probe.config.plain import check_plain
 from co_probe.config.sections import SECTIONS, ModelSection, Section
 from co_probe.config.toml import InvalidTOML, parse_toml
@@ -33,8 +34,6 @@ MOST = {
     "probe.train": 10**9,
     "probe.validation": 10**9,
     "augmentation.padding": 10**4,
-    "optimizer.learning_rate": 1e6,
-    "optimizer.weight_decay": 1e6,
 }
 AUTO_VALIDATION = 1000  # as Rice et al. (2020) hold out of CIFAR-10
 LEAST_TO_SPLIT = 5000  # training images below which none are held out unless asked for
@@ -49,15 +48,6 @@ class Component:
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimizer:
-    """SGD with momentum; `learning_rate` is the schedule's peak."""
-
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +131,8 @@ class Config:
     `co_probe.inference.execution`); `auto` is bfloat16 on a GPU, else float32, and what it came to is stored with the
     run's environment. `step_indicators`: whether each training step records what its two gradients show; weights do
     not depend on it. `guard`: what to do when the alarm fires, one of `GUARDS` (`co_probe.methods.guarded`); empty for
-    nothing.
+    nothing. `init_from`: `RUN@EPOCH`, whose weights and BatchNorm statistics training starts from, with an optimizer
+    and a method that have learned nothing yet; empty for fresh weights.
     `extensions`: the sections of studies (`co_probe.config.sections`) that change something, by name; in plain data
     they stand beside the other settings.
     """
@@ -154,7 +145,7 @@ class Config:
     batch_size: int = 128
     seed: int = 0
     schedule: Component = Component("triangular")
-    optimizer: Optimizer = Optimizer()
+    optimizer: Optimizer = field(default_factory=SGD)
     augmentation: Augmentation = Augmentation()
     probe: ProbeSizes = ProbeSizes()
     preset: str = ""
@@ -164,6 +155,7 @@ class Config:
     norm: str = "linf"
     step_indicators: bool = True
     guard: str = ""
+    init_from: str = ""
     extensions: dict[str, Section] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -176,7 +168,6 @@ class Config:
         if self.probe.validation != "auto":
             positive["probe.validation"] = float(self.probe.validation)  # for the upper limit
         at_least_0 = {"seed": self.seed, "augmentation.padding": self.augmentation.padding}
-        at_least_0 |= {f"optimizer.{name}": value for name, value in asdict(self.optimizer).items()}
         for name, value in at_least_0.items():
             if not math.isfinite(value):
                 raise UserError(f"{name} must be a finite number, not {value:g}")
@@ -185,8 +176,7 @@ class Config:
         for name, value in (positive | at_least_0).items():
             if value > MOST.get(name, math.inf):
                 raise UserError(f"{name} must be at most {MOST[name]:,g}, not {value:g}")
-        if self.optimizer.momentum >= 1:
-            raise UserError(f"optimizer.momentum must be less than 1, not {self.optimizer.momentum:g}")
+        self.optimizer.check()
         if not 0 <= self.epsilon_warmup <= self.epochs:
             raise UserError(f"epsilon_warmup must be between 0 and {self.epochs} epochs, not {self.epsilon_warmup:g}")
         stages = self.resolution_stages
@@ -312,6 +302,9 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
         if not isinstance(value.get("name"), str):
             raise UserError(f"{name} must have a name, as text, not {value.get('name')!r}")
         return Component(value.pop("name"), value)
+    if kind is Optimizer:
+        value = value if isinstance(value, Mapping) else {"name": value}
+        kind = _optimizer(value.get("name", SGD.name))
     if hasattr(kind, "__dataclass_fields__"):
         if not isinstance(value, Mapping):
             raise UserError(f"{name} is a section of settings, not one value: {value!r}")
@@ -330,6 +323,13 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
     if not fits(value, kind):
         raise UserError(f"{name} must be {in_words(kind)}, not {value!r}")
     return value
+
+
+def _optimizer(name: Any) -> type[Optimizer]:
+    """The class of a registered optimizer. No file can name another one: its settings are read without its code."""
+    if not isinstance(name, str) or name not in OPTIMIZERS:
+        raise unknown("optimizer", str(name), OPTIMIZERS)
+    return OPTIMIZERS.target(name)
 
 
 def merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from co_probe.training.recorder import Checkpoint, Recorder
 from co_probe.training.resolution import ResolutionStages
 from co_probe.training.resuming import restore
 from co_probe.training.schedules import SCHEDULES, warmup
-from co_probe.training.state import draw_probe, momenta
+from co_probe.training.starting import load_start
+from co_probe.training.state import draw_probe, optimizer_state
 
 Progress = Callable[[int, int, int], None]  # (epoch, images done of it, images in it)
 
@@ -79,10 +80,11 @@ def epochs(
         info = replace(info, batch_size=config.batch_size, steps_per_epoch=stage.steps)
     with torch.random.fork_rng(), ExitStack() as stack:
         torch.manual_seed(derive_seed(seed, "initial weights"))
-        model = make_model(config, data).to(target).train()
-        optimizer = torch.optim.SGD(
-            model.parameters(), momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
-        )
+        model = make_model(config, data)
+        if config.init_from and not (resume and any(Path(out).glob("epoch-*.h5"))):
+            load_start(model, config, data)
+        model = model.to(target).train()
+        optimizer = config.optimizer.make(model.parameters())
         schedule = SCHEDULES.make(config.schedule.name, **config.schedule.settings)
         try:
             stages.setup(method, model)
@@ -104,7 +106,7 @@ def epochs(
         forward = Forward(model, compiled=compile)
         if 0 < recorder.last < last_epoch:
             stages.go_on(method, recorder.last)
-            restore(recorder, model, optimizer, method)
+            restore(recorder, model, optimizer, config.optimizer, method)
         probe_train = torch.from_numpy(recorder.index["train"]).to(target)
         test = torch.from_numpy(recorder.index["test"])
         test_x, test_y = to_unit(data.test_x[test]).to(target), data.test_y[test].to(target)
@@ -172,7 +174,7 @@ def epochs(
                 **asdict(robustness),
                 validation=None if validation is None else robustness_on(*validation),
             )
-            going_on = {"momentum": momenta(model, optimizer), "method": method.state_dict()}
+            going_on = {**optimizer_state(model, optimizer), "method": method.state_dict()}
             recorder.epoch(
                 Checkpoint(
                     epoch=epoch,

@@ -3,44 +3,60 @@
 import torch
 from torch import Tensor, nn
 
+from co_probe.config.optimizers import Optimizer
 from co_probe.errors import DamagedFile, one_line
 from co_probe.methods.base import Method
 from co_probe.runs import load_weights
 from co_probe.store import StoredRun
 from co_probe.training.recorder import Recorder
-from co_probe.training.state import Tensors, tensors
+from co_probe.training.state import STORED_AS, Tensors, tensors
 
 
-def restore(recorder: Recorder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> None:
+def restore(
+    recorder: Recorder, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Optimizer, method: Method
+) -> None:
     """Bring everything that learns to where it was after the newest finished epoch.
+
+    Args:
+        recorder: The run.
+        model: Its network.
+        optimizer: What `settings` made.
+        settings: Settings of the optimizer.
+        method: Newly set up.
 
     Raises:
         UserError: The resume file is missing.
-        DamagedFile: A file does not verify, or has other momenta than the optimizer would, or another state than the
-            method.
+        DamagedFile: A file does not verify, or has another state than the optimizer or the method would.
     """
     source = f"{recorder.path}, epoch {recorder.last}"
     load_weights(model, tensors(StoredRun(recorder.path).weights(recorder.last)), source)
     state = recorder.resume_state()
-    _restore_momenta(model, optimizer, tensors(state.get("momentum", {})), source)
+    for key in settings.state:
+        _restore_optimizer(model, optimizer, key, tensors(state.get(STORED_AS.get(key, key), {})), source)
     _restore_method(method, tensors(state.get("method", {})), source)
 
 
-def _restore_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, momentum: Tensors, source: str) -> None:
-    """Set the momentum of exactly those parameters that train with one."""
-    uses = {id(p): group["momentum"] != 0 for group in optimizer.param_groups for p in group["params"]}
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad and uses.get(id(p))}
-    for name, buffer in momentum.items():
+def _restore_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, key: str, stored: Tensors, source: str
+) -> None:
+    """Set one tensor of the optimizer's state, such as the momentum, of exactly those parameters that are trained."""
+    what = STORED_AS.get(key, key)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, value in stored.items():
         if name not in parameters:
-            raise DamagedFile(f"{source}: the resume file has a momentum of {name}, which trains with none")
+            raise DamagedFile(f"{source}: the resume file has a {what} of {name}, which trains with none")
         like = parameters[name]
-        if not isinstance(buffer, Tensor) or (buffer.dtype, buffer.shape) != (like.dtype, like.shape):
-            raise DamagedFile(f"{source}: the momentum of {name} is not {like.dtype} of shape {tuple(like.shape)}")
-    if missing := sorted(parameters.keys() - momentum.keys()):
-        raise DamagedFile(f"{source}: the resume file has no momentum of {missing[0]}")
-    for name, buffer in momentum.items():
-        # Laid out like its parameter, as the optimizer itself would have it.
-        optimizer.state[parameters[name]]["momentum_buffer"] = torch.empty_like(parameters[name]).copy_(buffer).detach()
+        dtype, shape = like.dtype, tuple(like.shape)
+        if key == "step":  # of Adam: the number of its steps
+            dtype, shape = torch.float32, ()
+        if not isinstance(value, Tensor) or (value.dtype, tuple(value.shape)) != (dtype, shape):
+            raise DamagedFile(f"{source}: the {what} of {name} is not {dtype} of shape {shape}")
+    if missing := sorted(parameters.keys() - stored.keys()):
+        raise DamagedFile(f"{source}: the resume file has no {what} of {missing[0]}")
+    for name, value in stored.items():
+        # Laid out like its parameter, as the optimizer itself would have it; it holds the number of steps on the CPU.
+        like = value if key == "step" else parameters[name]
+        optimizer.state[parameters[name]][key] = torch.empty_like(like).copy_(value).detach()
 
 
 def _restore_method(method: Method, state: Tensors, source: str) -> None:

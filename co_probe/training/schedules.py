@@ -1,5 +1,10 @@
-"""Schedules: progress through training -> share of the peak, both in [0, 1]."""
+"""Schedules: progress through training -> share of the peak, both in [0, 1].
 
+They are functions of progress, where PyTorch's are objects with a state: a resumed run needs none, stages of training
+may differ in steps, and a method may follow the schedule. Those that PyTorch has too give the same learning rates.
+"""
+
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,6 +22,8 @@ SCHEDULES = Registry(
         "triangular": "co_probe.training.schedules:triangular",
         "piecewise": "co_probe.training.schedules:piecewise",
         "constant": "co_probe.training.schedules:constant",
+        "cosine": "co_probe.training.schedules:cosine",
+        "one-cycle": "co_probe.training.schedules:one_cycle",
     },
 )
 
@@ -32,9 +39,10 @@ def triangular(*, peak: float = 0.5) -> Schedule:
 
 
 def piecewise(*, drops: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> Schedule:
-    """1, multiplied by `factor` at each of the shares `drops` of training. Source: Rice et al. (2020), section 3.
+    """1, multiplied by `factor` at each of the shares `drops` of training.
 
     Raises ValueError if a drop is not between 0 and 1.
+    Source: Rice et al. (2020), section 3; the defaults are `--lr-schedule piecewise` of their code, robust_overfitting.
     """
     if not all(0 < drop < 1 for drop in drops):
         raise ValueError(f"drops must be between 0 and 1, not {list(drops)}")
@@ -56,6 +64,40 @@ def linear(*, at: Sequence[float], share: Sequence[float]) -> Schedule:
 def constant() -> Schedule:
     """1 throughout."""
     return lambda t: 1.0
+
+
+def cosine(*, warmup: float = 0.0, end: float = 0.0) -> Schedule:
+    """Half a cosine from 1 to `end`, after a straight line from 0 to 1 over the share `warmup` of training.
+
+    Raises ValueError if `warmup` or `end` is not at least 0 and less than 1.
+    Source: Loshchilov & Hutter (2017), "SGDR", without restarts; `CosineAnnealingLR` behind `LinearLR` in PyTorch.
+    """
+    for name, value in (("warmup", warmup), ("end", end)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and less than 1, not {value:g}")
+    return lambda t: t / warmup if t < warmup else _annealed(1, end, (t - warmup) / (1 - warmup))
+
+
+def one_cycle(*, peak: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> Schedule:
+    """Half a cosine from 1/`div_factor` to 1 at the share `peak` of training, and another one down to the end.
+
+    It ends at 1/(`div_factor` · `final_div_factor`). The momentum stays as it is.
+    Raises ValueError if `peak` is not between 0 and 1, or a factor is less than 1.
+    Source: Smith & Topin (2019), "Super-convergence", as `OneCycleLR` in PyTorch with `cycle_momentum=False`.
+    """
+    if not 0 < peak < 1:
+        raise ValueError(f"peak must be between 0 and 1, not {peak:g}")
+    for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+        if not value >= 1:
+            raise ValueError(f"{name} must be at least 1, not {value:g}")
+    start = 1 / div_factor
+    end = start / final_div_factor
+    return lambda t: _annealed(start, 1, t / peak) if t < peak else _annealed(1, end, (t - peak) / (1 - peak))
+
+
+def _annealed(start: float, end: float, progress: float) -> float:
+    """From `start` to `end` along half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def warmup(step: int, steps: int) -> float:

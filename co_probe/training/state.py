@@ -62,10 +62,17 @@ def environment(device: torch.device, precision: str) -> dict[str, str]:
     }
 
 
-def momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's momentum of each parameter that has one, by the parameter's name."""
-    buffers = {name: optimizer.state[p].get("momentum_buffer") for name, p in model.named_parameters()}
-    return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+STORED_AS = {"momentum_buffer": "momentum"}  # names in resume files that are others than PyTorch's
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors that the optimizer holds of parameters, {name of the tensor: {parameter: tensor}}."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                found.setdefault(STORED_AS.get(key, key), {})[name] = value
+    return found
 
 
 def copying_stream(device: torch.device) -> torch.cuda.Stream | None:

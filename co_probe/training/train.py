@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from co_probe.runs.build import kept_epochs
 from co_probe.store import StoredRun
 from co_probe.training.loop import Progress, epochs
 from co_probe.training.metrics import EpochMetrics
+from co_probe.training.starting import find_start
 
 
 def resolve_config(out: Path, method: str, preset: str | None, overrides: list[dict[str, Any]], resume: bool) -> Config:
@@ -27,14 +29,22 @@ def resolve_config(out: Path, method: str, preset: str | None, overrides: list[d
     METHODS.check(method)
     allow_typed(method, *overrides)
     if preset or not (resume and (out / "run.h5").exists()):
-        return presets.configure(preset or "digits", method, *overrides)
+        return _with_number(presets.configure(preset or "digits", method, *overrides))
     stored = StoredRun(out).config
     if stored.method.name != method:
         raise UserError(f"{out} is a run of {stored.method.name}, not of {method}: choose another folder")
     data = stored.to_dict()
     for extra in overrides:
         data = merge(data, extra)
-    return Config.from_dict(data)
+    return _with_number(Config.from_dict(data))
+
+
+def _with_number(config: Config) -> Config:
+    """`config` with a number for the epoch `last` or `best` that it starts from."""
+    if config.init_from.endswith(("@last", "@best")):
+        run, epoch = find_start(config.init_from)
+        return replace(config, init_from=f"{run.path}@{epoch}")
+    return config
 
 
 def train(
@@ -65,8 +75,8 @@ def train(
         progress: True for a progress bar on standard error; or a function that is called after each batch with the
             epoch, the number of images done of it, and the number of images in it.
         settings: Settings over the preset: `epochs=10`, `epsilon=8/255`, `model={"width": 32}`, and of the method,
-            `method={"steps": 7}`. A class or a function
-            may stand where a setting has a name: `model=SmallNet`, `model={"name": SmallNet, "width": 3}`,
+            `method={"steps": 7}`. `init_from="runs/fgsm@30"` starts from the weights of that epoch. A class or a
+            function may stand where a setting has a name: `model=SmallNet`, `model={"name": SmallNet, "width": 3}`,
             `data=my_data`. To open the run in another process, the name of the class has to be importable there.
 
     Returns:

@@ -15,8 +15,11 @@ from co_probe.config.settings import with_current_names
 from co_probe.config.toml import InvalidTOML, parse_toml
 from co_probe.errors import UserError, unknown
 
-NEW_RUN: dict[str, Any] = {"probe": {"validation": "auto"}}
-"""Defaults of new runs that differ from those of `Config`, which hold for runs of earlier versions too."""
+NEW_RUN: dict[str, Any] = {"probe": {"validation": "auto"}, "optimizer": {"name": "sgd"}}
+"""Defaults of new runs that differ from those of `Config`, which hold for runs of earlier versions too.
+
+A preset's settings of the optimizer are those of SGD unless it names another one.
+"""
 
 _PACKAGES: dict[str, str] = {}  # preset: the package that holds its TOML file, for those of studies
 

@@ -1,0 +1,132 @@
+"""Settings of the optimizers, and PyTorch's classes that they stand for."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from co_probe.config.registry import Registry
+from co_probe.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+OPTIMIZERS = Registry(
+    "optimizer",
+    {"sgd": "co_probe.config.optimizers:SGD", "adamw": "co_probe.config.optimizers:AdamW"},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """The optimizer of the weights: a dataclass of plain settings, registered in `OPTIMIZERS`.
+
+    Args:
+        name: What it is registered as.
+        learning_rate: The peak of the learning-rate schedule.
+        weight_decay: Coefficient of the weight decay.
+
+    Attributes:
+        shares: Settings that must be less than 1.
+        most: Greatest values of settings; beyond them numbers overflow.
+    """
+
+    name: str
+    learning_rate: float
+    weight_decay: float
+    shares: ClassVar[tuple[str, ...]] = ()
+    most: ClassVar[dict[str, float]] = {"learning_rate": 1e6, "weight_decay": 1e6}
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of the tensors that PyTorch's optimizer holds for each parameter, which resuming restores."""
+        return ()
+
+    def make(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        """Return PyTorch's optimizer; the learning rate of each step is set before it."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise UserError if a setting is out of range."""
+        for key, value in asdict(self).items():
+            if isinstance(value, str | bool):
+                continue
+            name = f"optimizer.{key}"
+            if not math.isfinite(value):
+                raise UserError(f"{name} must be a finite number, not {value:g}")
+            if value < 0:
+                raise UserError(f"{name} must not be negative, but it is {value:g}")
+            if value > self.most.get(key, math.inf):
+                raise UserError(f"{name} must be at most {self.most[key]:,g}, not {value:g}")
+            if key in self.shares and value >= 1:
+                raise UserError(f"{name} must be less than 1, not {value:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum; weight decay is added to the gradient.
+
+    Args:
+        momentum: Share of the last update in the next one, 0 for none.
+        nesterov: Evaluate momentum as Nesterov does; it then has to be greater than 0.
+
+    Reference:
+        `torch.optim.SGD`.
+    """
+
+    name: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = False
+    shares: ClassVar[tuple[str, ...]] = ("momentum",)
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        return ("momentum_buffer",) if self.momentum else ()
+
+    def check(self) -> None:
+        super().check()
+        if self.nesterov and not self.momentum:
+            raise UserError("optimizer.nesterov needs a momentum greater than 0")
+
+    def make(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        import torch
+
+        return torch.optim.SGD(
+            parameters, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+    """Adam with weight decay apart from the gradient, as transformers are trained.
+
+    Args:
+        beta1: Decay of the mean of gradients.
+        beta2: Decay of the mean of squared gradients.
+        eps: Addition to the square root of the latter.
+
+    Reference:
+        Loshchilov & Hutter (2019), "Decoupled weight decay regularization"; `torch.optim.AdamW`, whose defaults these
+        are.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    shares: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        return "step", "exp_avg", "exp_avg_sq"
+
+    def make(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        import torch
+
+        return torch.optim.AdamW(
+            parameters, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay
+        )
