@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import memorising_config, tiny_config
+from formulas import make_batch
 from torch import nn
 
 import co_probe
@@ -117,7 +118,8 @@ def test_other_images_have_no_signal(x, y):
 @pytest.mark.parametrize("power", [1, 3])
 def test_the_gradient_is_the_one_by_hand(power):
     made, model = data(alpha=1.5), network(power=power)
-    result = forward_backward(model, made.train_x, made.train_y)
+    batch = make_batch(made.train_x, made.train_y, torch.Generator())
+    result = forward_backward(model, made.train_x, batch)
     x, y = made.train_x[..., 0].transpose(1, 2), (2 * made.train_y - 1).double()
     inner = torch.einsum("bpd,srd->bsrp", x, model.filters.detach())
     f = (inner.clamp(min=0) ** power).sum((2, 3)) @ torch.tensor([-1.0, 1.0], dtype=torch.float64)

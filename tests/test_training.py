@@ -116,7 +116,7 @@ def test_a_method_of_ones_own_is_one_class(tmp_path, monkeypatch):
 
         def step(self, model, batch: Batch):
             delta = self.perturb(self.perturbing(model), batch.x, batch.y, epsilon=batch.epsilon)
-            return forward_backward(model, (batch.x + delta).clamp(0, 1), batch.y)
+            return forward_backward(model, (batch.x + delta).clamp(0, 1), batch)
 
     import co_probe.methods.fgsm as home
 

@@ -21,6 +21,7 @@ from co_probe.numerics.rng import derive_seed, make_rng
 from co_probe.runs.build import kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.training.loop import train_step
 from co_probe.training.memory import keep_freed_memory
+from co_probe.training.optimizers import make_optimizer
 from co_probe.training.resolution import ResolutionStages
 from co_probe.training.state import environment
 
@@ -125,7 +126,7 @@ class Trainer:
         rng = make_rng(setup.device, config.seed, "bench")
         self.batch = Batch(*next(stages.batches(1, rng)), epsilon=config.epsilon, lr_scale=1.0, rng=rng)
         self.method.start_epoch(1, rng)
-        self.optimizer = config.optimizer.make(self.model.parameters())
+        self.optimizer = make_optimizer(config.optimizer, self.model.parameters())
 
     def step(self) -> None:
         """Take a training step."""

@@ -11,8 +11,8 @@ from co_probe.benchmarks.setup import Setup, Trainer
 from co_probe.errors import UserError
 from co_probe.runs.build import describe
 from co_probe.store import StoredRun
+from co_probe.training.optimizers import optimizer_state
 from co_probe.training.recorder import Checkpoint, Recorder
-from co_probe.training.state import optimizer_state
 
 
 def storage(setup: Setup) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ DETAILED = 5  # runs; of more, only the table is printed
 @click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Number of classes of a log.")
 @click.option("--quick", is_flag=True, help="Measure nothing: use only what runs have stored.")
 @options.model
+@options.weights
 @options.device
 @click.option("--json", "style", flag_value="json", help="Print the diagnosis as JSON, a list with an entry per run.")
 @click.option("--markdown", "style", flag_value="markdown", help="Print the diagnosis as Markdown.")
@@ -50,6 +51,7 @@ def diagnose(
     classes: int | None,
     quick: bool,
     model: str | None,
+    weights: str,
     device: str,
     style: str | None,
 ) -> None:
@@ -63,13 +65,16 @@ def diagnose(
     columns are recognised: epoch, clean_acc, val_acc, fgsm, pgd10, "Test Robust Acc", train_acc. Percentages are, too.
     """
     from co_probe.diagnosis.diagnose import diagnose_all
+    from co_probe.runs import Run
 
     paths = [path if path.exists() or not (runs_dir / path).exists() else runs_dir / path for path in sources]
     settings: dict[str, Any] = {"columns": parse_columns(columns), "images": images, "classes": classes}
     with progress_bar("measuring") as progress:
         settings |= {"quick": quick, "model": model, "device": device, "progress": progress}
+        averaged = weights == "ema"
         each_source = options.each_readable(
-            paths or options.find((), runs_dir), lambda path: diagnose_all([path], **settings)
+            paths or options.find((), runs_dir),
+            lambda path: diagnose_all([Run(path, model=model, weights=weights) if averaged else path], **settings),
         )
         found = [each for several in each_source for each in several]
     if style == "json":

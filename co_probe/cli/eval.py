@@ -43,6 +43,7 @@ NOTE = (
 @options.epsilon
 @click.option("--mean", is_flag=True, help="One line a method and ε: mean ± standard deviation over its runs.")
 @options.model
+@options.weights
 @options.results
 @options.device
 @options.table_format
@@ -57,6 +58,7 @@ def evaluate(
     epsilon: Sequence[float] | None,
     mean: bool,
     model: str | None,
+    weights: str,
     results: Path | None,
     device: str,
     style: str | None,
@@ -68,7 +70,7 @@ def evaluate(
     """
     from co_probe.probes.eval import evaluate as measure
 
-    stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished)
+    stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     names = [name.strip() for name in attacks.split(",") if name.strip()]
     settings: dict[str, Any] = {"attacks": names, "epoch": epoch, "images": images, "epsilon": epsilon}
     with progress_bar("evaluating, batches") as progress:

@@ -18,7 +18,8 @@ from co_probe.cli.command import SHARE, Command
 @click.option("--epoch", type=int, help="Which epoch.  [default: the last]")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The .pt file to write.")
 @options.model
-def export(run: Path, epoch: int | None, out: Path, model: str | None) -> None:
+@options.weights
+def export(run: Path, epoch: int | None, out: Path, model: str | None, weights: str) -> None:
     """Write the model of RUN after an epoch as a .pt file.
 
     The file is a reference for `co-probe strength`, or a checkpoint for other programs. It holds tensors, numbers and
@@ -27,7 +28,7 @@ def export(run: Path, epoch: int | None, out: Path, model: str | None) -> None:
     from co_probe.runs import Run
     from co_probe.runs.checkpoints import export as write
 
-    live = Run(run, model=model)
+    live = Run(run, model=model, weights=weights)
     number = live.last_epoch if epoch is None else epoch
     write(live, number, out)
     click.echo(f"Wrote {out}: {live.name}, epoch {number}")

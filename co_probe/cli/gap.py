@@ -23,6 +23,7 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @options.split
 @options.epsilon
 @options.model
+@options.weights
 @options.results
 @options.device
 @options.compile
@@ -35,6 +36,7 @@ def gap(
     split: str,
     epsilon: Sequence[float] | None,
     model: str | None,
+    weights: str,
     results: Path | None,
     device: str,
     compile: bool,
@@ -48,7 +50,7 @@ def gap(
     """
     from co_probe.probes.gap import gap as measure
 
-    stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished)
+    stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     settings: dict[str, Any] = {"against": against, "generator": generator, "split": split, "epsilon": epsilon}
     settings |= {"device": device, "compile": compile}
     with progress_bar("gap") as progress:

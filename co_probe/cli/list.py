@@ -39,11 +39,7 @@ SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are t
 )
 @click.argument("name", required=False)
 def list_names(name: str | None) -> None:
-<<<<<<< HEAD
-    """List methods, models, data sets, probes and figures; or say what NAME is, with its settings."""
-=======
-    """The methods, models, data sets, optimizers, schedules, probes and figures there are; or what NAME is."""
->>>>>>> b895f2c (Train with AdamW, cosine and one-cycle schedules; start a run from the weights of another)
+    """List what there is by name: methods, models, data sets, optimizers, ...; or say what NAME is, with its settings."""
     if name is None:
         for heading, (_, registry) in SECTIONS.items():
             click.echo(f"{heading}: {', '.join(registry)}")

@@ -11,7 +11,7 @@ from co_probe.config import Config, parse_number
 from co_probe.config.plugins import allow_typed
 from co_probe.config.registry import Registry
 from co_probe.config.sections import Option, all_options
-from co_probe.config.settings import nested
+from co_probe.config.settings import WEIGHTS, nested
 from co_probe.errors import DamagedFile, UserError, one_line
 
 if TYPE_CHECKING:
@@ -120,6 +120,13 @@ model = click.option(
     callback=_allow_model,
     help="The network of an imported run, package.module:Name, if the run does not name code that may be loaded.",
 )
+weights = click.option(
+    "--weights",
+    type=click.Choice(WEIGHTS),
+    default="trained",
+    show_default=True,
+    help="Which weights of the run: as trained, or their moving average (ema), if it was trained with one.",
+)
 results = click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
@@ -210,7 +217,11 @@ def find(named: tuple[Path, ...], runs_dir: Path) -> list[Path]:
 
 
 def open_stored(
-    named: tuple[Path, ...], runs_dir: Path, model: str | None = None, results: Path | None = None
+    named: tuple[Path, ...],
+    runs_dir: Path,
+    model: str | None = None,
+    results: Path | None = None,
+    weights: str = "trained",
 ) -> Sequence["StoredRun"]:
     """`find`, opened as numbers on disk (without torch); or with their models, if a `model` was typed.
 
@@ -219,17 +230,21 @@ def open_stored(
     from co_probe.store import StoredRun
 
     if model:
-        return open_live(named, runs_dir, model, results)
-    return _opened(named, runs_dir, lambda path: StoredRun(path, results=results))
+        return open_live(named, runs_dir, model, results, weights)
+    return _opened(named, runs_dir, lambda path: StoredRun(path, results=results, weights=weights))
 
 
 def open_live(
-    named: tuple[Path, ...], runs_dir: Path, model: str | None = None, results: Path | None = None
+    named: tuple[Path, ...],
+    runs_dir: Path,
+    model: str | None = None,
+    results: Path | None = None,
+    weights: str = "trained",
 ) -> list["Run"]:
     """`find`, opened with their models and data. Damaged runs beside others are passed over with a line."""
     from co_probe.runs import Run
 
-    return _opened(named, runs_dir, lambda path: Run(path, model=model, results=results))
+    return _opened(named, runs_dir, lambda path: Run(path, model=model, results=results, weights=weights))
 
 
 def _opened(named: tuple[Path, ...], runs_dir: Path, make: Callable[[Path], AnyRun]) -> list[AnyRun]:

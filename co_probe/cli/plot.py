@@ -44,6 +44,7 @@ Missing measurements are made first.
 @options.generator("fgsm")
 @click.option("--title", help="Above the figure.  [default: data set and ε, where all runs agree]")
 @options.model
+@options.weights
 @options.results
 @options.device
 def plot(
@@ -56,6 +57,7 @@ def plot(
     generator: str,
     title: str | None,
     model: str | None,
+    weights: str,
     results: Path | None,
     device: str,
 ) -> None:
@@ -68,7 +70,7 @@ def plot(
     check_name(path)
     headless()
     choice = {"against": against, "reference": reference, "generator": generator}
-    stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished)
+    stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     fit = options.fitting(stored, lambda run: spec.why_not(run, **choice), strict=bool(runs))
     with progress_bar("measuring") as progress:
         about: dict[str, Any] = {"title": title, "device": device, "progress": progress, **choice}

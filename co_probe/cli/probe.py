@@ -41,6 +41,7 @@ measured again.
 )
 @click.option("--split", type=click.Choice(["test", "train", "validation"]), help="Which images of the probe set.")
 @options.model
+@options.weights
 @options.results
 @options.device
 @options.table_format
@@ -51,6 +52,7 @@ def probe(
     assignments: tuple[str, ...],
     split: str | None,
     model: str | None,
+    weights: str,
     results: Path | None,
     device: str,
     style: str | None,
@@ -64,7 +66,7 @@ def probe(
     for text in assignments:
         settings |= parse_assignment(text)
     made = make_probe(name, **settings)
-    live = options.fitting(options.open_live(runs, runs_dir, model, results), options.unfinished)
+    live = options.fitting(options.open_live(runs, runs_dir, model, results, weights), options.unfinished)
     if not runs:
         live = options.fitting(live, made.unsupported_reason)
     with progress_bar(name) as progress:

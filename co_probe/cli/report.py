@@ -29,6 +29,7 @@ from co_probe.errors import DamagedFile
 @click.option("--title", help="Heading of the page.  [default: the verdict]")
 @click.option("--quick", is_flag=True, help="Measure nothing: show what the runs have stored, without images.")
 @options.model
+@options.weights
 @options.results
 @options.device
 def report(
@@ -38,6 +39,7 @@ def report(
     title: str | None,
     quick: bool,
     model: str | None,
+    weights: str,
     results: Path | None,
     device: str,
 ) -> None:
@@ -49,7 +51,9 @@ def report(
     """
     from co_probe.reporting.report import report as write
 
-    stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished, strict=bool(runs))
+    stored = options.fitting(
+        options.open_stored(runs, runs_dir, model, results, weights), options.unfinished, strict=bool(runs)
+    )
     with progress_bar("report") as progress:
 
         def make(chosen: list[Any]) -> Path:

@@ -41,14 +41,15 @@ METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     examples=["co-probe show", "co-probe show runs/fgsm"],
 )
 @options.runs_argument
+@options.weights
 @options.table_format
-def show(runs: tuple[Path, ...], runs_dir: Path, style: str | None) -> None:
+def show(runs: tuple[Path, ...], runs_dir: Path, weights: str, style: str | None) -> None:
     """Show all runs under runs/ with their verdicts, or each epoch of the RUNs named.
 
     Epochs of catastrophic overfitting are marked: accuracy under PGD-10 has collapsed while accuracy under the training
     attack has not. `co-probe diagnose` explains the verdict.
     """
-    stored = options.open_stored(runs, runs_dir)
+    stored = options.open_stored(runs, runs_dir, weights=weights)
     if style:
         frames = options.each_readable(stored, lambda run: run.frame("metrics"))
         print_frame(pd.concat(frames, ignore_index=True), style)

@@ -35,6 +35,7 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @options.split
 @options.epsilon
 @options.model
+@options.weights
 @options.results
 @options.device
 @options.compile
@@ -50,6 +51,7 @@ def strength(
     split: str,
     epsilon: Sequence[float] | None,
     model: str | None,
+    weights: str,
     results: Path | None,
     device: str,
     compile: bool,
@@ -68,7 +70,7 @@ def strength(
 
     if reference_model and plugins.is_own(reference_model):
         plugins.allow(reference_model)
-    live = options.fitting(options.open_live(runs, runs_dir, model, results), options.unfinished)
+    live = options.fitting(options.open_live(runs, runs_dir, model, results, weights), options.unfinished)
     if "@" in reference and not Path(reference).exists() and (runs_dir / reference.rpartition("@")[0]).exists():
         reference = str(runs_dir / reference)
     loaded = find_reference(reference, model=reference_model, normalise=reference_normalise, like=live[0].info)

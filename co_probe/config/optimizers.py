@@ -1,15 +1,11 @@
-"""Settings of the optimizers, and PyTorch's classes that they stand for."""
+"""Settings of the optimizers, and PyTorch's classes that they stand for (`co_probe.training.optimizers` makes them)."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 from co_probe.config.registry import Registry
 from co_probe.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 OPTIMIZERS = Registry(
     "optimizer",
@@ -27,6 +23,7 @@ class Optimizer:
         weight_decay: Coefficient of the weight decay.
 
     Attributes:
+        torch_class: PyTorch's class, `package.module:Name`.
         shares: Settings that must be less than 1.
         most: Greatest values of settings; beyond them numbers overflow.
     """
@@ -34,6 +31,7 @@ class Optimizer:
     name: str
     learning_rate: float
     weight_decay: float
+    torch_class: ClassVar[str]
     shares: ClassVar[tuple[str, ...]] = ()
     most: ClassVar[dict[str, float]] = {"learning_rate": 1e6, "weight_decay": 1e6}
 
@@ -42,9 +40,9 @@ class Optimizer:
         """Names of the tensors that PyTorch's optimizer holds for each parameter, which resuming restores."""
         return ()
 
-    def make(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """Return PyTorch's optimizer; the learning rate of each step is set before it."""
-        raise NotImplementedError
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `torch_class`, without the learning rate, which is set before each step."""
+        return {name: value for name, value in asdict(self).items() if name not in ("name", "learning_rate")}
 
     def check(self) -> None:
         """Raise UserError if a setting is out of range."""
@@ -79,6 +77,7 @@ class SGD(Optimizer):
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
+    torch_class: ClassVar[str] = "torch.optim:SGD"
     shares: ClassVar[tuple[str, ...]] = ("momentum",)
 
     @property
@@ -89,13 +88,6 @@ class SGD(Optimizer):
         super().check()
         if self.nesterov and not self.momentum:
             raise UserError("optimizer.nesterov needs a momentum greater than 0")
-
-    def make(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        import torch
-
-        return torch.optim.SGD(
-            parameters, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +110,12 @@ class AdamW(Optimizer):
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 1e-2
+    torch_class: ClassVar[str] = "torch.optim:AdamW"
     shares: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
     @property
     def state(self) -> tuple[str, ...]:
         return "step", "exp_avg", "exp_avg_sq"
 
-    def make(self, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        import torch
-
-        return torch.optim.AdamW(
-            parameters, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay
-        )
+    def arguments(self) -> dict[str, Any]:
+        return {"betas": (self.beta1, self.beta2), "eps": self.eps, "weight_decay": self.weight_decay}

@@ -39,6 +39,7 @@ AUTO_VALIDATION = 1000  # as Rice et al. (2020) hold out of CIFAR-10
 LEAST_TO_SPLIT = 5000  # training images below which none are held out unless asked for
 RENAMED = {"phases": "resolution_stages"}  # former names of settings, which old runs and presets may have
 PRECISIONS = ("auto", "float32", "bfloat16")
+WEIGHTS = ("trained", "ema")  # of a run: as the last step left them, or their moving average
 GUARDS = ("pgd2", "n-fgsm", "rollback", "stop")
 
 
@@ -132,7 +133,9 @@ class Config:
     run's environment. `step_indicators`: whether each training step records what its two gradients show; weights do
     not depend on it. `guard`: what to do when the alarm fires, one of `GUARDS` (`co_probe.methods.guarded`); empty for
     nothing. `init_from`: `RUN@EPOCH`, whose weights and BatchNorm statistics training starts from, with an optimizer
-    and a method that have learned nothing yet; empty for fresh weights.
+    and a method that have learned nothing yet; empty for fresh weights. `ema`: decay τ of a moving average of the
+    weights, which is stored and measured beside them; 0 for none. `label_smoothing`: share of each label that is spread
+    over all classes in the loss that the weights descend; perturbations ascend the loss of the label itself.
     `extensions`: the sections of studies (`co_probe.config.sections`) that change something, by name; in plain data
     they stand beside the other settings.
     """
@@ -156,6 +159,8 @@ class Config:
     step_indicators: bool = True
     guard: str = ""
     init_from: str = ""
+    ema: float = 0.0
+    label_smoothing: float = 0.0
     extensions: dict[str, Section] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -192,6 +197,9 @@ class Config:
         limit = self.data.settings.get("limit", 1)
         if not fits(limit, int) or limit < 1:
             raise UserError(f"data.limit must be a whole number of training images, at least 1, not {limit!r}")
+        for name, share in (("ema", self.ema), ("label_smoothing", self.label_smoothing)):
+            if not 0 <= share < 1:
+                raise UserError(f"{name} must be at least 0 and less than 1, not {share:g}")
         if self.guard and self.guard not in GUARDS:
             raise unknown("guard", self.guard, GUARDS)
         for section in self.extensions.values():

@@ -191,7 +191,7 @@ class APARTSimple(Method):
         x = self.clip(batch.x + self.advance(delta, sign, epsilon))
         x.retain_grad()
         with self.taps.adding(steps):
-            result = forward_backward(model, x, batch.y)
+            result = forward_backward(model, x, batch)
 
         with torch.no_grad():
             assert x.grad is not None

@@ -84,7 +84,7 @@ class ATTA(Method):
         inner = self.perturbing(model)
         delta = self.perturb(inner, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng, state=state)
         batch.view.put(self.delta, delta)
-        return forward_backward(model, self.clip(batch.x + delta), batch.y)
+        return forward_backward(model, self.clip(batch.x + delta), batch)
 
     def image_state(self, index: Tensor) -> Tensor:
         return centre(self.delta[index], self.padding)

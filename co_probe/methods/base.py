@@ -79,6 +79,7 @@ class Batch:
         epsilon: ε of this step, in pixel units; it may be warming up.
         lr_scale: Value of the learning-rate schedule, 0 to 1.
         rng: For the draws of this step, on the device of `x`.
+        label_smoothing: Share of each label that `cross_entropy` spreads over all classes.
     """
 
     x: Tensor
@@ -87,6 +88,15 @@ class Batch:
     epsilon: float
     lr_scale: float
     rng: torch.Generator
+    label_smoothing: float = 0.0
+
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """The mean cross-entropy in nats that the weights descend, with smoothed labels.
+
+        Args:
+            logits: (B, classes).
+        """
+        return F.cross_entropy(logits, self.y, label_smoothing=self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -197,7 +207,7 @@ class Method:
         """
         inner = self.perturbing(model)
         delta = self.perturb(inner, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng)
-        return forward_backward(model, self.clip(batch.x + delta), batch.y)
+        return forward_backward(model, self.clip(batch.x + delta), batch)
 
     def update(self) -> None:
         """Apply the gradients of what the method learns itself, left by the last `step`."""
@@ -232,12 +242,12 @@ class Method:
         """Restore what `state_dict` returned."""
 
 
-def forward_backward(model: Model, x: Tensor, y: Tensor) -> StepResult:
-    """Add the gradients of the mean cross-entropy at `x` to the `.grad` of every leaf."""
+def forward_backward(model: Model, x: Tensor, batch: Batch) -> StepResult:
+    """Add the gradients of the batch's cross-entropy at the images `x` to the `.grad` of every leaf."""
     logits = model(x)
-    loss = F.cross_entropy(logits, y)
+    loss = batch.cross_entropy(logits)
     loss.backward()
-    return StepResult(loss.detach(), (logits.detach().argmax(1) == y).sum())
+    return StepResult(loss.detach(), (logits.detach().argmax(1) == batch.y).sum())
 
 
 def check_positive(**settings: float | None) -> None:

@@ -44,7 +44,7 @@ class Free(Method):
             self.delta = torch.cat([self.delta, self.delta.new_zeros(missing, *self.delta.shape[1:])])
         delta = self.delta[:size]
         x = self.clip(batch.x + delta).requires_grad_()
-        result = forward_backward(model, x, batch.y)
+        result = forward_backward(model, x, batch)
         assert x.grad is not None
         delta.add_(batch.epsilon * x.grad.sign()).clamp_(-batch.epsilon, batch.epsilon)
         return result

@@ -65,7 +65,7 @@ class GradAlign(Method):
             delta = project(epsilon * here.detach().sign(), x, epsilon, self.bounds)
         else:
             delta = self.perturb(self.perturbing(model), x, y, epsilon=epsilon, rng=batch.rng)
-        result = forward_backward(model, self.clip(x + delta), y)
+        result = forward_backward(model, self.clip(x + delta), batch)
         return StepResult(result.loss + regulariser.detach(), result.correct)
 
 

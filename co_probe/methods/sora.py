@@ -76,7 +76,7 @@ class SORA(Method):
     def step(self, model: Model, batch: Batch) -> StepResult:
         delta, gradient = self._perturb(self.perturbing(model), batch.x, batch.y, batch.epsilon, batch.rng)
         x = self.clip(batch.x + delta).requires_grad_()
-        result = forward_backward(model, x, batch.y)
+        result = forward_backward(model, x, batch)
         assert x.grad is not None
         self.ratio = linearity_ratio(gradient, len(x) * x.grad)  # g is of the sum over images, g′ of the mean
         return result

@@ -60,7 +60,7 @@ class TRADES(Method):
         inner = self.perturbing(model)
         delta = self.perturb(inner, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng)
         clean, adversarial = model(batch.x), model(self.clip(batch.x + delta))
-        loss = F.cross_entropy(clean, batch.y) + self.beta * divergence(clean, adversarial) / len(batch.y)
+        loss = batch.cross_entropy(clean) + self.beta * divergence(clean, adversarial) / len(batch.y)
         loss.backward()
         return StepResult(loss.detach(), (adversarial.detach().argmax(1) == batch.y).sum())
 

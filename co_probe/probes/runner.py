@@ -56,4 +56,4 @@ def live_run(run: StoredRun) -> "Run":
     """The run with its models and images: itself, if it has them."""
     from co_probe.runs import Run
 
-    return run if isinstance(run, Run) else Run(run.path, results=run.results)
+    return run if isinstance(run, Run) else Run(run.path, results=run.results, weights=run.chosen_weights)

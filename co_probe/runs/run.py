@@ -38,9 +38,10 @@ class Run(StoredRun):
         path: The folder or the packed file of the run.
         model: The network, or what makes it (a class, a function, a name), of a run whose model is of another program.
         results: Folder that tables of probes are written to, in a file for each run; that of the run, if None.
+        weights: `trained`, or `ema` for the moving average of the weights (`StoredRun`).
 
     Raises:
-        UserError: There is no run.
+        UserError: There is no run, or it has no averaged weights.
 
     Example:
         >>> run = co_probe.open_run("runs/fgsm")
@@ -48,8 +49,15 @@ class Run(StoredRun):
         >>> x, y = run.test_data()
     """
 
-    def __init__(self, path: str | Path, *, model: ModelLike | None = None, results: str | Path | None = None):
-        super().__init__(path, results=results)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        model: ModelLike | None = None,
+        results: str | Path | None = None,
+        weights: str = "trained",
+    ):
+        super().__init__(path, results=results, weights=weights)
         self.model = model
 
     @cached_property
@@ -259,21 +267,29 @@ class Run(StoredRun):
         return {**self.method_parameters(epoch), "images": None if state is None else torch.from_numpy(state)}
 
 
-def open_run(path: str | Path, *, model: ModelLike | None = None, results: str | Path | None = None) -> Run:
+def open_run(
+    path: str | Path,
+    *,
+    model: ModelLike | None = None,
+    results: str | Path | None = None,
+    weights: str = "trained",
+) -> Run:
     """Open a run.
 
     Args:
         path: Its folder or packed file.
         model: The network, or what makes it, of a run whose model is of another program.
         results: Folder that tables of probes are written to, for a run that is read-only.
+        weights: `trained`, or `ema` for the moving average of the weights, of a run that was trained with the setting
+            `ema`.
 
     Raises:
-        UserError: There is no run.
+        UserError: There is no run, or it has no averaged weights.
 
     Example:
         >>> run = co_probe.open_run("runs/mine", model=SmallNet)
     """
-    return Run(path, model=model, results=results)
+    return Run(path, model=model, results=results, weights=weights)
 
 
 def _tensors(weights: Weights) -> dict[str, Tensor]:

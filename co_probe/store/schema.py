@@ -23,6 +23,9 @@ ACCURACIES = ("clean", "fgsm", "pgd10", "train_attack")
 # Metrics that are accuracies on the probe set's test images, and on those that are held out.
 PROPORTIONS = (*ACCURACIES, *(f"validation_{name}" for name in ACCURACIES))
 SHARES = (*PROPORTIONS, "train_accuracy")
+# Metrics of the training itself, whichever weights a run is measured with.
+OF_TRAINING = ("learning_rate", "train_loss", "train_accuracy", "seconds")
+AVERAGED = "ema_"  # prefix of metrics that are of the averaged weights
 MOST_EPOCHS = 1_000_000  # as in the settings of a run
 # Columns that mean the same in all tables, and numpy's letters for what they may hold.
 COLUMNS = {
@@ -45,9 +48,9 @@ def whole(value: Any, name: str, least: int, most: int = 2**63) -> int:
     return value
 
 
-def check_weights(weights: Any) -> dict[str, np.ndarray]:
-    """Return the group `model` of an epoch: arrays of numbers."""
-    for name, value in _group(weights, "model").items():
+def check_weights(weights: Any, group: str = "model") -> dict[str, np.ndarray]:
+    """Return the group `model` or `ema` of an epoch: arrays of numbers."""
+    for name, value in _group(weights, group).items():
         require(isinstance(value, np.ndarray) and value.dtype.kind in "biuf", f"the weight {name}", value)
     return weights
 
@@ -57,7 +60,7 @@ def check_metrics(metrics: Any) -> dict[str, float]:
     metrics = {FORMER_NAMES.get(name, name): value for name, value in _group(metrics, "metrics").items()}
     for name, value in metrics.items():
         require(_is_finite(value), f"the metric {name}", value)
-        require(name not in SHARES or 0 <= value <= 1, f"the accuracy {name}", value)
+        require(name.removeprefix(AVERAGED) not in SHARES or 0 <= value <= 1, f"the accuracy {name}", value)
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -98,6 +101,8 @@ def check_epoch(epoch: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]
     check_method(epoch["method"])
     check_images(epoch["images"], shape)
     check_steps(epoch.get("steps", {}))
+    if "ema" in epoch:
+        check_weights(epoch["ema"], "ema")
     return epoch
 
 

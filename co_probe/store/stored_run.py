@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 
 from co_probe.config import Config
 from co_probe.config.probes import PROBES
+from co_probe.config.settings import WEIGHTS
 from co_probe.errors import CoProbeError, DamagedFile, NotStored, UserError
 from co_probe.files.atomic import write_atomic
 from co_probe.files.lock import Lock
@@ -50,14 +52,18 @@ class StoredRun:
     Args:
         path: The folder or the packed file of the run.
         results: Folder that tables of probes are written to, in a file for each run; that of the run, if None.
+        weights: `trained`, or `ema` for the moving average of the weights: metrics, tables, models and verdict are then
+            of the averaged weights. Tables call such a run `NAME (EMA)`, and they are stored in a file of their own.
 
     Raises:
-        UserError: There is no run.
+        UserError: There is no run, or it has no averaged weights.
         DamagedFile: There was one.
     """
 
-    def __init__(self, path: str | Path, *, results: str | Path | None = None):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, results: str | Path | None = None, weights: str = "trained"):
+        if weights not in WEIGHTS:
+            raise UserError(f"weights must be {' or '.join(WEIGHTS)}, not {weights!r}")
+        self.path, self.chosen_weights = Path(path), weights
         self.results = None if results is None else Path(results)
         self._unwritten: dict[str, pd.DataFrame] = {}  # tables that could not be written
         self.packed = self.path.is_file()
@@ -79,6 +85,14 @@ class StoredRun:
                 self._facts = info_from_tree(tree.read(tree.child(file, "info")), architecture)
             else:
                 self._facts = self._read_older(file, about, architecture)
+        if self._averaged:
+            if not (self._facts.settings or {}).get("ema"):
+                raise UserError(f"{path} has no averaged weights: it was not trained with ema=0.9995, say")
+            self._facts = replace(self._facts, method=f"{self._facts.method} (EMA)")
+
+    @property
+    def _averaged(self) -> bool:
+        return self.chosen_weights == "ema"
 
     def _read_older(self, file: h5py.File, about: dict[str, Any], architecture: int) -> RunInfo:
         """Return what `run.h5` of schema 1 or 2 says, and set the numbers of its probe images."""
@@ -98,6 +112,10 @@ class StoredRun:
     @property
     def name(self) -> str:
         """The name of the run in tables and figures."""
+        return f"{self._own_name} (EMA)" if self._averaged else self._own_name
+
+    @property
+    def _own_name(self) -> str:
         return self.path.stem if self.packed else self.path.resolve().name
 
     @property
@@ -242,7 +260,8 @@ class StoredRun:
             UserError: The run has no such epoch.
             DamagedFile: They are not arrays of numbers, or the file does not verify.
         """
-        return self._read(epoch, "model", schema.check_weights)
+        group = "ema" if self._averaged else "model"
+        return self._read(epoch, group, lambda weights: schema.check_weights(weights, group))
 
     def metrics(self, epoch: int) -> dict[str, float]:
         """Return what was measured during training after `epoch`: accuracies in [0, 1], losses and gap in nats.
@@ -251,8 +270,16 @@ class StoredRun:
         afresh is to be opened afresh).
         """
         if epoch not in self._metrics:
-            self._metrics[epoch] = self._read(epoch, "metrics", schema.check_metrics)
+            self._metrics[epoch] = self._of_weights(self._read(epoch, "metrics", schema.check_metrics))
         return dict(self._metrics[epoch])
+
+    def _of_weights(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the metrics of the weights that the run was opened with, and those of its training."""
+        prefix, found = schema.AVERAGED, {}
+        for name, value in metrics.items():
+            if name.startswith(prefix) == self._averaged or name in schema.OF_TRAINING:
+                found[name.removeprefix(prefix)] = value
+        return found
 
     def metric(self, name: str) -> dict[int, float]:
         """Return one metric, {epoch: value}, of the finished epochs that have it."""
@@ -359,12 +386,15 @@ class StoredRun:
     def read_main(self) -> dict[str, Any]:
         """Read all of the run but its epochs, as one tree, in the schema that it has."""
         with self._open_main() as file:
-            main = tree.read(file, without=("epochs", "results"))
+            main = tree.read(file, without=("epochs", "results", "results-ema"))
             if self.schema >= 3:
                 schema.require("test" in main["probe"], "probe images without test images", list(main["probe"]))
                 for images in main["probe"].values():
                     self._check_probe(images)
-        return main | {"results": {name: table.to_tree(frame) for name, frame in self._result_frames().items()}}
+        views = [self]
+        if not self._averaged and (self._facts.settings or {}).get("ema"):
+            views.append(StoredRun(self.path, results=self.results, weights="ema"))
+        return main | {view._tables: {n: table.to_tree(f) for n, f in view._result_frames().items()} for view in views}
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -375,11 +405,17 @@ class StoredRun:
             return self._own_results
         # Runs of the same name, from several folders, have a file each.
         mark = self._facts.run_id or hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()
-        return self.results / f"{self.name}-{mark[:8]}.results.h5"
+        return self.results / f"{self._own_name}-{mark[:8]}.{self._tables}.h5"
+
+    @property
+    def _tables(self) -> str:
+        """The name of the file, or of the group of a packed run, that holds the tables."""
+        return "results-ema" if self._averaged else "results"
 
     @property
     def _own_results(self) -> Path:
-        return self.path.with_suffix(".results.h5") if self.packed else self.path / "results.h5"
+        name = f"{self._tables}.h5"
+        return self.path.with_suffix(f".{name}") if self.packed else self.path / name
 
     def _open_main(self) -> Any:
         return tree.opened(self.path if self.packed else self._inside("run.h5"))
@@ -429,9 +465,9 @@ class StoredRun:
         frames: dict[str, pd.DataFrame] = {}
         if self.packed:
             with self._open_main() as file:
-                if "results" in file:
-                    frames = _frames(tree.child(file, "results"))
-        beside = self._own_results if self.packed else self._inside("results.h5")
+                if self._tables in file:
+                    frames = _frames(tree.child(file, self._tables))
+        beside = self._own_results if self.packed else self._inside(f"{self._tables}.h5")
         for path in dict.fromkeys((beside, self._results_path)):
             if path.exists():
                 with tree.opened(path) as file:
@@ -511,7 +547,7 @@ def find_runs(folder: str | Path) -> list[Path]:
 
 
 def _is_packed(path: Path) -> bool:
-    if path.suffix != ".h5" or path.name.endswith(".results.h5"):
+    if path.suffix != ".h5" or path.name.endswith((".results.h5", ".results-ema.h5")):
         return False
     try:
         with tree.opened(path) as file:

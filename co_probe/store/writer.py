@@ -21,7 +21,7 @@ from co_probe.store.upgrade import ARCHITECTURE
 
 RESUME_FILE = re.compile(r"resume-(\d{4,})\.h5")
 PARTIAL_FILE = re.compile(r"\.(run|epoch-\d+|resume-\d+)\.h5\.partial")  # a results file may be in the making
-OWN_FILE = re.compile(r"run\.h5|results\.h5|run\.lock|results\.lock|epoch-\d+\.h5|resume-\d+\.h5|\..*\.partial")
+OWN_FILE = re.compile(r"run\.h5|run\.lock|results(-ema)?\.(h5|lock)|epoch-\d+\.h5|resume-\d+\.h5|\..*\.partial")
 
 
 @dataclass(frozen=True)

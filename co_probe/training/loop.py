@@ -21,14 +21,16 @@ from co_probe.inference.forward import Forward
 from co_probe.methods.base import Batch, Method
 from co_probe.numerics.rng import derive_seed, make_rng
 from co_probe.runs.build import check_parts, describe, kept_epochs, make_data, make_method, make_model, pick_device
+from co_probe.training.averaging import WeightAverage
 from co_probe.training.memory import keep_freed_memory
 from co_probe.training.metrics import EpochMetrics, Robustness, measure
+from co_probe.training.optimizers import make_optimizer, optimizer_state
 from co_probe.training.recorder import Checkpoint, Recorder
 from co_probe.training.resolution import ResolutionStages
 from co_probe.training.resuming import restore
 from co_probe.training.schedules import SCHEDULES, warmup
 from co_probe.training.starting import load_start
-from co_probe.training.state import draw_probe, optimizer_state
+from co_probe.training.state import draw_probe
 
 Progress = Callable[[int, int, int], None]  # (epoch, images done of it, images in it)
 
@@ -84,7 +86,8 @@ def epochs(
         if config.init_from and not (resume and any(Path(out).glob("epoch-*.h5"))):
             load_start(model, config, data)
         model = model.to(target).train()
-        optimizer = config.optimizer.make(model.parameters())
+        average = WeightAverage(model, config.ema) if config.ema else None
+        optimizer = make_optimizer(config.optimizer, model.parameters())
         schedule = SCHEDULES.make(config.schedule.name, **config.schedule.settings)
         try:
             stages.setup(method, model)
@@ -104,9 +107,11 @@ def epochs(
         stack.enter_context(recorder)  # not before: settings that cannot be used must not cost the run that is there
         execute(model, recorder.info.precision, compiled=compile)
         forward = Forward(model, compiled=compile)
+        if average:
+            execute(average.model, recorder.info.precision)
         if 0 < recorder.last < last_epoch:
             stages.go_on(method, recorder.last)
-            restore(recorder, model, optimizer, config.optimizer, method)
+            restore(recorder, model, average, optimizer, config.optimizer, method)
         probe_train = torch.from_numpy(recorder.index["train"]).to(target)
         test = torch.from_numpy(recorder.index["test"])
         test_x, test_y = to_unit(data.test_x[test]).to(target), data.test_y[test].to(target)
@@ -114,9 +119,9 @@ def epochs(
         if validation is not None:
             validation = to_unit(validation[0]).to(target), validation[1].to(target)
 
-        def robustness_on(x: Tensor, y: Tensor) -> Robustness:
+        def robustness_on(x: Tensor, y: Tensor, model: Model = forward) -> Robustness:
             return measure(
-                forward,
+                model,
                 x,
                 y,
                 epsilon=config.epsilon,
@@ -145,9 +150,11 @@ def epochs(
                 for _ in range(method.replays):
                     share = schedule(step / (steps * last_epoch))
                     step += 1
-                    batch = Batch(x, y, view, config.epsilon * warmup(step, rising), share, rng)
+                    batch = Batch(x, y, view, config.epsilon * warmup(step, rising), share, rng, config.label_smoothing)
                     with indicators.step(y):
                         loss, right = train_step(forward, method, optimizer, batch, config.optimizer.learning_rate)
+                    if average:
+                        average.update()
                     recorder.step(loss=loss, train_accuracy=right / len(x))
                     total += loss * len(x)
                     correct += right
@@ -173,12 +180,17 @@ def epochs(
                 seconds=seconds,
                 **asdict(robustness),
                 validation=None if validation is None else robustness_on(*validation),
+                ema=robustness_on(test_x, test_y, average.model) if average else None,
+                ema_validation=robustness_on(*validation, average.model) if average and validation else None,
             )
             going_on = {**optimizer_state(model, optimizer), "method": method.state_dict()}
+            if average:
+                going_on["ema"] = {"steps": average.steps}
             recorder.epoch(
                 Checkpoint(
                     epoch=epoch,
                     model=model.state_dict(),
+                    ema=average.model.state_dict() if average else None,
                     metrics=metrics.to_dict(),
                     method=method.parameters(),
                     # Not of images of another size than diagnostics see: it would belong to other pixels.

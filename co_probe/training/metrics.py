@@ -51,6 +51,8 @@ class EpochMetrics(Robustness):
         train_accuracy: Accuracy on the same images, in [0, 1].
         seconds: Duration of its training, without the measurement.
         validation: Robustness on the validation images; None without any.
+        ema: Robustness of the averaged weights; None without any.
+        ema_validation: The same on the validation images.
     """
 
     epoch: int
@@ -59,13 +61,20 @@ class EpochMetrics(Robustness):
     train_accuracy: float
     seconds: float
     validation: Robustness | None = None
+    ema: Robustness | None = None
+    ema_validation: Robustness | None = None
 
     def to_dict(self) -> dict[str, float]:
-        """Return what is stored of an epoch; numbers of validation images have the prefix `validation_`."""
-        numbers = super().to_dict()
-        own = {name: value for name, value in numbers.items() if name not in ("epoch", "validation")}
-        held_out = {} if self.validation is None else self.validation.to_dict()
-        return own | {f"validation_{name}": value for name, value in held_out.items()}
+        """Return what is stored of an epoch.
+
+        Numbers of validation images have the prefix `validation_`, and those of averaged weights `ema_` before that.
+        """
+        numbers = {name: value for name, value in super().to_dict().items() if isinstance(value, int | float)}
+        del numbers["epoch"]
+        for part in ("validation", "ema", "ema_validation"):
+            if (robustness := getattr(self, part)) is not None:
+                numbers |= {f"{part}_{name}": value for name, value in robustness.to_dict().items()}
+        return numbers
 
 
 def measure(

@@ -24,6 +24,7 @@ class Checkpoint:
     Attributes:
         epoch: Its number, from 1.
         model: The state dict of the network.
+        ema: That of the moving average of its weights, None if there is none.
         metrics: What was measured, {name: number}, of which those are stored that are finite; empty if nothing was.
         method: What the method has learned, {group: {name: number}}.
         images: The method's state of the probe set's train images, (n, C, H, W), or None.
@@ -33,6 +34,7 @@ class Checkpoint:
 
     epoch: int
     model: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     method: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     images: Tensor | None = None
@@ -165,6 +167,8 @@ class Recorder:
             "method": {group: dict(values) for group, values in checkpoint.method.items()},
             "images": snapshot({} if checkpoint.images is None else {"state": checkpoint.images}, self._stream),
         }
+        if checkpoint.ema is not None:
+            content["ema"] = snapshot(checkpoint.ema, self._stream)
         if series:
             content["steps"] = snapshot({name: values.float() for name, values in series.items()}, self._stream)
         resume = checkpoint.resume

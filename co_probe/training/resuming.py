@@ -8,18 +8,27 @@ from co_probe.errors import DamagedFile, one_line
 from co_probe.methods.base import Method
 from co_probe.runs import load_weights
 from co_probe.store import StoredRun
+from co_probe.store.schema import whole
+from co_probe.training.averaging import WeightAverage
+from co_probe.training.optimizers import restore_optimizer
 from co_probe.training.recorder import Recorder
-from co_probe.training.state import STORED_AS, Tensors, tensors
+from co_probe.training.state import Tensors, tensors
 
 
 def restore(
-    recorder: Recorder, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Optimizer, method: Method
+    recorder: Recorder,
+    model: nn.Module,
+    average: WeightAverage | None,
+    optimizer: torch.optim.Optimizer,
+    settings: Optimizer,
+    method: Method,
 ) -> None:
     """Bring everything that learns to where it was after the newest finished epoch.
 
     Args:
         recorder: The run.
         model: Its network.
+        average: The moving average of its weights, if it has one.
         optimizer: What `settings` made.
         settings: Settings of the optimizer.
         method: Newly set up.
@@ -31,32 +40,15 @@ def restore(
     source = f"{recorder.path}, epoch {recorder.last}"
     load_weights(model, tensors(StoredRun(recorder.path).weights(recorder.last)), source)
     state = recorder.resume_state()
-    for key in settings.state:
-        _restore_optimizer(model, optimizer, key, tensors(state.get(STORED_AS.get(key, key), {})), source)
+    if average:
+        try:
+            steps = whole(state["ema"]["steps"], "the number of averaged steps", 0)
+        except (LookupError, TypeError, ValueError) as error:
+            raise DamagedFile(f"{source}: the resume file has no number of averaged steps") from error
+        stored = StoredRun(recorder.path, weights="ema").weights(recorder.last)
+        average.load(tensors(stored), steps, f"{source}, moving average")
+    restore_optimizer(model, optimizer, settings, {name: tensors(group) for name, group in state.items()}, source)
     _restore_method(method, tensors(state.get("method", {})), source)
-
-
-def _restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, key: str, stored: Tensors, source: str
-) -> None:
-    """Set one tensor of the optimizer's state, such as the momentum, of exactly those parameters that are trained."""
-    what = STORED_AS.get(key, key)
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    for name, value in stored.items():
-        if name not in parameters:
-            raise DamagedFile(f"{source}: the resume file has a {what} of {name}, which trains with none")
-        like = parameters[name]
-        dtype, shape = like.dtype, tuple(like.shape)
-        if key == "step":  # of Adam: the number of its steps
-            dtype, shape = torch.float32, ()
-        if not isinstance(value, Tensor) or (value.dtype, tuple(value.shape)) != (dtype, shape):
-            raise DamagedFile(f"{source}: the {what} of {name} is not {dtype} of shape {shape}")
-    if missing := sorted(parameters.keys() - stored.keys()):
-        raise DamagedFile(f"{source}: the resume file has no {what} of {missing[0]}")
-    for name, value in stored.items():
-        # Laid out like its parameter, as the optimizer itself would have it; it holds the number of steps on the CPU.
-        like = value if key == "step" else parameters[name]
-        optimizer.state[parameters[name]][key] = torch.empty_like(like).copy_(value).detach()
 
 
 def _restore_method(method: Method, state: Tensors, source: str) -> None:

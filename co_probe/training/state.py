@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from co_probe.config import Config
 from co_probe.data.dataset import Dataset
@@ -60,19 +60,6 @@ def environment(device: torch.device, precision: str) -> dict[str, str]:
         else f"CPU, {torch.get_num_threads()} threads",
         "precision": precision,
     }
-
-
-STORED_AS = {"momentum_buffer": "momentum"}  # names in resume files that are others than PyTorch's
-
-
-def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors that the optimizer holds of parameters, {name of the tensor: {parameter: tensor}}."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                found.setdefault(STORED_AS.get(key, key), {})[name] = value
-    return found
 
 
 def copying_stream(device: torch.device) -> torch.cuda.Stream | None:
