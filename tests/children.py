@@ -162,7 +162,7 @@ def train_until(call: int, path: Path, settings: Mapping[str, Any]) -> None:
     """Train a run to its end or go on with it; killed at its `call`-th call that changes the disk, if that is not 0."""
     import torch
 
-    from co_probe.sweeps.processes import run_cell
+    from co_probe.sweeps.cell import run_cell
 
     torch.set_num_threads(1)
     arm(call)

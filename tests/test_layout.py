@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "co_probe"
 ORDER = [
     {"errors", "progress"},
     {"numerics"},
-    {"config"},
+    {"config", "executor"},
     {"files"},
     {"data", "models", "attacks", "store", "plots"},
     {"inference"},

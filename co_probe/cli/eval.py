@@ -46,6 +46,7 @@ NOTE = (
 @options.weights
 @options.results
 @options.device
+@options.probe_engine
 @options.table_format
 @click.option("--markdown", "style", flag_value="markdown", help="Print the table in Markdown.")
 @click.option("--latex", "style", flag_value="latex", help="Print the table in LaTeX (booktabs).")
@@ -62,6 +63,7 @@ def evaluate(
     results: Path | None,
     device: str,
     style: str | None,
+    **engine: Any,
 ) -> None:
     """Measure accuracy on the whole test set under each attack, as in Tables 2 to 4 of arXiv 2010.08034.
 
@@ -73,8 +75,11 @@ def evaluate(
     stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     names = [name.strip() for name in attacks.split(",") if name.strip()]
     settings: dict[str, Any] = {"attacks": names, "epoch": epoch, "images": images, "epsilon": epsilon}
-    with progress_bar("evaluating, batches") as progress:
-        frame = options.measured(stored, lambda some: measure(some, **settings, device=device, progress=progress))
+    settings["device"] = device
+    running = options.probe_executor(len(stored), device=device, **engine)
+    with progress_bar("evaluating, batches") as progress, running as executor:
+        settings |= {"progress": progress, "executor": executor}
+        frame = options.measured(stored, lambda some: measure(some, **settings))
     if style in ("json", "csv"):
         print_frame(frame, style)
         return

@@ -26,6 +26,7 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @options.weights
 @options.results
 @options.device
+@options.probe_engine
 @options.compile
 @options.table_format
 def gap(
@@ -41,6 +42,7 @@ def gap(
     device: str,
     compile: bool,
     style: str | None,
+    **engine: Any,
 ) -> None:
     """Measure the gap G_B,i(A) at every epoch: mean loss under attack B minus mean loss under perturbation A, in nats.
 
@@ -53,8 +55,10 @@ def gap(
     stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     settings: dict[str, Any] = {"against": against, "generator": generator, "split": split, "epsilon": epsilon}
     settings |= {"device": device, "compile": compile}
-    with progress_bar("gap") as progress:
-        frame = options.measured(stored, lambda some: measure(some, **settings, progress=progress))
+    running = options.probe_executor(len(stored), device=device, **engine)
+    with progress_bar("gap") as progress, running as executor:
+        settings |= {"progress": progress, "executor": executor}
+        frame = options.measured(stored, lambda some: measure(some, **settings))
     if style:
         print_frame(frame, style)
         return

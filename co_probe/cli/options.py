@@ -17,6 +17,7 @@ from co_probe.errors import DamagedFile, UserError, one_line
 if TYPE_CHECKING:
     import pandas as pd
 
+    from co_probe.executor import Executor
     from co_probe.runs import Run
     from co_probe.store import StoredRun
 
@@ -150,6 +151,69 @@ KINDS: dict[str, dict[str, Any]] = {
     "flag": {"is_flag": True, "default": None},
     "switch": {"default": None},
 }
+
+
+jobs = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes at a time; they share the GPUs if these are fewer.  [default: one a GPU, else one a core]",
+)
+ray_engine = compose(
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help='Where runs go: processes of this machine, or tasks of a Ray cluster (pip install "co-probe[ray]").',
+    ),
+    click.option(
+        "--address",
+        metavar="ADDRESS",
+        help="The cluster: auto, HOST:6379 or ray://HOST:10001.  [default: one of this machine alone]",
+    ),
+    click.option(
+        "--cpus-per-run",
+        type=click.FloatRange(min=0),
+        default=1.0,
+        show_default=True,
+        help="Cores that a Ray task takes.",
+    ),
+    click.option(
+        "--gpus-per-run",
+        type=click.FloatRange(min=0),
+        help="GPUs that a Ray task takes; 0.25 puts four on each.  [default: 1 if the cluster has any, else 0]",
+    ),
+)
+probe_jobs = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Runs to measure at a time, a process each.",
+)
+probe_engine = compose(probe_jobs, ray_engine)
+
+
+@contextmanager
+def probe_executor(
+    tasks: int,
+    *,
+    engine: str,
+    jobs: int,
+    device: str,
+    address: str | None,
+    cpus_per_run: float,
+    gpus_per_run: float | None,
+) -> Iterator["Executor | None"]:
+    """What measures runs beside each other, as the options of `probe_engine` say; None: they are measured here."""
+    if engine == "local" and min(jobs, tasks) == 1:
+        yield None
+        return
+    from co_probe.sweeps.engines import engine as opened
+
+    resources: dict[str, Any] = {"address": address, "cpus": cpus_per_run, "gpus": gpus_per_run}
+    with opened(engine, tasks, jobs=jobs, device=device, **resources) as executor:
+        yield executor
 
 
 def glossary(registry: Registry) -> str:

@@ -38,6 +38,7 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @options.weights
 @options.results
 @options.device
+@options.probe_engine
 @options.compile
 @options.table_format
 def strength(
@@ -56,6 +57,7 @@ def strength(
     device: str,
     compile: bool,
     style: str | None,
+    **engine: Any,
 ) -> None:
     """Measure how strong the perturbations of each epoch are: the accuracy of a fixed reference model on them.
 
@@ -79,8 +81,10 @@ def strength(
         live = options.fitting(live, lambda run: probe.unsupported_reason(run))
     settings: dict[str, Any] = {"generator": generator, "split": split, "epsilon": epsilon, "check": not no_check}
     settings |= {"device": device, "compile": compile}
-    with options.in_words_of_options(WORDS), progress_bar("strength") as progress:
-        frame = options.measured(live, lambda some: measure(some, loaded, **settings, progress=progress))
+    running = options.probe_executor(len(live), device=device, **engine)
+    with options.in_words_of_options(WORDS), progress_bar("strength") as progress, running as executor:
+        settings |= {"progress": progress, "executor": executor}
+        frame = options.measured(live, lambda some: measure(some, loaded, **settings))
     if style:
         print_frame(frame, style)
         return

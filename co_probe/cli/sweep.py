@@ -1,5 +1,6 @@
 """The command `co-probe sweep`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ from co_probe.methods import METHODS
     type=click.Path(path_type=Path),
     help="Folder of the runs.  [default: sweeps/NAME of FILE, or sweeps/sweep]",
 )
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes at a time.  [default: one a core; one on a GPU]")
+@options.jobs
+@options.ray_engine
 @click.option("--dry-run", is_flag=True, help="Say which runs there would be, and train none.")
 @options.compile
 @options.device
@@ -58,6 +60,10 @@ def sweep(
     variations: tuple[str, ...],
     out: Path | None,
     jobs: int | None,
+    engine: str,
+    address: str | None,
+    cpus_per_run: float,
+    gpus_per_run: float | None,
     dry_run: bool,
     compile: bool,
     device: str,
@@ -72,6 +78,7 @@ def sweep(
     from co_probe.config import merge, parse_assignment
     from co_probe.diagnosis import verdict_of
     from co_probe.store import StoredRun
+    from co_probe.sweeps.engines import engine as opened
     from co_probe.sweeps.grid import Grid, axes, parse_variation, split
     from co_probe.sweeps.sweep import is_complete, train_cells
 
@@ -98,9 +105,13 @@ def sweep(
         return
 
     failures = {}
-    with progress_bar(f"{len(cells)} runs, epochs") as show:
+    left = sum(not is_complete(path, config) for path, config in cells.items())
+    resources: dict[str, Any] = {"address": address, "cpus": cpus_per_run, "gpus": gpus_per_run}
+    with ExitStack() as stack:
+        show = stack.enter_context(progress_bar(f"{len(cells)} runs, epochs"))
+        executor = stack.enter_context(opened(engine, left, jobs=jobs, device=device, **resources)) if left else None
         for path, error in train_cells(
-            cells, jobs=jobs, device=device, compile=compile, progress=lambda done, all_: show("", done, all_)
+            cells, executor=executor, device=device, compile=compile, progress=lambda done, all_: show("", done, all_)
         ):
             if error:
                 failures[path] = error

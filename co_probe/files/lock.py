@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,17 +12,22 @@ from typing import Any
 
 from co_probe.errors import UserError, one_line
 
+BEAT, STALE = 10.0, 120.0  # seconds: a holder touches its file so often, and has died if it has not for so long
+
 
 class Lock:
     """A lock file that names its owner's process and host, held for the length of a `with`.
 
     On one machine the kernel's file lock decides, which a dead process cannot hold, so a stale file is taken over.
-    A lock that another machine left is respected: nobody here can tell whether its owner lives.
+    A lock of another machine is respected for as long as its holder touches the file, and two minutes more: a machine
+    that died, or was taken away, holds up a run no longer than that. The clocks of both are supposed to agree.
     Raises UserError if somebody else holds it, and still does after `patience` seconds.
     """
 
     def __init__(self, path: Path, what: str, patience: float = 0.0):
         self.path, self.what, self.patience = path, what, patience
+        self._released = threading.Event()
+        self._beating: threading.Thread | None = None
 
     def __enter__(self) -> "Lock":
         end = time.monotonic() + self.patience
@@ -44,13 +50,19 @@ class Lock:
             os.close(self.handle)
         try:
             os.ftruncate(self.handle, 0)
-            os.pwrite(self.handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+            about = {"pid": os.getpid(), "host": socket.gethostname(), "beats": True}
+            os.pwrite(self.handle, json.dumps(about).encode(), 0)
         except OSError as error:
             self.__exit__()
             raise UserError(f"cannot write to {self.path.parent}: {error.strerror}") from error
+        self._beating = threading.Thread(target=self._beat, daemon=True, name="holding a lock")
+        self._beating.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._released.set()
+        if self._beating:
+            self._beating.join()  # before the handle may become another file's
         with suppress(OSError):  # a file that stays is taken over: the kernel's lock decides
             self.path.unlink(missing_ok=True)
         os.close(self.handle)
@@ -64,9 +76,20 @@ class Lock:
         except OSError:  # a file system without locks
             held = _alive(self._owner().get("pid"))
         owner = self._owner()
-        if held or owner.get("host", socket.gethostname()) != socket.gethostname():
+        elsewhere = owner.get("host", socket.gethostname()) != socket.gethostname()
+        if held or (elsewhere and not self._is_stale(owner)):
             who = one_line(f"process {owner.get('pid', '?')} on {owner.get('host', '?')}")
             raise UserError(f"{self.what} is being written by {who}; if that has ended, delete {self.path}")
+
+    def _beat(self) -> None:
+        """Touch the file until it is released."""
+        while not self._released.wait(BEAT):
+            with suppress(OSError):
+                os.utime(self.handle)
+
+    def _is_stale(self, owner: dict[str, Any]) -> bool:
+        """Whether the holder would have touched the file since, if it lived."""
+        return owner.get("beats") is True and time.time() - os.fstat(self.handle).st_mtime > STALE
 
     def _owner(self) -> dict[str, Any]:
         """What the file says of its owner; nothing, if it is not what we write."""

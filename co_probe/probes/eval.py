@@ -8,6 +8,7 @@ import pandas as pd
 
 from co_probe.config.labels import AttackLike, attack_name
 from co_probe.errors import UserError
+from co_probe.executor import Executor
 from co_probe.probes.base import Diagnostic
 from co_probe.probes.named import probe
 from co_probe.probes.runner import Progress
@@ -81,6 +82,7 @@ def evaluate(
     epsilon: float | Sequence[float] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Accuracy of one epoch of each run under each attack alone, on its test set; stored results are not repeated.
 
@@ -96,6 +98,8 @@ def evaluate(
         epsilon: Norm bound or bounds of named attacks, in pixel units; None for the run's.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         progress: Called after each batch with run and attack, the number of batches done, and of all batches.
+        executor: What measures the runs, a task for each: anything with the `submit` of `concurrent.futures`, whose
+            workers see the runs under the same paths. Progress is then told run by run. If None, this process.
 
     Returns:
         The tidy table, with columns attack, epsilon and version before quantity, value, low, high, n.
@@ -107,4 +111,4 @@ def evaluate(
         >>> co_probe.evaluate("runs/fgsm", ["clean", "pgd20"], epoch="last")
     """
     settings: dict[str, Any] = {"attacks": list(attacks), "epoch": epoch, "images": images, "epsilon": epsilon}
-    return probe("eval", runs, device=device, progress=progress, **settings)
+    return probe("eval", runs, device=device, progress=progress, executor=executor, **settings)

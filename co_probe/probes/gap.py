@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from co_probe.config.labels import AttackLike
+from co_probe.executor import Executor
 from co_probe.numerics.statistics import wilson
 from co_probe.probes.base import Probe, Row, accuracy_row
 from co_probe.probes.named import probe
@@ -84,6 +85,7 @@ def gap(
     device: str = "auto",
     compile: bool = False,
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Measure the gap G_B,i(A) at every epoch of runs where it is not stored yet.
 
@@ -96,6 +98,8 @@ def gap(
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         compile: Run models through torch.compile.
         progress: Called after each epoch with the run's name, the number of epochs done, and of all epochs.
+        executor: What measures the runs, a task for each: anything with the `submit` of `concurrent.futures`, whose
+            workers see the runs under the same paths. Progress is then told run by run. If None, this process.
 
     Returns:
         The tidy table: columns run, method, seed, epoch, probe, against, generator, split, epsilon, quantity, value,
@@ -108,4 +112,4 @@ def gap(
         >>> co_probe.gap("runs/fgsm", against="pgd20")
     """
     settings: dict[str, Any] = {"against": against, "generator": generator, "split": split, "epsilon": epsilon}
-    return probe("gap", runs, device=device, compile=compile, progress=progress, **settings)
+    return probe("gap", runs, device=device, compile=compile, progress=progress, executor=executor, **settings)

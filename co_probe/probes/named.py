@@ -7,6 +7,7 @@ import pandas as pd
 
 from co_probe.config.probes import PROBES
 from co_probe.errors import UserError
+from co_probe.executor import Executor
 from co_probe.probes.base import Diagnostic
 from co_probe.probes.runner import Progress, measure_runs
 from co_probe.probes.table import Epochs
@@ -35,6 +36,7 @@ def probe(
     device: str = "auto",
     compile: bool = False,
     progress: Progress | None = None,
+    executor: Executor | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
     """Measure a probe at every epoch of runs where it is not stored yet, and store it.
@@ -49,6 +51,8 @@ def probe(
         compile: Run models through torch.compile where perturbations are made and evaluated.
         progress: Called after each step with a label, the number of steps done, and of all steps.
         **settings: Settings of the probe. `epsilon` may be several norm bounds, which are measured in turn.
+        executor: What measures the runs, a task for each: anything with the `submit` of `concurrent.futures`, whose
+            workers see the runs under the same paths. Progress is then told run by run. If None, this process.
 
     Returns:
         The tidy table.
@@ -65,4 +69,6 @@ def probe(
         made = [make_probe(name, **settings | {"epsilon": float(epsilon)}) for epsilon in several]
     else:
         made = [make_probe(name, **settings)]
-    return pd.concat([measure_runs(each, runs, epochs, device, compile, progress) for each in made], ignore_index=True)
+    return pd.concat(
+        [measure_runs(each, runs, epochs, device, compile, progress, executor) for each in made], ignore_index=True
+    )

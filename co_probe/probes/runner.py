@@ -1,13 +1,16 @@
 """Measuring probes on runs: what is stored already is not measured again."""
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, as_completed
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from co_probe.config.plugins import allow, allowed
 from co_probe.errors import UserError, unknown
+from co_probe.executor import Executor, error_of
 from co_probe.probes.base import Diagnostic
-from co_probe.probes.table import Epochs
+from co_probe.probes.table import Epochs, Table
 from co_probe.store import SPLITS, RunLike, StoredRun, opened
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ def measure_runs(
     device: str,
     compile: bool,
     progress: Progress | None,
+    executor: Executor | None = None,
 ) -> pd.DataFrame:
     """The table of one probe; the arguments are those of `co_probe.probe`. torch is imported if rows are missing."""
     if probe.split not in SPLITS:
@@ -35,8 +39,10 @@ def measure_runs(
     tables = [probe.table(run, epochs, compile=compile) for run in stored]
     for table in tables:
         table.store_recorded()
-    unfinished = [table for table in tables if table.missing]
-    if unfinished:
+    unfinished, elsewhere = [table for table in tables if table.missing], dict[Table, pd.DataFrame]()
+    if unfinished and executor:
+        elsewhere = _measure_elsewhere(executor, probe, unfinished, epochs, device, compile, progress)
+    elif unfinished:
         from co_probe.runs.build import pick_device
 
         live = [live_run(table.run) for table in unfinished]
@@ -48,8 +54,59 @@ def measure_runs(
                 done += 1
                 if progress:
                     progress(label, done, todo)
-    rows = [rows for table in tables if len(rows := table.rows())]
+    found = [elsewhere[table] if table in elsewhere else table.rows() for table in tables]
+    rows = [rows for rows in found if len(rows)]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+
+
+def _measure_elsewhere(
+    executor: Executor,
+    probe: Diagnostic,
+    tables: Sequence[Table],
+    epochs: Epochs | None,
+    device: str,
+    compile: bool,
+    progress: Progress | None,
+) -> dict[Table, pd.DataFrame]:
+    """All rows of each table, measured by an executor. Raises the first error when all tasks have ended."""
+    waiting: dict[Future[Any], Table] = {}
+    measured: dict[Table, pd.DataFrame] = {}
+    errors = []
+    try:
+        for table in tables:
+            run, model = table.run, getattr(table.run, "model", None)
+            about = str(run.path.absolute()), model, None if run.results is None else str(run.results.absolute())
+            waiting[executor.submit(_measure_one, probe, about, epochs, device, compile, allowed())] = table
+        for done, future in enumerate(as_completed([*waiting]), 1):
+            table = waiting.pop(future)
+            if error := error_of(future):
+                errors.append(error)
+                continue
+            measured[table] = future.result()
+            if progress:
+                progress(table.run.name, done, len(tables))
+    finally:
+        for future in waiting:
+            future.cancel()
+    if errors:
+        raise errors[0]
+    return measured
+
+
+def _measure_one(
+    probe: Diagnostic,
+    about: tuple[str, Any, str | None],
+    epochs: Epochs | None,
+    device: str,
+    compile: bool,
+    names: Sequence[str],
+) -> pd.DataFrame:
+    """The table of one run, measured in a worker; `about` is its path, its model and where results go."""
+    from co_probe.runs import Run
+
+    allow(*names)
+    path, model, results = about
+    return measure_runs(probe, Run(path, model=model, results=results), epochs, device, compile, None)
 
 
 def live_run(run: StoredRun) -> "Run":

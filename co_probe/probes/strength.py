@@ -11,6 +11,7 @@ import pandas as pd
 
 from co_probe.config.labels import NORMS, AttackLike
 from co_probe.errors import CoProbeWarning, UserError
+from co_probe.executor import Executor
 from co_probe.probes.base import Probe, Row, accuracy_row
 from co_probe.probes.named import probe
 from co_probe.probes.runner import Progress, live_run
@@ -138,6 +139,7 @@ def strength(
     device: str = "auto",
     compile: bool = False,
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Measure strength at every epoch of runs where it is not stored yet; lower = stronger.
 
@@ -157,6 +159,8 @@ def strength(
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         compile: Run models through torch.compile.
         progress: Called after each epoch with the run's name, the number of epochs done, and of all epochs.
+        executor: What measures the runs, a task for each: anything with the `submit` of `concurrent.futures`, whose
+            workers see the runs under the same paths. Progress is then told run by run. If None, this process.
 
     Returns:
         The tidy table: columns run, method, seed, epoch, probe, reference, reference_id, generator, split, epsilon,
@@ -179,7 +183,7 @@ def strength(
     if check and first and loaded.foreign:
         _check(loaded, first)
     settings: dict[str, Any] = {"reference": loaded, "generator": generator, "split": split, "epsilon": epsilon}
-    return probe("strength", stored, device=device, compile=compile, progress=progress, **settings)
+    return probe("strength", stored, device=device, compile=compile, progress=progress, executor=executor, **settings)
 
 
 def _check(reference: "Reference", run: "Run") -> None:

@@ -7,62 +7,33 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from queue import SimpleQueue
 from typing import Any
 
-from co_probe.config import Config
-from co_probe.config.plugins import allow
-from co_probe.errors import CoProbeError
+from co_probe.executor import answer
 
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
-
-
-def run_cell(
-    settings: Mapping[str, Any],
-    out: str,
-    device: str = "auto",
-    threads: int | None = None,
-    compile: bool = False,
-    allowed: Iterable[str] = (),
-) -> str:
-    """Train one run to its end, or go on with it. Any engine (a process pool, a cluster) can call it.
-
-    Args:
-        settings: The settings of the run as plain data.
-        out: Its folder.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        threads: Threads to compute with at most; torch's number if None.
-        compile: Run training steps through torch.compile.
-        allowed: Names of the user's own code that the settings may have.
-
-    Returns:
-        The folder.
-    """
-    import torch
-
-    from co_probe.training.loop import epochs
-
-    allow(*allowed)
-    if threads:
-        torch.set_num_threads(min(threads, torch.get_num_threads()))  # fewer if OMP_NUM_THREADS says so
-    for _ in epochs(Config.from_dict(settings), out, resume=True, device=device, compile=compile):
-        pass
-    return out
 
 
 class Processes:
     """Runs functions in processes of this machine, a fresh process for each: a killed one takes no other along.
 
     Args:
-        jobs: Number of processes at a time.
+        jobs: Number of processes at a time; each computes with its share of the cores.
+        gpus: GPUs to deal out, as CUDA_VISIBLE_DEVICES names them: each process sees one of them, the first one free.
+            With more jobs than GPUs, several processes share one. Empty: processes see what this one sees.
     """
 
-    def __init__(self, jobs: int):
+    def __init__(self, jobs: int, gpus: Sequence[str] = ()):
         self.jobs = jobs
         self._threads = ThreadPoolExecutor(jobs, "sweep")
+        self._gpus = SimpleQueue[str | None]()
+        for job in range(jobs):
+            self._gpus.put(gpus[job % len(gpus)] if gpus else None)
         self._running: set[SpawnProcess] = set()
         self._lock = threading.Lock()  # over the set, and whether processes may still start
         self._open = True
@@ -83,36 +54,53 @@ class Processes:
     def _in_own_process(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
         receiving, sending = context.Pipe(duplex=False)
-        process = context.Process(target=_call, args=(sending, os.getpid(), function, arguments))
-        with self._lock:
-            if not self._open:
-                raise CancelledError
-            process.start()
-            self._running.add(process)
-        sending.close()  # the end of this process: reading fails when that of the other one is gone
+        gpu, threads = self._gpus.get(), max(1, cores() // self.jobs)
+        process = context.Process(target=_call, args=(sending, os.getpid(), gpu, threads, function, arguments))
         try:
+            with self._lock:
+                if not self._open:
+                    raise CancelledError
+                process.start()
+                self._running.add(process)
+            sending.close()  # the end of this process: reading fails when that of the other one is gone
             succeeded, result = receiving.recv()
         except EOFError:
-            raise BrokenExecutor("the process ended without a result") from None
+            raise BrokenExecutor("its process was killed (out of memory?)") from None
         finally:
             receiving.close()
-            process.join()
+            if process.pid:
+                process.join()
             with self._lock:
                 self._running.discard(process)
+            self._gpus.put(gpu)
         if not succeeded:
             raise result
         return result
 
 
-def _call(sending: Connection, parent: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Send back (True, the result) or (False, the exception) of `function(*arguments)`."""
+def _call(
+    sending: Connection,
+    parent: int,
+    gpu: str | None,
+    threads: int,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    """Send back the answer of `function(*arguments)`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
     end_with(parent)
-    try:
-        answer = (True, function(*arguments))
-    except Exception as error:  # of any kind: the parent reports it
-        answer = (False, error if isinstance(error, CoProbeError) else CoProbeError(f"{type(error).__name__}: {error}"))
-    sending.send(answer)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when torch is imported, and by then it may be
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        torch.set_num_threads(min(threads, torch.get_num_threads()))
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
+    sending.send(answer(function, arguments))
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_with(parent: int) -> None:

@@ -1,32 +1,28 @@
 """Training the runs of a grid, several at a time."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from uuid import uuid4
 
 from co_probe.config import Config
 from co_probe.config.plugins import allowed
 from co_probe.errors import CoProbeError
+from co_probe.executor import Executor, error_of
+from co_probe.files.atomic import changing
 from co_probe.progress import progress_bar
 from co_probe.runs import Run
-from co_probe.runs.build import kept_epochs, pick_device
+from co_probe.runs.build import kept_epochs
 from co_probe.store import StoredRun
 from co_probe.store.stored_run import epoch_number
+from co_probe.sweeps.cell import receive, run_cell
+from co_probe.sweeps.engines import local
 from co_probe.sweeps.grid import Grid
-from co_probe.sweeps.processes import Processes, run_cell
 
 POLL = 0.5  # seconds at most between two looks at the disk
 Progress = Callable[[int, int], None]  # (epochs finished, epochs planned)
-
-
-class Executor(Protocol):
-    """What runs the cells of a sweep: a `concurrent.futures.Executor`, or anything with its `submit`."""
-
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
-        """Start `function(*arguments)` somewhere. The arguments are plain data, and so is the result."""
 
 
 class SweepFailed(CoProbeError):
@@ -61,11 +57,14 @@ def sweep(
         grid: What to train: a `Grid`, or {folder of a run: its settings}.
         out: The folder that they go into; for a mapping, the folder that its keys are relative to. If None,
             `sweeps/sweep` for a grid, and the working directory for a mapping.
-        jobs: Number of processes at a time, without an `executor`. If None, one for each core, or one in all on a GPU.
+        jobs: Number of processes at a time, without an `executor`. If None, one for each GPU, or else for each core.
+            More jobs than GPUs share these.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         compile: Run training steps through torch.compile.
-        executor: What runs the cells: anything with the `submit` of `concurrent.futures`. If None, processes on this
-            machine, each with its share of the cores. It is not shut down.
+        executor: What runs the cells: anything with the `submit` of `concurrent.futures`, such as a
+            `co_probe.sweeps.ray_cluster.RayCluster`. If None, processes on this machine, each with its share of the
+            cores and, with `device` auto or cuda, a GPU of its own. It is not shut down. Its workers need not share
+            the disk: runs that they cannot put into their folders come back when they are complete.
         progress: True for a progress bar on standard error; or a function that is called with the number of epochs
             finished and planned, counted on the disk.
 
@@ -123,27 +122,27 @@ def train_cells(
         return
     own = None
     if executor is None:
-        if jobs is None and pick_device(device).type == "cuda":
-            jobs = 1
-        executor = own = Processes(min(jobs or _cores(), len(left)))
-    threads = max(1, _cores() // own.jobs) if own else None
+        executor = own = local(len(left), jobs, device)
     planned = sum(map(_planned, left.values()))
     waiting: dict[Future[Any], Path] = {}
-    try:
-        for path, config in left.items():
-            future = executor.submit(run_cell, config.to_dict(), str(path), device, threads, compile, allowed())
-            waiting[future] = path
-        while waiting:
-            ended, _ = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED)
-            if progress:
-                progress(sum(map(_finished, left)), planned)
-            for future in ended:
-                yield waiting.pop(future), _error(future)
-    finally:
-        for future in waiting:
-            future.cancel()
-        if own:
-            own.shutdown()  # if we are being interrupted: finished epochs of what still trains are safe
+    with _marked(left) as markers:
+        try:
+            for path, config in left.items():
+                whole = str(path.absolute())  # a worker may have another working directory
+                rest = device, compile, allowed(), markers[path]
+                waiting[executor.submit(run_cell, config.to_dict(), whole, *rest)] = path
+            while waiting:
+                ended, _ = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED)
+                if progress:
+                    progress(sum(map(_finished, left)), planned)
+                for future in ended:
+                    path = waiting.pop(future)
+                    yield path, _outcome(future, path)
+        finally:
+            for future in waiting:
+                future.cancel()
+            if own:
+                own.shutdown()  # if we are being interrupted: finished epochs of what still trains are safe
 
 
 def is_complete(path: Path, config: Config) -> bool:
@@ -155,8 +154,33 @@ def is_complete(path: Path, config: Config) -> bool:
         return False
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@contextmanager
+def _marked(paths: Iterable[Path]) -> Iterator[dict[Path, str]]:
+    """A file in each folder that runs go into, for the length of a `with`, by which workers know it: {run: file}."""
+    name = f".sweep-{uuid4().hex}"
+    markers = {path: path.absolute().parent / name for path in paths}
+    try:
+        for marker in markers.values():
+            with changing(marker.parent):
+                marker.parent.mkdir(parents=True, exist_ok=True)
+                marker.touch()
+        yield {path: str(marker) for path, marker in markers.items()}
+    finally:
+        for marker in markers.values():
+            with suppress(OSError):
+                marker.unlink(missing_ok=True)
+
+
+def _outcome(future: Future[Any], path: Path) -> CoProbeError | None:
+    """The error of a cell that has ended, if it failed; a run that it returned is put into its folder."""
+    if error := error_of(future):
+        return error
+    try:
+        if files := future.result():
+            receive(files, path)
+    except CoProbeError as error:
+        return error
+    return None
 
 
 def _planned(config: Config) -> int:
@@ -169,12 +193,3 @@ def _planned(config: Config) -> int:
 
 def _finished(out: Path) -> int:
     return sum(1 for path in out.glob("epoch-*.h5") if epoch_number(path.name))
-
-
-def _error(future: Future[Any]) -> CoProbeError | None:
-    error = future.exception()
-    if error is None or isinstance(error, CoProbeError):
-        return error
-    if isinstance(error, BrokenExecutor):
-        return CoProbeError("its process was killed (out of memory?)")
-    return CoProbeError(f"{type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,27 @@ def test_a_pipe_or_a_folder_in_place_of_a_lock_does_not_hang(tmp_path):
     for name in ("pipe", "folder"):
         with pytest.raises(UserError, match="cannot write to"), Lock(Path(tmp_path / name), "it"):
             pass
+
+
+@pytest.mark.parametrize(("age", "beats", "taken"), [(500, True, True), (60, True, False), (500, False, False)])
+def test_a_lock_of_another_machine_is_respected_while_its_holder_may_live(age, beats, taken, tmp_path):
+    path = tmp_path / "run.lock"
+    path.write_text(json.dumps({"pid": 7, "host": "elsewhere", "beats": beats}))
+    os.utime(path, (time.time() - age,) * 2)
+    if taken:
+        with Lock(path, "it"):
+            assert json.loads(path.read_text())["host"] == HERE
+        return
+    with pytest.raises(UserError, match="process 7 on elsewhere"), Lock(path, "it"):
+        pass
+
+
+def test_a_holder_touches_its_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    path = tmp_path / "run.lock"
+    with Lock(path, "it"):
+        os.utime(path, (0, 0))
+        end = time.monotonic() + 20
+        while path.stat().st_mtime == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > 0

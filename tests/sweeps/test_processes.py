@@ -10,10 +10,12 @@ from pathlib import Path
 
 import children
 import pytest
-from process_tasks import die, refuse, sleep
+import torch
+from process_tasks import die, refuse, sleep, visible_gpu
 
 from co_probe.errors import CoProbeError, NotAllowed
-from co_probe.sweeps.processes import Processes
+from co_probe.sweeps.engines import local, visible_gpus
+from co_probe.sweeps.processes import Processes, cores
 
 PATIENCE = 120  # seconds, for interpreters that start on a busy machine
 SCRIPT = """
@@ -63,6 +65,30 @@ def test_a_killed_process_takes_no_other_along():
     failed = executor.submit(int, "x").exception()
     assert isinstance(failed, CoProbeError) and "ValueError: invalid literal" in str(failed)
     executor.shutdown()
+
+
+@pytest.mark.slow
+def test_each_process_sees_a_gpu_of_its_own():
+    executor = Processes(4, ["GPU-a", "GPU-b"])
+    # Together they take longer than interpreters take to start, so that all four jobs are in use.
+    futures = [executor.submit(visible_gpu, 1.0) for _ in range(4)]
+    assert sorted(future.result() for future in futures) == ["GPU-a", "GPU-a", "GPU-b", "GPU-b"]
+    assert executor.submit(visible_gpu).result() in ("GPU-a", "GPU-b")
+    executor.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "seen"), [(None, 3, ["0", "1", "2"]), ("5,7", 2, ["5", "7"]), ("", 0, []), ("5,9", 1, ["5"])]
+)
+def test_jobs_are_dealt_onto_the_gpus_that_are_visible(named, count, seen, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == seen
+    assert local(8).jobs == min(8, count or cores())
+    assert local(8, jobs=5).jobs == 5 and local(2, jobs=5).jobs == 2
 
 
 @pytest.mark.slow

@@ -1,32 +1,37 @@
+import json
+import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import TINY
+from process_tasks import Here
 
 import co_probe
 from co_probe.cli.main import cli
 from co_probe.config.presets import configure
-from co_probe.errors import CoProbeError, UserError
+from co_probe.errors import CoProbeError, DamagedFile, UserError
+from co_probe.files import lock as locks
 from co_probe.store import StoredRun, find_runs
 from co_probe.sweeps import sweep as sweeping
+from co_probe.sweeps.cell import receive, run_cell
 from co_probe.sweeps.grid import Grid
 from co_probe.sweeps.processes import Processes
 from co_probe.sweeps.sweep import SweepFailed, is_complete
+from co_probe.training import loop
 
 SMALL = {**TINY, "epochs": 1}
 
 
-class Here:
-    """An executor that runs cells in this process, as an engine of one worker would: no interpreter has to start."""
+class AnotherDisk(Here):
+    """An executor whose workers do not see the folders of who asks."""
 
     def submit(self, function, /, *arguments) -> Future:
-        future: Future = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+        if function is run_cell:
+            *rest, marker = arguments
+            arguments = (*rest, f"{marker}, on another disk")
+        return super().submit(function, *arguments)
 
 
 @pytest.fixture
@@ -113,6 +118,74 @@ def test_an_executor_of_the_standard_library_serves(tmp_path):
         (run,) = co_probe.sweep(grid, tmp_path, executor=executor, device="cpu")
         assert executor.submit(int, "3").result() == 3, "it is not shut down"
     assert run.epochs == [1]
+
+
+def test_runs_come_back_from_another_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    grid = Grid(methods=("fgsm",), settings=SMALL)
+    (run,) = co_probe.sweep(grid, tmp_path / "sweep", executor=AnotherDisk(), device="cpu")
+    (usual,) = co_probe.sweep(grid, tmp_path / "usual", executor=Here(), device="cpu")
+    assert sorted(file.name for file in run.path.iterdir()) == sorted(file.name for file in usual.path.iterdir())
+    assert run.metric("pgd10") == usual.metric("pgd10") and is_complete(run.path, run.config)
+    assert [*(tmp_path / "scratch").iterdir()] == [] and [*(tmp_path / "sweep").iterdir()] == [run.path]
+
+
+def test_a_second_attempt_goes_on_on_that_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    config, seen, out = configure("digits", "fgsm", SMALL, {"epochs": 2}), [], str(tmp_path / "run")
+
+    def stops(*arguments, **options):
+        for metrics in epochs(*arguments, **options):
+            seen.append(metrics.epoch)
+            yield metrics
+            if len(seen) == 1:
+                raise MemoryError
+
+    epochs = loop.epochs
+    monkeypatch.setattr(loop, "epochs", stops)
+    with pytest.raises(MemoryError):
+        run_cell(config.to_dict(), out, "cpu", marker=str(tmp_path / "not here"))
+    (scratch,) = tmp_path.glob("co-probe-*")
+    assert StoredRun(scratch).epochs == [1]
+    files = run_cell(config.to_dict(), out, "cpu", marker=str(tmp_path / "not here"))
+    assert seen == [1, 2]
+    receive(files, tmp_path / "run")
+    assert StoredRun(tmp_path / "run").epochs == [1, 2]
+    with pytest.raises(UserError, match="delete it"):
+        receive(files, tmp_path / "run")
+
+
+def test_a_run_waits_until_the_lock_of_a_machine_that_died_is_stale(tmp_path, monkeypatch):
+    config, lock = configure("digits", "fgsm", SMALL), tmp_path / "run.lock"
+    lock.write_text(json.dumps({"pid": 7, "host": "elsewhere", "beats": True}))
+    monkeypatch.setattr(locks, "STALE", 0.3)
+    with pytest.raises(UserError, match="process 7 on elsewhere"):
+        next(loop.epochs(config, tmp_path, device="cpu"))
+    run_cell(config.to_dict(), str(tmp_path), "cpu")
+    assert StoredRun(tmp_path).epochs == [1]
+
+
+def test_probes_measure_many_runs_with_an_executor(runs, tmp_path):
+    several, seen = [runs / name for name in ("apart", "fgsm", "pgd")], []
+    beside, opened = ([co_probe.open_run(path, results=tmp_path / name) for path in several] for name in ("a", "b"))
+    here = co_probe.gap(beside, against="pgd2", device="cpu")
+    frame = co_probe.gap(
+        opened, against="pgd2", device="cpu", executor=Here(), progress=lambda *done: seen.append(done)
+    )
+    pd.testing.assert_frame_equal(frame, here)
+    assert sorted(name for name, *_ in seen) == ["apart", "fgsm", "pgd"] and seen[-1][1:] == (3, 3)
+    # Nothing is left to do, so nothing is submitted.
+    pd.testing.assert_frame_equal(co_probe.gap(opened, against="pgd2", executor=None), here)
+    assert len(co_probe.evaluate(opened, ["clean"], images=20, device="cpu", executor=Here())) == 6
+
+
+def test_a_run_that_cannot_be_measured_does_not_stop_the_others(runs):
+    file = runs / "fgsm" / "epoch-0002.h5"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(DamagedFile, match="fgsm"):
+        co_probe.gap([runs / "fgsm", runs / "pgd"], against="pgd2", device="cpu", executor=Here())
+    assert len(co_probe.open_run(runs / "pgd").frame("gap", against="pgd2")) == 6
 
 
 def test_a_failing_cell_is_reported_at_the_end_and_the_rest_is_done(tmp_path):
