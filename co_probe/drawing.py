@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 
 from co_probe.config.probes import PROBES
 from co_probe.diagnosis import verdict_of
+from co_probe.diagnosis.stored import switch_of
 from co_probe.errors import UserError
 from co_probe.plots import PLOTS
+from co_probe.plots.lines import mark_switches
 from co_probe.plots.series import series
 from co_probe.plots.spec import FigureSpec, Span
 from co_probe.plots.style import paper_style
@@ -61,6 +63,7 @@ def draw(
     frames = {name: table(kind, name, shown, device=device, progress=progress, **options) for name in spec.tables}
     with paper_style():
         figure = spec.draw(frames, episodes)
+        mark_switches(figure, {run.name: switch.epoch for run in shown if (switch := switch_of(run))})
         figure.set_dpi(SCREEN)
         figure.suptitle(fill(spec.title(shown), WIDE) if title is None else title, fontsize=8)
     return figure

@@ -1,5 +1,6 @@
 """Time and floating-point operations of a call, and their rows in a table."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,34 @@ def interleaved(
         if progress:
             progress(turn + 1, repeats)
     return {name: np.array(seconds) for name, seconds in times.items()}
+
+
+def side_by_side(
+    steps: Mapping[str, Action], turns: int, block: int, progress: Callable[[int, int], None] | None = None
+) -> dict[str, np.ndarray]:
+    """Measure processor seconds of a block of each action, (turns,), with a repetition of one after one of the others.
+
+    For small differences on a busy CPU: other processes cost no processor time, and slow moments of the caches and the
+    clock, which do, affect all actions alike. On several threads it is the sum of their times.
+
+    Args:
+        steps: What to repeat; each is done once before anything is measured.
+        turns: Number of measurements of each.
+        block: Number of repetitions that make up a measurement.
+        progress: Called after each turn with the numbers of finished and of planned turns.
+    """
+    for act in steps.values():
+        act()
+    times = {name: np.zeros(turns) for name in steps}
+    for turn in range(turns):
+        for _ in range(block):
+            for name, act in steps.items():
+                started = time.process_time()
+                act()
+                times[name][turn] += time.process_time() - started
+        if progress:
+            progress(turn + 1, turns)
+    return times
 
 
 def rows(subject: str, **quantities: float | np.ndarray) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from co_probe.benchmarks.measures import Action, interleaved
+from co_probe.benchmarks.measures import Action, interleaved, side_by_side
 from co_probe.config import Config, presets
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
@@ -63,6 +63,12 @@ class Setup:
         """Seconds of each action, (repeats,), measured in turns."""
         return interleaved(actions, self.repeats, partial(self.progress, label) if self.progress else None)
 
+    def step_times(self, label: str, steps: Mapping[str, Action], block: int) -> dict[str, np.ndarray]:
+        """Seconds of `block` repetitions of each step, (repeats,): processor time on a CPU, block by block on a GPU."""
+        if self.device.type == "cpu":
+            return side_by_side(steps, self.repeats, block, partial(self.progress, label) if self.progress else None)
+        return self.times(label, {name: partial(_repeat, step, block) for name, step in steps.items()})
+
     @cached_property
     def device(self) -> torch.device:
         """Where everything is measured."""
@@ -95,6 +101,11 @@ class Setup:
             "device": environment(self.device, config.precision)["device"],
             "torch": torch.__version__,
         }
+
+
+def _repeat(step: Action, count: int) -> None:
+    for _ in range(count):
+        step()
 
 
 class Trainer:

@@ -1,15 +1,18 @@
-"""The cost of training steps: of each method, and of recording the indicators of a step."""
+"""The cost of training steps: of each method, of recording the indicators of a step, and of the monitor."""
 
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from co_probe.benchmarks.measures import Action, flops, rows
 from co_probe.benchmarks.setup import CLEAN, Setup, Trainer
 from co_probe.indicators.steps import StepSeries
 from co_probe.methods import METHODS
+from co_probe.monitoring.monitor import Monitor
 
-COMPILED, RECORDED = ", compiled", ", indicators"  # added to names of methods
-BLOCK = 20  # steps that are measured together, because indicators are computed for several steps at once
+COMPILED, RECORDED, MONITORED = ", compiled", ", indicators", ", monitor"  # added to names of methods
+BLOCK = 20  # steps that are measured together: indicators are computed for several at once, the alarm looks at as many
 
 
 def steps(setup: Setup) -> list[dict[str, Any]]:
@@ -41,22 +44,38 @@ def steps(setup: Setup) -> list[dict[str, Any]]:
 
 
 def indicators(setup: Setup) -> list[dict[str, Any]]:
-    """Measure a training step of each method (default: FGSM) with its indicators recorded, and without.
+    """Measure a training step of each method (default: FGSM) alone, with its indicators recorded, and monitored.
 
-    Quantities: `seconds` per step; `ratio`, to the step without.
+    The monitor records nothing but numbers, and has no probe images: the alarm is part of it, epochs are not.
+    Quantities: `seconds` per step, of processor time on a CPU; `ratio`, to the step alone.
     """
-    actions: dict[str, Action] = {}
+    times: dict[str, np.ndarray] = {}
     for name in setup.methods(["fgsm"]):
-        plain, watched = Trainer(setup, name), Trainer(setup, name)
-        actions[name] = partial(_block, plain, StepSeries(None))
-        actions[name + RECORDED] = partial(_block, watched, StepSeries(watched.model))
-    times = {name: seconds / BLOCK for name, seconds in setup.times("indicators", actions).items()}
-    ratios = {name: seconds / times[name.removesuffix(RECORDED)] for name, seconds in times.items()}
-    return [row for name in times for row in rows(name, seconds=times[name], ratio=ratios[name])]
+        alone, recorded, monitored = (Trainer(setup, name) for _ in range(3))
+        monitor = Monitor(monitored.model, monitored.optimizer, epsilon=monitored.config.epsilon)
+        actions: dict[str, Action] = {
+            name: alone.step,
+            name + RECORDED: _Recorded(recorded),
+            name + MONITORED: monitored.step,
+        }
+        times |= setup.step_times(f"indicators, {name}", actions, BLOCK)
+        monitor.close()
+    result = []
+    for subject, seconds in times.items():
+        ratio = seconds / times[subject.removesuffix(RECORDED).removesuffix(MONITORED)]
+        result += rows(subject, seconds=seconds / BLOCK, ratio=ratio)
+    return result
 
 
-def _block(trainer: Trainer, series: StepSeries) -> None:
-    for _ in range(BLOCK):
-        with series.step(trainer.batch.y):
-            trainer.step()
-    series.take()
+class _Recorded:
+    """A training step as `co_probe.training.loop` takes it; what it has recorded is fetched once per block."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer, self.series, self.count = trainer, StepSeries(trainer.model), 0
+
+    def __call__(self) -> None:
+        with self.series.step(self.trainer.batch.y):
+            self.trainer.step()
+        self.count += 1
+        if self.count % BLOCK == 0:
+            self.series.take()

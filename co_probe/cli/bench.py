@@ -13,7 +13,7 @@ from co_probe.cli.output import percent, print_frame, print_table, progress_bar
 
 TITLES = {
     "steps": "A training step",
-    "indicators": "A training step, and the same with its indicators recorded",
+    "indicators": "A training step alone, with its indicators recorded, and with the monitor",
     "attacks": "PGD-10",
     "storage": "An epoch on the disk",
 }

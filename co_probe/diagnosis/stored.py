@@ -8,7 +8,7 @@ import pandas as pd
 
 from co_probe.diagnosis.accuracy import measured_accuracy
 from co_probe.diagnosis.masking import masking_evidence
-from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Verdict, verdict
+from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Switch, Verdict, verdict
 
 NAN = float("nan")
 METRICS = {"clean": ("clean",), "fgsm": ("train_attack", "fgsm"), "pgd": ("pgd10",), "train": ("train_accuracy",)}
@@ -31,7 +31,7 @@ class MeasuredRun(Protocol):
 
     @property
     def info(self) -> Any:
-        """The facts of the run, with the attributes `attack` and `classes`."""
+        """The facts of the run: `attack`, `classes`, `steps_per_epoch` and, of a run with a guard, `settings`."""
 
     @property
     def chosen_on(self) -> str:
@@ -105,7 +105,20 @@ def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | No
         classes=classes or classes_of(run),
         masking=masking,
     )
-    return _of_clean_training(found, curves) if not masking and trained_on_clean_images(run, curves) else found
+    if not masking and trained_on_clean_images(run, curves):
+        return _of_clean_training(found, curves)
+    switch = switch_of(run)
+    return replace(found, switch=switch, sentences=(*found.sentences, f"T{str(switch)[1:]}.")) if switch else found
+
+
+def switch_of(run: MeasuredRun) -> Switch | None:
+    """When the guard of a run has switched to its remedy; None if it has not, or there is none."""
+    switched = ((epoch, run.metrics(epoch).get("guard_step", 0)) for epoch in run.epochs)
+    epoch, step = next(((epoch, step) for epoch, step in switched if step), (0, 0))
+    if not step:
+        return None
+    per_epoch = run.info.steps_per_epoch
+    return Switch(int(step), step / per_epoch if per_epoch else epoch - 0.5, run.info.settings["guard"])
 
 
 def images_of(run: MeasuredRun) -> int | None:

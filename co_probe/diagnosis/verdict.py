@@ -1,5 +1,6 @@
 """The verdict on a training run: did it overfit catastrophically, when, and did it recover?"""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -71,6 +72,32 @@ OVERFITTED = "overfitted to the training attack from the start"
 """Reason of `never-robust`, where accuracy under the training attack is far above accuracy under PGD."""
 
 
+REMEDIES = {
+    "pgd2": "switched to PGD-2",
+    "n-fgsm": "switched to N-FGSM",
+    "rollback": "went back four windows and switched to PGD-2",
+}
+"""What a guard does on the alarm, by its name in settings."""
+
+
+@dataclass(frozen=True)
+class Switch:
+    """The moment at which the guard of a run has switched to its remedy.
+
+    Attributes:
+        step: Optimizer step after which it did, from 1.
+        epoch: Number of epochs trained until then, with a fraction.
+        remedy: One of `REMEDIES`.
+    """
+
+    step: int
+    epoch: float
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"the guard {REMEDIES[self.remedy]} at step {self.step} (epoch {math.ceil(self.epoch)})"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Diagnosis of a training run from its accuracy curves.
@@ -86,6 +113,7 @@ class Verdict:
         recovered: `last` as a share of the level before the first episode; None without an episode.
         reasons: Findings that decide the kind, where it needs explanation (masked, undecided, never-robust).
         notes: Limits of the evidence and hints: coarse logs, missing curves, few images.
+        switch: When the guard of the run has acted; None if it has not, or there is none.
         sentences: What `summary` joins.
     """
 
@@ -99,6 +127,7 @@ class Verdict:
     recovered: float | None = None
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    switch: Switch | None = None
     sentences: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -113,6 +142,10 @@ class Verdict:
     @property
     def headline(self) -> str:
         """The verdict in a few words: `catastrophic overfitting from epoch 27`."""
+        return self._kind_and_episodes + (f"; {self.switch}" if self.switch else "")
+
+    @property
+    def _kind_and_episodes(self) -> str:
         if self.kind in ("catastrophic", "recovered"):
             if self.kind == "catastrophic" and len(self.episodes) == 1:
                 return f"catastrophic overfitting from epoch {self.episodes[0].start}"

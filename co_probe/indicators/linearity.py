@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from co_probe.indicators.zero_gradients import masked_mean, nonzero
+from co_probe.indicators.zero_gradients import Gradients, ImageGradients, masked_mean
 
 
-def linearity_ratio(g_attack: Tensor, g_update: Tensor) -> Tensor:
+def linearity_ratio(g_attack: Gradients, g_update: Gradients) -> Tensor:
     """Mean over images of sign(g)·g' / ‖g‖₁, clipped to [-1, 1].
 
     Args:
@@ -24,8 +24,6 @@ def linearity_ratio(g_attack: Tensor, g_update: Tensor) -> Tensor:
         SORA (arXiv 2606.00738), `linearity_coef.py` of the released code, its sign variant; the ratio drives SORA's
         step size and has no threshold there. The released code clips the mean over the batch, as here.
     """
-    attack, update = (gradient.detach().flatten(1).float() for gradient in (g_attack, g_update))
-    scale = attack.abs().amax(1, keepdim=True).clamp(min=1e-38)
-    attack, update = attack / scale, update / scale
-    ratio = (attack.sign() * update).sum(1) / attack.abs().sum(1)
-    return masked_mean(ratio, nonzero(g_attack)).clamp(-1, 1)
+    attack, update = ImageGradients.of(g_attack), ImageGradients.of(g_update)
+    ratio = (attack.signs * update.rows).sum(1) / attack.l1 * (update.scale / attack.scale)
+    return masked_mean(ratio, attack.nonzero).clamp(-1, 1)

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from co_probe.indicators.zero_gradients import masked_mean, nonzero, per_image
+from co_probe.indicators.zero_gradients import Gradients, ImageGradients, masked_mean
 
 SMALLEST = 1e-12  # of ρ in the logarithm: a zero component would make the entropy gap infinite
 
 
-def participation_ratio(g_attack: Tensor) -> Tensor:
+def participation_ratio(g_attack: Gradients) -> Tensor:
     """Mean over images of (‖g‖₁/‖g‖₂)²/d: the share of components that an attack along sign(g) rests on.
 
     Args:
@@ -26,12 +26,12 @@ def participation_ratio(g_attack: Tensor) -> Tensor:
         arXiv 2505.02360 (PR₁, there without the division by d); its README claims a sharp fall before the collapse
         and gives no threshold.
     """
-    rows = per_image(g_attack)
-    ratio = rows.abs().sum(1).square() / rows.square().sum(1) / rows.shape[1]
-    return masked_mean(ratio, nonzero(g_attack))
+    attack = ImageGradients.of(g_attack)
+    ratio = attack.l1.square() / attack.squared_l2 / attack.rows.shape[1]
+    return masked_mean(ratio, attack.nonzero)
 
 
-def entropy_gap(g_attack: Tensor) -> Tensor:
+def entropy_gap(g_attack: Gradients) -> Tensor:
     """Mean over images of H_m − H, with ρ = |g|/‖g‖₁, H = −Σ ρ ln ρ and H_m = −(1/d) Σ ln ρ.
 
     Args:
@@ -48,7 +48,7 @@ def entropy_gap(g_attack: Tensor) -> Tensor:
         arXiv 2505.02360. By its definition the gap rises as |g| concentrates; the released README says that it
         drops before the collapse. Its adaptive norm is q = 1 + β/(H_m − H).
     """
-    rows = per_image(g_attack).abs()
-    shares = rows / rows.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    attack = ImageGradients.of(g_attack)
+    shares = attack.magnitudes / attack.l1.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
     logs = shares.clamp(min=SMALLEST).log()
-    return masked_mean((shares * logs).sum(1) - logs.mean(1), nonzero(g_attack))
+    return masked_mean((shares * logs).sum(1) - logs.mean(1), attack.nonzero)

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from co_probe.indicators.zero_gradients import masked_mean, nonzero, per_image
+from co_probe.indicators.zero_gradients import Gradients, ImageGradients, masked_mean, nonzero
 
 
-def pert_alignment(g_attack: Tensor, g_update: Tensor) -> Tensor:
+def pert_alignment(g_attack: Gradients, g_update: Gradients) -> Tensor:
     """Mean over images of cos(g, g'), the cosine between the attack's and the update's input gradient.
 
     g is the input gradient that the attack steps along (at the clean image, or at its noisy start), g' the input
@@ -28,13 +28,12 @@ def pert_alignment(g_attack: Tensor, g_update: Tensor) -> Tensor:
     Reference:
         SORA (arXiv 2606.00738), `alignment.py` of the released code: cosine per sample, mean over the batch.
     """
-    attack, update = per_image(g_attack), per_image(g_update)
-    norms = attack.norm(dim=1) * update.norm(dim=1)
-    valid = nonzero(g_attack, g_update)
-    return masked_mean((attack * update).sum(1) / norms, valid)
+    attack, update = ImageGradients.of(g_attack), ImageGradients.of(g_update)
+    norms = (attack.squared_l2 * update.squared_l2).sqrt()
+    return masked_mean((attack.rows * update.rows).sum(1) / norms, nonzero(attack, update))
 
 
-def sign_agreement(g_attack: Tensor, g_update: Tensor) -> Tensor:
+def sign_agreement(g_attack: Gradients, g_update: Gradients) -> Tensor:
     """Share of components in which g and g' have the same sign, over images with two non-zero gradients.
 
     Args:
@@ -50,5 +49,5 @@ def sign_agreement(g_attack: Tensor, g_update: Tensor) -> Tensor:
     Reference:
         The repository adversarial-robustness-co-monitor, where it separates windows as well as the cosine does.
     """
-    same = (g_attack.detach().sign() == g_update.detach().sign()).flatten(1).float().mean(1)
-    return masked_mean(same, nonzero(g_attack, g_update))
+    attack, update = ImageGradients.of(g_attack), ImageGradients.of(g_update)
+    return masked_mean((attack.signs == update.signs).float().mean(1), nonzero(attack, update))

@@ -12,7 +12,7 @@ from co_probe.indicators.linearity import linearity_ratio
 from co_probe.indicators.participation import entropy_gap, participation_ratio
 from co_probe.indicators.passes import Pair, Pass, PassObserver
 from co_probe.indicators.pert_alignment import pert_alignment, sign_agreement
-from co_probe.indicators.zero_gradients import masked_share
+from co_probe.indicators.zero_gradients import ImageGradients, masked_share
 
 NAMES = (
     "pert_alignment",
@@ -50,19 +50,19 @@ def step_indicators(
         Cost: no pass. `co_probe.indicators.passes.PassObserver` collects the arguments.
     """
     scales = [loss_scale(z, g, y) for z, g in zip(logits, logit_gradients, strict=True)]
-    rescaled = [g.float() / scale for g, scale in zip(gradients, scales, strict=True)]
+    attack, update = (ImageGradients.of(g).divided(scale) for g, scale in zip(gradients, scales, strict=True))
     losses = [F.cross_entropy(z.float(), y, reduction="none") for z in logits]
     abnormal = abnormal_examples((losses[0], losses[1]), logits)
     return {
-        "pert_alignment": pert_alignment(*gradients),
-        "sign_agreement": sign_agreement(*gradients),
-        "linearity": linearity_ratio(*rescaled) + 0 * scales[0] * scales[1],  # NaN if a scale is
+        "pert_alignment": pert_alignment(attack, update),
+        "sign_agreement": sign_agreement(attack, update),
+        "linearity": linearity_ratio(attack, update) + 0 * scales[0] * scales[1],  # NaN if a scale is
         "abnormal": abnormal.share,
         "abnormal_change": abnormal.logit_change,
         "loss_gain": loss_gain((losses[0], losses[1])),
-        "participation": participation_ratio(gradients[0]),
-        "entropy_gap": entropy_gap(gradients[0]),
-        "zero_gradients": masked_share(*gradients),
+        "participation": participation_ratio(attack),
+        "entropy_gap": entropy_gap(attack),
+        "zero_gradients": masked_share(attack, update),
     }
 
 

@@ -1,17 +1,67 @@
-"""Zero gradients: one convention for every indicator that compares gradients."""
+"""Input gradients, image by image, and zero gradients: one convention for every indicator that compares them."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 
-def per_image(gradient: Tensor) -> Tensor:
-    """Return a gradient (B, ...) as float32 rows (B, numbers), each divided by its largest magnitude.
+@dataclass(frozen=True, eq=False)
+class ImageGradients:
+    """Input gradients of a batch, each divided by its largest magnitude, and sums that several indicators need.
 
     Gradients of a mean over the batch, of a saturated softmax or in half precision are so small that their squares
-    underflow; indicators of direction and of shape do not depend on the scale. A row of zeros stays zeros.
+    underflow; indicators of direction and of shape do not depend on the scale. Indicators take a tensor or this, which
+    computes each sum once.
+
+    Attributes:
+        rows: One row per image, float32 (B, numbers), the largest magnitude of each is 1; a gradient of zeros is zeros.
+        scale: What each row was divided by, float32 (B,).
+        nonzero: Whether any component is not 0, bool (B,).
     """
-    rows = gradient.detach().flatten(1).float()
-    return rows / rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+    rows: Tensor
+    scale: Tensor
+    nonzero: Tensor
+
+    @staticmethod
+    def of(gradient: "Gradients") -> "ImageGradients":
+        """Return the rows of a gradient (B, ...), or what is handed in if that is one of these already."""
+        if isinstance(gradient, ImageGradients):
+            return gradient
+        rows = gradient.detach().flatten(1).float()
+        largest = rows.abs().amax(1)
+        scale = largest.clamp(min=torch.finfo(torch.float32).tiny)
+        return ImageGradients(rows / scale.unsqueeze(1), scale, largest != 0)  # NaN is not 0
+
+    def divided(self, factor: Tensor) -> "ImageGradients":
+        """The gradients divided by a positive number."""
+        return replace(self, scale=self.scale / factor)
+
+    @cached_property
+    def signs(self) -> Tensor:
+        """Sign of each component, (B, numbers)."""
+        return self.rows.sign()
+
+    @cached_property
+    def magnitudes(self) -> Tensor:
+        """Magnitude of each component, (B, numbers)."""
+        return self.rows.abs()
+
+    @cached_property
+    def l1(self) -> Tensor:
+        """Sum of the magnitudes in each row, (B,)."""
+        return self.magnitudes.sum(1)
+
+    @cached_property
+    def squared_l2(self) -> Tensor:
+        """Sum of the squares in each row, (B,)."""
+        return self.rows.square().sum(1)
+
+
+Gradients = Tensor | ImageGradients
+"""Input gradients of a batch: a tensor (B, ...), or its rows."""
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
@@ -20,7 +70,7 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     return total / valid.sum()
 
 
-def masked_share(*gradients: Tensor) -> Tensor:
+def masked_share(*gradients: Gradients) -> Tensor:
     """Return the share of images, in [0, 1], for which one of `gradients` (B, ...) is zero in every component.
 
     These images are left out by every indicator of direction: 0/0 has no cosine. Published code differs here: some
@@ -29,6 +79,6 @@ def masked_share(*gradients: Tensor) -> Tensor:
     return (~nonzero(*gradients)).float().mean()
 
 
-def nonzero(*gradients: Tensor) -> Tensor:
+def nonzero(*gradients: Gradients) -> Tensor:
     """Return which images have a non-zero gradient in every one of `gradients` (B, ...), bool (B,)."""
-    return torch.stack([gradient.detach().flatten(1).any(1) for gradient in gradients]).all(0)
+    return torch.stack([ImageGradients.of(gradient).nonzero for gradient in gradients]).all(0)

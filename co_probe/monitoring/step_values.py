@@ -14,7 +14,7 @@ from co_probe.indicators.participation import entropy_gap, participation_ratio
 from co_probe.indicators.passes import Pair, Pass, pairs
 from co_probe.indicators.pert_alignment import pert_alignment, sign_agreement
 from co_probe.indicators.steps import NAMES, StepSeries, labels_of
-from co_probe.indicators.zero_gradients import masked_share
+from co_probe.indicators.zero_gradients import ImageGradients, masked_share
 
 ALL = ("loss", "train_accuracy", *NAMES)
 
@@ -68,7 +68,7 @@ class StepValues:
         labels: Tensor | None,
     ) -> None:
         """Add a step by what the loop hands over; see `Monitor.step`."""
-        attack, update = gradients
+        attack, update = (None if gradient is None else ImageGradients.of(gradient) for gradient in gradients)
         row: dict[str, Tensor] = {}
         if attack is not None:
             row |= {"participation": participation_ratio(attack), "entropy_gap": entropy_gap(attack)}

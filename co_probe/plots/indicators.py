@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from co_probe.config.indicators import EPOCH_INDICATORS, STEP_INDICATORS, Indicator
 from co_probe.numerics.change import CLEAR, halfway
+from co_probe.plots.lines import EPOCHS
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, Span, StoredRun, stored
 from co_probe.plots.style import COLUMN, OKABE_ITO
 
@@ -87,6 +88,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
         if number >= count:
             ax.set_axis_off()
             continue
+        ax.set_label(EPOCHS)
         for start, end in spans:
             ax.axvspan(start - 1, end, color=EPISODE, alpha=0.13, linewidth=0, zorder=0)
         if lost is not None:

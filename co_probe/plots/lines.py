@@ -1,11 +1,13 @@
 """Lines against epochs: what most figures are made of."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from co_probe.plots.spec import Episodes
@@ -15,6 +17,7 @@ DARKEST = 0.25  # opacity where the shades of all runs lie upon each other
 RUN = "run"  # group id of the lines that show a run
 NAMED = 6  # lines that are named at their ends at most
 LABEL_HEIGHT = 8.0  # points
+EPOCHS = "epochs"  # label of axes whose x is the epoch
 SEED = re.compile(r"-seed\d+(?=-|$)")  # as sweeps name their runs
 
 
@@ -45,6 +48,7 @@ def epoch_lines(frame: pd.DataFrame, ax: Axes, *, scale: float = 1.0, **style: A
             alpha=0.1,
             linewidth=0,
         )
+    ax.set_label(EPOCHS)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(x=0.02)
@@ -86,6 +90,29 @@ def shade_episodes(frame: pd.DataFrame, ax: Axes, episodes: Episodes, *, name: b
             fontsize=6.5,
             color=color,
         )
+
+
+def mark_switches(figure: Figure, switches: Mapping[str, float]) -> None:
+    """Draw a dotted line in all axes against epochs where the guard of a run has switched to its remedy.
+
+    Args:
+        figure: A figure whose axes are final; without axes against epochs, nothing is drawn.
+        switches: The moment of each run that has switched, in epochs with a fraction.
+    """
+    shown = [ax for ax in figure.axes if ax.get_label() == EPOCHS]
+    for place, ax in enumerate(shown):
+        for epoch in switches.values():
+            ax.axvline(epoch, color="0.35", linewidth=1, linestyle=(0, (1, 1.5)), zorder=1)
+        if switches and not place:
+            ax.annotate(
+                "guard",
+                (min(switches.values()), 0),
+                xycoords=("data", "axes fraction"),
+                xytext=(2, 2),
+                textcoords="offset points",
+                fontsize=6.5,
+                color="0.35",
+            )
 
 
 def name_lines(ax: Axes) -> bool:

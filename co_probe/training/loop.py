@@ -178,6 +178,7 @@ def epochs(
                 train_loss=train_loss,
                 train_accuracy=train_accuracy,
                 seconds=seconds,
+                guard_step=method.parameters().get("guard", {}).get("step"),
                 **asdict(robustness),
                 validation=None if validation is None else robustness_on(*validation),
                 ema=robustness_on(test_x, test_y, average.model) if average else None,

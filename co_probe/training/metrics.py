@@ -50,6 +50,7 @@ class EpochMetrics(Robustness):
         train_loss: Mean loss on the perturbed images as they were trained on, in nats.
         train_accuracy: Accuracy on the same images, in [0, 1].
         seconds: Duration of its training, without the measurement.
+        guard_step: Step at which the guard has switched to its remedy, 0 before; None without a guard.
         validation: Robustness on the validation images; None without any.
         ema: Robustness of the averaged weights; None without any.
         ema_validation: The same on the validation images.
@@ -60,6 +61,7 @@ class EpochMetrics(Robustness):
     train_loss: float
     train_accuracy: float
     seconds: float
+    guard_step: float | None = None
     validation: Robustness | None = None
     ema: Robustness | None = None
     ema_validation: Robustness | None = None

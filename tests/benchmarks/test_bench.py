@@ -9,7 +9,7 @@ from torch import nn
 
 from co_probe.benchmarks import PARTS, bench, measures
 from co_probe.benchmarks.attacks import COMPILED, OURS, PLAIN, adversaries
-from co_probe.benchmarks.measures import flops, interleaved, rows
+from co_probe.benchmarks.measures import flops, interleaved, rows, side_by_side
 from co_probe.cli.bench import COLUMNS, TITLES
 from co_probe.cli.main import main
 from co_probe.inference import execution
@@ -95,6 +95,29 @@ def test_actions_take_turns(monkeypatch):
     assert rows("a", seconds=values) == [
         {"subject": "a", "quantity": "seconds", "value": 3.0, "low": 2.0, "high": 4.0, "n": 5}
     ]
+
+
+def test_repetitions_alternate_and_count_processor_time(monkeypatch):
+    order, clock = "", iter(range(1000))
+    monkeypatch.setattr(measures.time, "process_time", lambda: next(clock))
+
+    def act(name):
+        nonlocal order
+        order += name
+        if name == "b":
+            next(clock)
+
+    times = side_by_side({"a": lambda: act("a"), "b": lambda: act("b")}, turns=2, block=3)
+    assert order == "ab" + 2 * "ababab"
+    assert times["a"].tolist() == [3, 3] and times["b"].tolist() == [6, 6]
+
+
+def test_what_watches_a_step_is_beside_the_step_alone(parts):
+    watched = parts["indicators"]
+    assert list(watched.index) == sorted(
+        name + more for name in ("apart-simple", "fgsm") for more in ("", ", indicators", ", monitor")
+    )
+    assert (watched["ratio"] > 0.5).all()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from conftest import tiny_config
 
 import co_probe
 from co_probe.attacks import PGD
+from co_probe.cli.main import main
 from co_probe.config.presets import configure
 from co_probe.errors import Stopped, UserError
 from co_probe.indicators.alarm import Alarm
@@ -53,8 +54,23 @@ def test_the_switch_is_recorded_and_trains_on_with_the_remedy(guard, false_alarm
     else:
         assert isinstance(after, NFGSM)
     assert run.info.method == f"fgsm, guard {guard}"
+    told = f"the guard switched to {'PGD-2' if guard == 'pgd2' else 'N-FGSM'} at step {SWITCH} (epoch 2)"
+    assert run.verdict.headline.endswith(told) and run.verdict.summary().endswith(f"T{told[1:]}.")
+    assert [run.metrics(epoch)["guard_step"] for epoch in run.epochs] == [0, SWITCH, SWITCH]
+    assert plain.verdict.switch is None and "guard" not in plain.verdict.headline
     # own accuracy is that under the remedy, whose pairs of gradients are recorded like those of any method
     assert len(run.step_series(3)["pert_alignment"]) == 21 and "train_attack" in run.metrics(3)
+
+
+def test_the_switch_is_said_and_drawn(false_alarm, tmp_path, capsys):
+    list(epochs(config("pgd2"), tmp_path / "run", device="cpu"))
+    with pytest.raises(SystemExit):
+        main(["show", str(tmp_path / "run")])
+    assert "the guard switched to PGD-2 at step 40 (epoch 2)" in " ".join(capsys.readouterr().out.split())
+    assert "at step 40 (epoch 2)" in str(co_probe.diagnose(tmp_path / "run", quick=True))
+    figure = co_probe.draw("gap", tmp_path / "run", device="cpu")
+    lines = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [SWITCH / 21] * 2]
+    assert len(lines) == 1 and "guard" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_going_on_after_the_switch_gives_the_same_bits(false_alarm, tmp_path):
