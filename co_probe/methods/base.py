@@ -31,6 +31,7 @@ class TrainingContext:
         device: Where training takes place.
         rng: For initial values, on `device`.
         largest: Number of pixels of all padded training images where they are largest; 0 if they do not grow.
+        epochs: Number of epochs in the whole run.
     """
 
     images: int
@@ -41,6 +42,7 @@ class TrainingContext:
     device: torch.device
     rng: torch.Generator
     largest: int = 0
+    epochs: int = 1
 
     @property
     def store_shape(self) -> tuple[int, int, int, int]:

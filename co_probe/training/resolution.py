@@ -158,5 +158,13 @@ class ResolutionStages:
         here = self.stage(epoch)
         steps, largest = sum(s.steps for s in self._stages), max(s.images.numel() for s in self._stages)
         return TrainingContext(
-            len(here.images), here.shape, here.padding, steps, self._epsilon, rng.device, rng, largest
+            len(here.images),
+            here.shape,
+            here.padding,
+            steps,
+            self._epsilon,
+            rng.device,
+            rng,
+            largest,
+            epochs=len(self._stages),
         )
