@@ -78,8 +78,8 @@ class AAER(Method):
         delta = self.perturb(watched, x, y, epsilon=batch.epsilon, rng=batch.rng)
         (before,) = seen  # logits of the base's only pass, at the noise
         after = model(self.clip(x + delta))
-        losses = F.cross_entropy(after, y, reduction="none")
-        loss = losses.mean() + self.regulariser(before, after, F.cross_entropy(before, y, reduction="none"), losses)
+        losses = (F.cross_entropy(logits, y, reduction="none") for logits in (before, after))
+        loss = batch.cross_entropy(after) + self.regulariser(before, after, *losses)
         loss.backward()
         return StepResult(loss.detach(), (after.detach().argmax(1) == y).sum())
 

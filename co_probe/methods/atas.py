@@ -104,7 +104,7 @@ class ATAS(Method):
         view.put(self.delta, delta)
         if self.adaptive:
             self.moment[index] = moment.to(self.moment)
-        return forward_backward(model, self.clip(batch.x + delta), batch.y)
+        return forward_backward(model, self.clip(batch.x + delta), batch)
 
     def parameters(self) -> dict[str, dict[str, float]]:
         return {"atas": {"adaptive": float(self.adaptive)}}

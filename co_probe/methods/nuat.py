@@ -89,7 +89,7 @@ class NuAT(Method):
         self._steps += 1
         delta = self._perturb(self.perturbing(model), x, y, batch.epsilon, batch.rng, constant, penalty)
         clean, adversarial = model(x), model(self.clip(x + delta))
-        loss = F.cross_entropy(clean, y) + self.current * nuclear_norm(adversarial - clean) / len(y)
+        loss = batch.cross_entropy(clean) + self.current * nuclear_norm(adversarial - clean) / len(y)
         loss.backward()
         return StepResult(loss.detach(), (adversarial.detach().argmax(1) == y).sum())
 
