@@ -2,8 +2,10 @@
 
 import io
 import resource
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +109,23 @@ def repacked(path: Path, **changes: Callable[[bytes], bytes]) -> None:
                 content = change(content) if entry.filename.endswith(end) else content
             archive.writestr(entry.filename, content)
     path.write_bytes(out.getvalue())
+
+
+def png(width: int, height: int, content: bytes, depth: int = 8, color_type: int = 0) -> bytes:
+    """A PNG file that says of itself what it is told to; `content` is compressed."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+
+
+def zeros(size: int) -> bytes:
+    """So many zeros, compressed."""
+    compressor, block = zlib.compressobj(9), bytes(2**20)
+    parts = [compressor.compress(block[: min(2**20, size - start)]) for start in range(0, size, 2**20)]
+    return b"".join([*parts, compressor.flush()])
 
 
 def container_of_itself() -> dict[str, Any]:

@@ -20,6 +20,11 @@ from co_probe.errors import UserError
 from co_probe.numerics.rng import derive_seed
 
 CHANNELS = (1, 3)  # usual lengths of an axis of channels
+MOST_CLASSES = 100_000
+NUMBERS = (
+    *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32),
+    *(torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def check_images(x: Tensor, what: str, bounds: tuple[float, float] = (0.0, 1.0),
             f"{what} images have shape {shape}, without an axis of channels: pass x[:, None] for grey images, "
             "(n, 1, height, width)"
         )
-    if x.ndim != 4:
+    if x.ndim != 4 or 0 in shape:
         raise UserError(f"{what} images have shape {shape}, and (n, channels, height, width) is needed")
     if shape[3] in CHANNELS and shape[1] not in CHANNELS:
         raise UserError(
@@ -164,6 +169,8 @@ def check_labels(y: Tensor, what: str, classes: int | None = None) -> Tensor:
     low, high = int(y.min()), int(y.max())
     if low < 0:
         raise UserError(f"{what} labels have {low}, and classes count from 0: remove these images, or shift the labels")
+    if high >= MOST_CLASSES:
+        raise UserError(f"{what} labels run up to {high}: they are the numbers of classes, from 0")
     if classes is not None and low >= 1 and high == classes:
         raise UserError(f"{what} labels run from {low} to {high}, and the {classes} classes count from 0: pass y - 1")
     if classes is not None and high >= classes:
@@ -205,13 +212,19 @@ def _is_array(part: Any) -> bool:
 
 def _tensor(part: Any) -> Tensor:
     """Return an array as a tensor on the CPU."""
-    if isinstance(part, Tensor):
-        return part.detach().cpu()
-    array = np.ascontiguousarray(part)
-    return torch.from_numpy(array.astype(np.int64) if array.dtype in (np.uint16, np.uint32, np.uint64) else array)
+    if isinstance(part, np.ndarray):
+        if part.dtype.kind not in "biufc" or part.dtype.itemsize > 8 * (1 + (part.dtype.kind == "c")):
+            raise UserError(f"an array of {part.dtype} was given, and numbers are needed")
+        part = torch.from_numpy(np.array(part, part.dtype.newbyteorder("="), order="C", copy=None))
+    elif part.layout != torch.strided or part.dtype not in NUMBERS:
+        raise UserError(f"a tensor of {_dtype(part)} ({part.layout}) was given, and an array of numbers is needed")
+    x: Tensor = part.detach().cpu()
+    return x.long() if x.dtype in (torch.uint16, torch.uint32, torch.uint64) else x
 
 
 def _same_length(x: Tensor, y: Tensor, what: str) -> None:
+    if not (x.ndim and y.ndim):
+        raise UserError(f"{what} {'labels' if x.ndim else 'images'} are one number, not an array")
     if len(x) != len(y):
         raise UserError(f"there are {len(x)} {what} images and {len(y)} labels")
 

@@ -1,6 +1,7 @@
 """A folder of images, a folder a class."""
 
 import hashlib
+import math
 import os
 import sys
 import time
@@ -21,6 +22,8 @@ from co_probe.errors import UserError
 from co_probe.files.atomic import replace_atomic
 from co_probe.numerics.memory import require_memory
 
+FREE = 2**26  # bytes of pixels that any file may hold
+MOST_COMPRESSED = 200  # times that an image of more is compressed at most; photographs are compressed 20 times
 REPORT_EVERY = 5.0  # seconds between two lines of progress
 WIDE_RAW = (";16", ";16B", ";16L", ";16N", ";32F", ";32BF")  # how its raw modes of more than 8 bits end
 WIDE = ("I", "F")  # how Pillow's modes of more than 8 bits a channel begin; turning them into RGB would clip them
@@ -153,9 +156,9 @@ def decoded(folder: Path, listing: list[Listed], size: int | None, *, mapped: bo
     cache = caches / f"{folder.name}-{key}.h5"
     fingerprint = _fingerprint(listing)
     with exclusive_lock(caches / f".{cache.name}.lock", f"decoding {folder}"):
-        if (images := _read(cache, fingerprint, mapped)) is None:
+        if (images := _read(cache, fingerprint, len(listing), mapped)) is None:
             replace_atomic(cache, lambda beside: _decode(beside, listing, size, fingerprint, folder))
-            images = _read(cache, fingerprint, mapped)
+            images = _read(cache, fingerprint, len(listing), mapped)
     if images is None:
         raise UserError(f"the cache {cache} cannot be read back: is the disk failing?")
     return images
@@ -168,15 +171,25 @@ def _fingerprint(listing: list[Listed]) -> str:
     return digest.hexdigest()
 
 
-def _read(cache: Path, fingerprint: str, mapped: bool) -> Tensor | None:
+def _read(cache: Path, fingerprint: str, count: int, mapped: bool) -> Tensor | None:
+    """The `count` images of a cache; None if there is none of this fingerprint, or a damaged one: decode anew."""
     try:
         with h5py.File(cache) as file:
-            if file.attrs.get("fingerprint") == fingerprint:
-                images = file["images"]
-                return _map(cache, images) if mapped else torch.from_numpy(images[...])
-    except (OSError, KeyError):  # none there, or a damaged one: decode anew
-        pass
-    return None
+            images = file["images"]
+            if file.attrs.get("fingerprint") != fingerprint or not _as_written(images, count):
+                return None
+            if mapped:
+                return _map(cache, images)
+            require_memory(images.nbytes, f"decoding {count} images", "set data.size, and all are resized to it")
+            return torch.from_numpy(images[...])
+    except (OSError, KeyError, AttributeError, RuntimeError):
+        return None
+
+
+def _as_written(images: h5py.Dataset, count: int) -> bool:
+    """Whether an array is as `_decode` writes it: bytes that all lie in this very file, in one piece."""
+    whole = images.id.get_offset() is not None and images.id.get_storage_size() == images.nbytes
+    return images.dtype == np.uint8 and images.ndim == 4 and images.shape[:2] == (count, 3) and whole
 
 
 def _map(cache: Path, images: h5py.Dataset) -> Tensor:
@@ -215,6 +228,10 @@ def _pixels(path: str, size: int | None) -> np.ndarray:
     """(3, height, width) uint8. Raises UserError if the file is no image, or one of more than 8 bits a channel."""
     try:
         with Image.open(path) as file:
+            if 3 * math.prod(file.size) > max(FREE, MOST_COMPRESSED * os.path.getsize(path)):
+                raise OSError(
+                    f"it is said to have {file.width}×{file.height} pixels, and is {os.path.getsize(path)} bytes long"
+                )
             if file.mode.startswith(WIDE) or _raw_mode(file).endswith(WIDE_RAW):
                 mode = _raw_mode(file) or file.mode
                 raise UserError(f"{path} has more than 8 bits a channel (mode {mode}): convert it")
@@ -225,6 +242,8 @@ def _pixels(path: str, size: int | None) -> np.ndarray:
     if size is not None:
         scale = size / min(image.size)
         width, height = (max(size, round(scale * side)) for side in image.size)
+        if width * height > max(FREE, image.width * image.height):
+            raise UserError(f"{path} is {image.width}×{image.height} pixels: too narrow for a square of it")
         left, top = (width - size) // 2, (height - size) // 2
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         image = image.crop((left, top, left + size, top + size))

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from co_probe.config.plugins import is_own
 from co_probe.config.settings import plain_sections
 from co_probe.data.normalisation import Normalisation
+from co_probe.data.pt_files import read_pt
 from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.files.atomic import write_atomic
 from co_probe.inference.execution import execute
 from co_probe.runs import Run, load_weights
 from co_probe.runs.build import build_model
 from co_probe.runs.foreign import ModelLike
-from co_probe.runs.pt_files import read_pt
 from co_probe.store import ModelSpec, RunInfo
 from co_probe.store.schema import require, whole
 from co_probe.store.upgrade import ARCHITECTURE, upgrade_model, upgrade_wrappers

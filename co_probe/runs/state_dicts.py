@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from co_probe.data.pt_files import read_pt
 from co_probe.errors import DamagedFile, UserError
-from co_probe.runs.pt_files import read_pt
 
 # The first of these that holds a state dict is taken: the trained weights before their moving average.
 WRAPPERS = (

@@ -1,10 +1,11 @@
 """What lies in a folder of images and is no image, or not as it looks."""
 
 import os
-import struct
 import zlib
 from pathlib import Path
 
+import h5py
+import made_files
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,13 +29,8 @@ def tree(tmp_path, monkeypatch) -> Path:
 
 def sixteen_bits(color_type: int, channels: int) -> bytes:
     """A PNG file with 16 bits per channel, which Pillow cannot write."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     rows = b"".join(b"\0" + bytes(range(8 * channels * 2)) for _ in range(8))
-    header = struct.pack(">IIBBBBB", 8, 8, 16, color_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return made_files.png(8, 8, zlib.compress(rows), depth=16, color_type=color_type)
 
 
 def refused(tree: Path) -> str:
@@ -72,3 +68,37 @@ def test_images_of_16_bits_are_refused(color_type, channels, tree):
 def test_names_that_are_no_utf8_are_taken(tree):
     (tree / "cat").rename(tree / os.fsdecode(b"c\xff"))
     assert DATA.make(f"image-folder:{tree}").classes == (os.fsdecode(b"c\xff"), "dog")
+
+
+def test_an_image_that_is_said_to_be_large_takes_no_memory(tree):
+    (tree / "cat" / "2.png").write_bytes(made_files.png(9000, 9000, made_files.zeros(9000 * 1126), depth=1))
+    with made_files.modestly():
+        assert "2.png is not a readable image (it is said to have 9000×9000 pixels" in refused(tree)
+
+
+def test_a_narrow_image_is_not_made_long(tree):
+    Image.new("RGB", (1, 30_000)).save(tree / "cat" / "2.png")
+    with made_files.modestly(), pytest.raises(UserError, match="too narrow for a square of it"):
+        DATA.make(f"image-folder:{tree}", size=64)
+
+
+WRONG = {
+    "another type": lambda shape: np.zeros(shape, np.int64),
+    "other many": lambda shape: np.zeros((shape[0] - 1, *shape[1:]), np.uint8),
+    "without channels": lambda shape: np.zeros(shape[0], np.uint8),
+    "compressed": made_files.bomb((10, 3, 8, 8), "u1"),
+    "a group": {},
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_cache_that_is_not_as_it_was_written_is_made_anew(kind, tree):
+    before = DATA.make(f"image-folder:{tree}")
+    (cache,) = (tree.parent / "home" / "image-folders").glob("*.h5")
+    with h5py.File(cache, "r+") as file:
+        value = WRONG[kind]
+        made_files.put(
+            file, "images", value(file["images"].shape) if kind != "compressed" and callable(value) else value
+        )
+    assert DATA.make(f"image-folder:{tree}").train_x.equal(before.train_x)

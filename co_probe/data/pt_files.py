@@ -20,12 +20,13 @@ from co_probe.errors import DamagedFile, UserError, one_line
 DEPTH = 64  # of containers in containers
 
 
-def read_pt(path: Path, allowed: list[Any] | None = None) -> Any:
+def read_pt(path: Path, allowed: list[Any] | None = None, what: str = "checkpoint") -> Any:
     """Return the content of a file that `torch.save` wrote, on the CPU; mapped from the file if its format allows it.
 
     Args:
         path: The file.
         allowed: Harmless classes that it may hold besides tensors and containers.
+        what: What errors call the file.
 
     Raises:
         UserError: There is no such file, or it is a folder or a pipe.
@@ -35,7 +36,7 @@ def read_pt(path: Path, allowed: list[Any] | None = None) -> Any:
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if not path.is_file():  # to open a pipe would wait for somebody who writes to it
-        raise UserError(f"{path} is a folder, not a checkpoint file" if path.is_dir() else f"{path} is no regular file")
+        raise UserError(f"{path} is a folder, not a {what} file" if path.is_dir() else f"{path} is no regular file")
     try:
         _check_archive(path)
         content = _load(path, allowed or [])
@@ -46,7 +47,7 @@ def read_pt(path: Path, allowed: list[Any] | None = None) -> Any:
         raise UserError(f"{path} may not be read") from None
     except Exception as error:  # of any kind: the file may hold anything
         reason = one_line(" ".join([type(error).__name__, *str(error).splitlines()[:1]]))
-        raise DamagedFile(f"{path} cannot be read as a checkpoint ({reason[:300]})") from error
+        raise DamagedFile(f"{path} cannot be read as a {what} ({reason[:300]})") from error
     return content
 
 
