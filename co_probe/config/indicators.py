@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from co_probe.numerics.change import CLEAR, Change, halfway
+
 
 @dataclass(frozen=True, kw_only=True)
 class Indicator:
@@ -30,6 +32,18 @@ class Indicator:
         """The values that changes are judged in: the logarithm to base 10 if `log`, NaN where it is undefined."""
         array = np.asarray(values, np.float64)
         return np.log10(np.where(array > 0, array, np.nan)) if self.log else array
+
+    def change(self, at: ArrayLike, values: ArrayLike, span: tuple[int, int], *, clear: float = CLEAR) -> Change | None:
+        """When the indicator had made half of its change at a collapse; None if it did not change.
+
+        Args:
+            at: When each value was measured, in epochs, increasing, (n,).
+            values: Its values, (n,); NaN where not measured.
+            span: First and last epoch of the collapse.
+            clear: Least change, in standard deviations of the noise before.
+        """
+        start, end = span[0] - 1, span[1]
+        return halfway(at, self.judged(values), start, end, direction=self.direction, floor=self.floor, clear=clear)
 
     def unjudged(self, value: float) -> float:
         """The indicator's value, of one that changes are judged in: the inverse of `judged`."""

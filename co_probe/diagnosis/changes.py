@@ -1,16 +1,13 @@
 """What a run has recorded of its indicators, and when each changed at a collapse."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import repeat
-from typing import Any
 
 import pandas as pd
 
 from co_probe.config.indicators import EPOCH_INDICATORS, STEP_INDICATORS, Indicator
 from co_probe.diagnosis.verdict import Verdict
-from co_probe.numerics.change import CLEAR, Change, halfway, window_means, window_size
+from co_probe.numerics.change import CLEAR, Change
 from co_probe.store import StoredRun
 
 Span = tuple[int, int]
@@ -42,42 +39,6 @@ class Moved:
     after: float
 
 
-def step_table(runs: Iterable[StoredRun]) -> pd.DataFrame:
-    """The step series of runs in windows of steps: columns run, indicator, epoch (as a fraction), value."""
-    rows = [pd.DataFrame(columns=["run", "indicator", "epoch", "value"])]
-    for run in runs:
-        epochs = run.epochs
-        series = {epoch: run.step_series(epoch) for epoch in epochs}
-        for name in STEP_INDICATORS:
-            for epoch in epochs:
-                if name in series[epoch]:
-                    values = series[epoch][name]
-                    means, ends = window_means(values, min(len(values), window_size(len(values))))
-                    at = epoch - 1 + ends / len(values)
-                    rows.append(pd.DataFrame({"run": run.name, "indicator": name, "epoch": at, "value": means}))
-    return pd.concat(rows[1:] or rows, ignore_index=True)
-
-
-def epoch_table(runs: Iterable[StoredRun]) -> pd.DataFrame:
-    """What probes and training have stored of each epoch, as columns run, probe, quantity, epoch, value."""
-    rows: list[tuple[str, str, str, int, float]] = []
-    for run in runs:
-        gaps = run.metric("gap")
-        rows += [(run.name, "gap", "gap", epoch, value) for epoch, value in gaps.items()]
-        for probe, quantity in EPOCH_INDICATORS:
-            frame = run.frame(probe)
-            if not len(frame) or (probe == "gap" and gaps):
-                continue
-            # One series: that of the default settings, else what was measured last at each epoch.
-            usual = run.frame(probe, **({"reference": None} if probe == "strength" else {"split": "test"}))
-            frame = usual if len(usual) else frame
-            frame = frame[(frame["quantity"] == quantity) & (frame["epoch"] > 0)].drop_duplicates("epoch", keep="last")
-            frame = frame.sort_values("epoch")
-            columns = frame["epoch"].astype(int), frame["value"]
-            rows += list(zip(repeat(run.name), repeat(probe), repeat(quantity), *columns, strict=False))
-    return pd.DataFrame(rows, columns=["run", "probe", "quantity", "epoch", "value"])
-
-
 def main_episode(verdict: Verdict) -> Span | None:
     """First and last epoch of the longest episode; None if there is none."""
     last = verdict.last_epoch or 0
@@ -104,38 +65,22 @@ def movements(verdict: Verdict, curves: pd.DataFrame, run: StoredRun | None = No
         if name in curves and not curves[name].isna().all():
             series.append((name, indicator, curves[["epoch", name]].rename(columns={name: "value"}).dropna()))
     if run is not None:
-        for name, rows in step_table([run]).groupby("indicator", sort=False):
+        for name, rows in run.frame("step-indicators").groupby("indicator", sort=False):
             if name != "train_accuracy" or "train" not in curves:
                 series.append((str(name), STEP_INDICATORS[str(name)], rows))
-        for (probe, quantity), rows in epoch_table([run]).groupby(["probe", "quantity"], sort=False):
+        for (probe, quantity), rows in run.frame("epoch-indicators").groupby(["probe", "quantity"], sort=False):
             series.append((f"{probe}/{quantity}", EPOCH_INDICATORS[str(probe), str(quantity)], rows))
     found = [_moved(name, indicator, rows, span) for name, indicator, rows in series if rows["value"].notna().any()]
     return sorted(found, key=lambda each: math.inf if each.change is None else each.change.at)
 
 
 def _moved(name: str, indicator: Indicator, rows: pd.DataFrame, span: Span) -> Moved:
-    change = change_of(rows, indicator, span, clear=0 if name == "pgd" else CLEAR)
+    change = indicator.change(rows["epoch"], rows["value"], span, clear=0 if name == "pgd" else CLEAR)
     at = rows["epoch"]
     before, after = rows["value"][at < span[0]].tail(8), rows["value"][(at >= span[0]) & (at <= span[1])]
     if change is not None:
         return Moved(name, indicator, change, indicator.unjudged(change.before), indicator.unjudged(change.after))
     return Moved(name, indicator, None, float(before.median()), float(after.median()))
-
-
-def change_of(rows: pd.DataFrame, indicator: Indicator, span: Span | None, *, clear: float = CLEAR) -> Change | None:
-    """When an indicator had made half of its change at a collapse; None if it did not change.
-
-    Args:
-        rows: Its values: columns epoch and value.
-        indicator: Which way it moves.
-        span: First and last epoch of the collapse; None if there is none, and then nothing moved.
-        clear: Least change, in standard deviations of the noise before.
-    """
-    if span is None:
-        return None
-    values = indicator.judged(rows["value"])
-    about: dict[str, Any] = {"direction": indicator.direction, "floor": indicator.floor}
-    return halfway(rows["epoch"], values, span[0] - 1, span[1], clear=clear, **about)
 
 
 def relation(at: float, lost: float | None) -> str:

@@ -72,11 +72,11 @@ class StepScores:
 def lead(runs: Iterable[StoredRun]) -> pd.DataFrame:
     """Judge each step indicator as an alarm, on runs that collapse and runs that do not.
 
-    An indicator is averaged over windows of steps and scored by how far it leaves the median of the five windows
-    before, in units of its noise (`co_probe.numerics.change.scores`). Its threshold is the highest at which every
-    collapse is announced within `HORIZON` epochs, so that all indicators have recall 1 and differ in false alarms
-    alone. Thresholds are fitted to the runs that they are judged on: this compares indicators, and does not promise
-    these numbers on other runs.
+    An indicator is averaged over windows of steps and scored as `co_probe.Alarm` scores PertAlign: by how far it leaves
+    the median of the windows before, in units of its noise (`co_probe.numerics.change.scores`). Its threshold is the
+    highest at which every collapse is announced within `HORIZON` epochs, so that all indicators have recall 1 and
+    differ in false alarms alone. Thresholds are fitted to the runs that they are judged on: this compares indicators,
+    and does not promise these numbers on other runs.
 
     The collapse is dated to the end of the epoch after which PGD accuracy was first seen to have fallen. It took place
     up to an epoch earlier, and so leads are up to an epoch too long, for all indicators alike.

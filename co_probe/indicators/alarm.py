@@ -3,11 +3,11 @@
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import pairwise
 from statistics import fmean, median
 
+from co_probe.numerics.change import LEAST, LEVEL, NOISE, level_and_noise
+
 JUDGED = ("alignment", "train_loss", "loss_gain")
-MAD_TO_SD = 1.4826 / math.sqrt(2)  # median difference of successive normal values -> their standard deviation
 
 
 @dataclass
@@ -53,9 +53,9 @@ class Alarm:
     small: float = 0.15
     large: float = 0.2
     deviations: float = 5.0
-    baseline: int = 6
-    history: int = 20
-    warmup: int = 8
+    baseline: int = LEVEL
+    history: int = NOISE
+    warmup: int = LEAST
     settled: float = 0.2
     floor: float = 0.01
     fired: bool = field(default=False, init=False)
@@ -136,10 +136,9 @@ class Alarm:
         self._past.append(window)
         if len(past) < self.warmup:
             return False
-        alignments = [value for value, *_ in past]
+        base, noise = level_and_noise([alignment for alignment, *_ in past], self.floor, self.baseline)
         baseline = [median(values) for values in zip(*past[-self.baseline - 1 : -1], strict=True)]
-        noise = max(self.floor, MAD_TO_SD * median(abs(b - a) for a, b in pairwise(alignments)))
-        base, value = baseline[0], window[0]
+        value = window[0]
         fall = base - value
         # False for what is not given. Medians of NaN are arbitrary, and not used then.
         stronger = any(now > before for now, before in zip(window[1:], baseline[1:], strict=True))

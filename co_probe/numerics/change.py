@@ -1,22 +1,29 @@
 """When a noisy series changes: as it is seen at the time, and in hindsight."""
 
+import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-RECENT = 5
-"""Number of earlier values whose median is the level that a value is compared with."""
+LEVEL = 6
+"""Number of earlier values whose median is the level that a value is compared with. The newest of all is left out: it
+may be part of the change already."""
 
 NOISE = 20
-"""Number of earlier deviations that the scale of the noise is taken over."""
+"""Number of earlier values that the scale of the noise is taken over."""
 
-LEAST = 4
-"""Number of earlier deviations below which nothing is judged."""
+LEAST = 8
+"""Number of earlier values below which nothing is judged."""
 
 MAD = 1.4826  # the median of absolute deviations times this is the standard deviation of normal noise
+DIFFERENCES = MAD / math.sqrt(2)  # likewise the median of absolute differences between successive values
 
 
 def window_size(steps: int) -> int:
@@ -43,12 +50,26 @@ def window_means(values: ArrayLike, size: int) -> tuple[Floats, Floats]:
     return means, size * np.arange(1, count + 1, dtype=np.float64)
 
 
-def scores(values: ArrayLike, direction: int, floor: float) -> Floats:
-    """How far each value is from its recent level, in units of the noise before it.
+def level_and_noise(past: Sequence[float], floor: float, level: int = LEVEL) -> tuple[float, float]:
+    """What a value is compared with: the recent level of a series, and its noise.
 
-    The level is the median of the `RECENT` values before; the noise is `MAD` times the median absolute deviation from
-    such levels, over the `NOISE` values before. Only the past is used, so that a score is what an observer would have
-    seen at that moment.
+    Args:
+        past: The values before it, at least two, without NaN.
+        floor: Least noise, in the unit of the values.
+        level: Number of values of the level. It ends one value before the one that is judged.
+
+    Returns:
+        The median of the level, and the standard deviation of the noise, from differences between successive values.
+    """
+    noise = DIFFERENCES * median(abs(after - before) for before, after in pairwise(past))
+    return median(past[-level - 1 : -1]), max(floor, noise)
+
+
+def scores(values: ArrayLike, direction: int, floor: float) -> Floats:
+    """How far each value is from its recent level, in units of the noise before it (`level_and_noise`).
+
+    Only the past is used, so that a score is what an observer would have seen at that moment; it is that of
+    `co_probe.Alarm`.
 
     Args:
         values: Series, (n,); NaN where not measured.
@@ -60,21 +81,18 @@ def scores(values: ArrayLike, direction: int, floor: float) -> Floats:
     """
     array = np.asarray(values, np.float64)
     result = np.full(len(array), np.nan)
-    deviations: list[float] = []
-    for i, value in enumerate(array):
-        before = array[max(0, i - RECENT) : i]
-        before = before[~np.isnan(before)]
-        if np.isnan(value) or not len(before):
+    past = deque[float](maxlen=NOISE)
+    for i, value in enumerate(array.tolist()):
+        if math.isnan(value):
             continue
-        deviation = float(value - np.median(before))
-        if len(deviations) >= LEAST:
-            noise = max(floor, MAD * float(np.median(np.abs(deviations[-NOISE:]))))
-            result[i] = (deviation * direction if direction else abs(deviation)) / noise
-        deviations.append(deviation)
+        if len(past) >= LEAST:
+            level, noise = level_and_noise(list(past), floor)
+            result[i] = ((value - level) * direction if direction else abs(value - level)) / noise
+        past.append(value)
     return result
 
 
-def alarms(score: ArrayLike, threshold: float, apart: int = RECENT) -> list[int]:
+def alarms(score: ArrayLike, threshold: float, apart: int = LEVEL) -> list[int]:
     """Indices at which scores reach a threshold; those fewer than `apart` after the last are the same alarm.
 
     Args:
@@ -162,7 +180,7 @@ def halfway(
         return None
     level, later = float(np.median(before)), float(np.median(after))
     way = 1 if later > level else -1
-    noise = MAD * float(np.median(np.abs(np.diff(before)))) / 2**0.5
+    noise = DIFFERENCES * float(np.median(np.abs(np.diff(before))))
     if (direction and way != direction) or abs(later - level) < max(floor, clear * noise):
         return None
     beyond = way * (series - (level + later) / 2) > 0

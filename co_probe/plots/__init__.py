@@ -8,7 +8,7 @@ PLOTS = Registry(
         "deterioration": "co_probe.plots.deterioration:FIGURE",
         "gap": "co_probe.plots.gap:FIGURE",
         "indicators": "co_probe.plots.indicators:FIGURE",
-        "lead": "co_probe.plots.lead:FIGURE",
+        "lead": "co_probe.diagnosis.lead_figure:FIGURE",
         "perturbations": "co_probe.plots.perturbations:FIGURE",
         "robust-overfitting": "co_probe.plots.robust_overfitting:FIGURE",
         "spectrum": "co_probe.plots.spectrum:FIGURE",

@@ -1,9 +1,6 @@
 """Indicators of one run as small multiples, so that what moved first is seen."""
 
 import math
-from collections.abc import Sequence
-from importlib import import_module
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,9 +11,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from co_probe.config.indicators import EPOCH_INDICATORS, STEP_INDICATORS, Indicator
-from co_probe.numerics.change import CLEAR, halfway
 from co_probe.plots.lines import EPOCHS
-from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, Span, StoredRun, stored
+from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Span, StoredRun, stored
 from co_probe.plots.style import COLUMN, OKABE_ITO
 
 COLUMNS = 3
@@ -34,32 +30,9 @@ ACCURACIES = {  # metric of a run: name at the line, colour
 }
 
 
-def step_table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """The step series of a run in windows of steps: columns indicator, epoch (as a fraction), value."""
-    frame: pd.DataFrame = import_module("co_probe.diagnosis.changes").step_table(runs)
-    return frame
-
-
-def epoch_table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """What probes and training have stored of each epoch, as columns probe, quantity, epoch, value."""
-    frame: pd.DataFrame = import_module("co_probe.diagnosis.changes").epoch_table(runs)
-    return frame
-
-
-def moved_at(rows: pd.DataFrame, indicator: Indicator, span: Span | None, clear: float = CLEAR) -> float | None:
-    """When an indicator had made half of its change at a collapse, in epochs; None if it did not change.
-
-    Args:
-        rows: Its values: columns epoch and value.
-        indicator: Which way it moves.
-        span: First and last epoch of the collapse; None if there is none, and then nothing moved.
-        clear: Least change, in standard deviations of the noise before.
-    """
-    if span is None:
-        return None
-    values = indicator.judged(rows["value"])
-    about: dict[str, Any] = {"direction": indicator.direction, "floor": indicator.floor, "clear": clear}
-    change = halfway(rows["epoch"], values, span[0] - 1, span[1], **about)
+def moved_at(rows: pd.DataFrame, indicator: Indicator, span: Span | None, **clear: float) -> float | None:
+    """When an indicator had made half of its change at a collapse, in epochs; None if it did not change."""
+    change = None if span is None else indicator.change(rows["epoch"], rows["value"], span, **clear)
     return None if change is None else change.at
 
 
@@ -164,7 +137,11 @@ def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
 
 FIGURE = FigureSpec(
     draw=draw,
-    tables={"metrics": stored("metrics"), "steps": step_table, "epochs": epoch_table},
+    tables={
+        "metrics": stored("metrics"),
+        "steps": stored("step-indicators"),
+        "epochs": stored("epoch-indicators"),
+    },
     single=True,
     unsupported_reason=unsupported_reason,
 )

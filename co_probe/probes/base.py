@@ -39,6 +39,7 @@ class Diagnostic(ABC):
         split: Which images it uses, `test`, `train` or `validation`.
         shares: Quantities that are shares in [0, 1], which the command line prints in percent.
         details: Quantities that are for figures, and not printed.
+        own: Columns that readers of its table rely on, besides those of every table.
         figure: The registered figure that shows it; None for lines of all its quantities.
         default_epochs: Epochs that are measured unless others are named: `all`, `best and last`, `last`.
     """
@@ -47,6 +48,7 @@ class Diagnostic(ABC):
     split: str
     shares: ClassVar[tuple[str, ...]] = ()
     details: ClassVar[tuple[str, ...]] = ()
+    own: ClassVar[tuple[str, ...]] = ()
     figure: ClassVar[str | None] = None
     default_epochs: ClassVar[str] = "all"
 
@@ -80,7 +82,7 @@ class Diagnostic(ABC):
         defaults = {f.name: self._column(f.name, f.default, run) for f in self._settings()}
         for name, value in columns.items() if len(frame) else ():
             stored = frame[name] if name in frame else pd.Series(np.nan, frame.index, object)
-            frame = frame[(stored == value) | (stored.isna() & (value == defaults.get(name)))]
+            frame = frame[(stored == value) | (stored.isna() & (value == defaults.get(name)))].assign(**{name: value})
         return frame.sort_values("epoch", kind="stable") if len(frame) else frame
 
     def _settings(self) -> list[Any]:

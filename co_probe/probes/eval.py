@@ -12,7 +12,7 @@ from co_probe.executor import Executor
 from co_probe.probes.base import Diagnostic
 from co_probe.probes.named import probe
 from co_probe.probes.runner import Progress
-from co_probe.probes.table import Epochs, Table, pick_epoch
+from co_probe.probes.table import Epochs, Table, pick_epoch, with_epsilon
 from co_probe.store import RunLike, StoredRun
 
 ATTACKS = ("clean", "gaussian", "pgd20", "cw", "aa")
@@ -43,6 +43,7 @@ class Eval(Diagnostic):
 
     name: ClassVar[str] = "eval"
     shares: ClassVar[tuple[str, ...]] = ("accuracy",)
+    own: ClassVar[tuple[str, ...]] = ("attack",)
     figure: ClassVar[str] = "trade-off"
     attacks: Sequence[AttackLike] = ATTACKS
     epoch: int | str = "best"
@@ -64,6 +65,7 @@ class Eval(Diagnostic):
         """The stored accuracies of these attacks after this epoch, on as many images as they were measured on."""
         if not len(frame):
             return frame
+        frame = with_epsilon(frame, run)
         epsilon = run.epsilon if self.epsilon is None else self.epsilon
         names = [attack_name(attack) for attack in self.attacks]
         frame = frame[(frame["epoch"] == pick_epoch(run, self.epoch)) & (frame["epsilon"] == epsilon)]

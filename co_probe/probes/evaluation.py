@@ -18,7 +18,7 @@ from co_probe.inference.forward import Forward
 from co_probe.numerics.rng import make_rng
 from co_probe.probes.base import accuracy_row
 from co_probe.probes.runner import live_run
-from co_probe.probes.table import Table, pick_epoch
+from co_probe.probes.table import Table, pick_epoch, with_epsilon
 from co_probe.runs import Run
 from co_probe.store import StoredRun
 
@@ -183,12 +183,7 @@ class EvaluationTable(Table):
             self.run.add_rows(table, rows, key)
 
     def _stored(self, table: str) -> pd.DataFrame:
-        """A stored table; rows that were written before images were told apart by ε have the run's."""
-        frame = self.run.frame(table)
-        if not len(frame):
-            return frame
-        epsilon = frame["epsilon"] if "epsilon" in frame else pd.Series(float("nan"), frame.index)
-        return frame.assign(epsilon=epsilon.fillna(self.run.epsilon))
+        return with_epsilon(self.run.frame(table), self.run)
 
 
 def _test_images(run: Run) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,7 @@ class Masking(Probe):
 
     name: ClassVar[str] = "masking"
     shares: ClassVar[tuple[str, ...]] = tuple(NAMES)
+    own: ClassVar[tuple[str, ...]] = ("epsilon", "suspicious")
     default_epochs: ClassVar[str] = "best and last"
     queries: int = 100
     images: int = 128

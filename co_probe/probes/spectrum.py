@@ -34,6 +34,7 @@ class Spectrum(Probe):
     name: ClassVar[str] = "spectrum"
     shares: ClassVar[tuple[str, ...]] = ("low", "high")
     details: ClassVar[tuple[str, ...]] = ("energy",)
+    own: ClassVar[tuple[str, ...]] = ("row", "column")
     generator: AttackLike = "fgsm"
     below: int = 0
     split: str = "test"

@@ -46,6 +46,7 @@ class Strength(Probe):
 
     name: ClassVar[str] = "strength"
     shares: ClassVar[tuple[str, ...]] = ("strength", "clean", "noise", "sign-noise")
+    own: ClassVar[tuple[str, ...]] = ("reference", "reference_id")
     figure: ClassVar[str] = "deterioration"
     reference: Any = None
     generator: AttackLike = "fgsm"

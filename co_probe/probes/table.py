@@ -78,3 +78,10 @@ def pick_epoch(run: StoredRun, epoch: int | str) -> int:
     if number not in run.epochs:
         raise UserError(f"{run.name} has no epoch {number}; its last is {run.last_epoch}")
     return number
+
+
+def with_epsilon(frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
+    """A stored table; rows that were written before results were told apart by ε have the run's."""
+    if not len(frame):
+        return frame
+    return frame.assign(epsilon=frame["epsilon"].fillna(run.epsilon) if "epsilon" in frame else run.epsilon)

@@ -8,7 +8,7 @@ Raises:
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,18 @@ SHARES = (*PROPORTIONS, "train_accuracy")
 OF_TRAINING = ("learning_rate", "train_loss", "train_accuracy", "seconds")
 AVERAGED = "ema_"  # prefix of metrics that are of the averaged weights
 MOST_EPOCHS = 1_000_000  # as in the settings of a run
+LABELS = ("run", "method", "seed", "epoch", "probe")  # the first columns of every table
+RESULTS = ("quantity", "value", "low", "high", "n")  # the last ones
+OUTCOMES = ("attack", "version", "start", "size", "correct")  # those of a table of outcomes of single images instead
 # Columns that mean the same in all tables, and numpy's letters for what they may hold.
 COLUMNS = {
-    **dict.fromkeys(("run", "method", "probe", "quantity"), "S"),
-    **dict.fromkeys(("seed", "epoch"), "iu"),
-    **dict.fromkeys(("value", "low", "high", "n"), "iuf"),
+    **dict.fromkeys(("run", "method", "probe", "quantity", "attack", "version", "correct"), "S"),
+    **dict.fromkeys(("reference", "reference_id", "generator", "against", "split"), "S"),
+    **dict.fromkeys(("seed", "epoch", "start", "size"), "iu"),
+    **dict.fromkeys(("value", "low", "high", "n", "epsilon", "row", "column"), "iuf"),
+    "suspicious": "b",
 }
+RANGES = {"seed": (-1, 2**63), "epoch": (0, MOST_EPOCHS), "n": (0, 2**53), "start": (0, 2**31), "size": (0, 2**31)}
 
 
 def json_object(text: Any) -> dict[str, Any]:
@@ -157,13 +163,28 @@ def check_index(index: Any, count: int) -> np.ndarray:
 
 
 def check_table(columns: Any) -> pd.DataFrame:
-    """Return the table that a group holds, columns of equal length."""
-    order = _group(columns, "a table")["order"].split("\n")
-    for name in filter(None, order):
+    """Return the table that a group holds: columns of equal length, among them those of every table."""
+    order = list(filter(None, _group(columns, "a table")["order"].split("\n")))
+    require(len(order) == len(set(order)), "the order of columns", columns["order"])
+    check_columns(order, (*LABELS, *(OUTCOMES if "correct" in order else RESULTS)))
+    for name in order:
         values = columns[name]
         fits = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in COLUMNS.get(name, "biufS")
         require(fits and len(values) == len(columns[order[0]]), f"the column {name}", values)
+        if name in RANGES and len(values):
+            low, high = values.min(), values.max()  # NaN if any is
+            least, most = RANGES[name]
+            require(bool(low >= least and high <= most), f"the column {name}", (low, high))
+    if "correct" in order:
+        sizes = np.char.str_len(columns["correct"])
+        require(np.array_equal(sizes, columns["size"]), "outcomes of images", "of other many images")
     return table.from_tree(columns)
+
+
+def check_columns(have: Collection[str], needed: Iterable[str]) -> None:
+    """Raise ValueError if a table lacks a column."""
+    for name in needed:
+        require(name in have, "a table", f"without the column {name}")
 
 
 def require(fits: bool, name: str, value: Any) -> None:

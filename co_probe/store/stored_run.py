@@ -22,9 +22,9 @@ from co_probe.config.settings import WEIGHTS
 from co_probe.errors import CoProbeError, DamagedFile, NotStored, UserError
 from co_probe.files.atomic import write_atomic
 from co_probe.files.lock import Lock
-from co_probe.numerics.statistics import wilson
 from co_probe.store import rounding, schema, table, tree
 from co_probe.store.info import RunInfo, info_from_tree, info_of_older
+from co_probe.store.tables import TABLES
 from co_probe.store.upgrade import upgrade_model
 
 SCHEMA = 3  # 2: probe images are named by their numbers in the data set; 1: image state is stored as it is
@@ -301,10 +301,11 @@ class StoredRun:
         return self._read(epoch, "images", lambda images: schema.check_images(images, self._state_shape))
 
     def frame(self, probe: str, **settings: Any) -> pd.DataFrame:
-        """A tidy table: `metrics`, `steps`, or what a probe has stored. Empty if nothing was measured.
+        """A tidy table: what the run has recorded itself, or what a probe has stored. Empty if nothing was measured.
 
         Args:
-            probe: `metrics`, `steps`, or a probe.
+            probe: A probe; or `metrics`, what was measured during training; `steps`, APART's step sizes;
+                `step-indicators` and `epoch-indicators`, the indicators over steps and over epochs, without intervals.
             **settings: Of the probe: only rows that were measured with these, and with its defaults for the others.
                 Without settings, all rows.
 
@@ -318,13 +319,16 @@ class StoredRun:
         Example:
             >>> run.frame("gap", against="pgd20")
         """
-        if probe == "metrics":
-            return self._metrics_frame()
-        if probe == "steps":
-            return self._steps_frame()
+        if probe in TABLES:
+            return TABLES[probe](self)
         made = PROBES.make(probe, **settings) if settings else None
-        frame = self._result_frames().get(probe if made is None else made.name, pd.DataFrame())
-        frame = frame.assign(run=self.name) if len(frame) else frame
+        name = probe if made is None else made.name
+        frame = self._result_frames().get(name, pd.DataFrame())
+        if len(frame):
+            own = PROBES.load(name).own if name in PROBES.entries else ()
+            if missing := [column for column in own if column not in frame]:
+                raise DamagedFile(f"{self._results_path} is damaged: the table {name} lacks the column {missing[0]}")
+            frame = frame.assign(run=self.name)
         return frame if made is None else made.find(frame, self).reset_index(drop=True)
 
     def probes(self) -> list[str]:
@@ -474,8 +478,6 @@ class StoredRun:
                     frames |= _frames(file)
         return frames | self._unwritten
 
-    # -- tables --------------------------------------------------------------------------------------------------
-
     def labels(self, epoch: int, probe: str) -> dict[str, Any]:
         """Return the leading columns of every tidy row of this run; `seed` is -1 if it is unknown."""
         return {
@@ -485,45 +487,6 @@ class StoredRun:
             "epoch": epoch,
             "probe": probe,
         }
-
-    def _metrics_frame(self) -> pd.DataFrame:
-        rows, sizes = [], {split: len(images) for split, images in self.probe_set.items()}
-        for epoch in self.epochs:
-            metrics = self.metrics(epoch)
-            for name, value in metrics.items():
-                if name.endswith(("_low", "_high")):
-                    continue
-                n = sizes.get("validation" if name.startswith("validation_") else "test", 0)
-                low, high = metrics.get(f"{name}_low", value), metrics.get(f"{name}_high", value)
-                if name in schema.PROPORTIONS and n:
-                    low, high = wilson(value, n)
-                rows.append(
-                    {
-                        **self.labels(epoch, "metrics"),
-                        "quantity": name,
-                        "value": value,
-                        "low": low,
-                        "high": high,
-                        "n": n,
-                    }
-                )
-        return pd.DataFrame(rows)
-
-    def _steps_frame(self) -> pd.DataFrame:
-        rows = []
-        for epoch in self.epochs:
-            for name, value in self.method_parameters(epoch).get("alpha", {}).items():
-                rows.append(
-                    {
-                        **self.labels(epoch, "steps"),
-                        "layer": name,
-                        "value": value,
-                        "low": value,
-                        "high": value,
-                        "n": 1,
-                    }
-                )
-        return pd.DataFrame(rows)
 
 
 def check_mark(about: Mapping[str, Any], run_id: str, epoch: int) -> None:

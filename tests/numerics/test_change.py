@@ -17,10 +17,10 @@ def test_scores_use_the_past_alone():
     values = rng.normal(0.8, 0.02, 60)
     values[40:] -= 0.5
     score = scores(values, -1, 0.001)
-    assert np.isnan(score[:5]).all() and np.nanmax(score[:40]) < 5 and score[40] > 10
+    assert np.isnan(score[:8]).all() and np.nanmax(score[:40]) < 5 and score[40] > 10
     np.testing.assert_array_equal(scores(values[:41], -1, 0.001), score[:41])
-    np.testing.assert_allclose(scores(values, 1, 0.001)[5:], -score[5:])
-    assert (scores(values, 0, 0.001)[5:] >= 0).all()
+    np.testing.assert_allclose(scores(values, 1, 0.001)[8:], -score[8:])
+    assert (scores(values, 0, 0.001)[8:] >= 0).all()
 
 
 def test_the_floor_keeps_constant_series_from_alarming():

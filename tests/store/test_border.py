@@ -39,6 +39,9 @@ def made(tmp_path_factory) -> Path:
     row = {"run": "run", "method": "apart", "seed": 0, "epoch": 1, "probe": "gap", "quantity": "gap"}
     row |= {"value": 0.5, "low": 0.4, "high": 0.6, "n": 40}
     StoredRun(tmp_path / "run").save_frame("gap", pd.DataFrame([row]))
+    outcomes = {name: row[name] for name in ("run", "method", "seed", "epoch")} | {"probe": "eval-images"}
+    outcomes |= {"attack": "clean", "version": "", "start": 0, "size": 4, "correct": "1011"}
+    StoredRun(tmp_path / "run").save_frame("eval-images", pd.DataFrame([outcomes]))
     return tmp_path / "run"
 
 
@@ -208,9 +211,15 @@ WRONG = {
     "results.h5": {
         "gap": [np.arange(3), 3, {}, {"order": "value"}, {"order": 3}],
         "gap/value": [np.full(1, "0.5", "S3"), np.zeros(2), np.zeros((1, 1)), np.zeros(1, complex), 0.5, None],
-        "gap/epoch": [np.full(1, "1", "S3"), np.zeros(1), np.zeros(1, bool)],
+        "gap/epoch": [np.full(1, "1", "S3"), np.zeros(1), np.zeros(1, bool), np.full(1, -1), np.full(1, 2**40)],
         "gap/run": [np.zeros(1), np.zeros(1, int)],
-        "gap/order": [None, 3, "value\nother"],
+        "gap/order": [None, 3, "value\nother", "value\nvalue", "run\nvalue"],
+        "gap/seed": [np.zeros(1), np.full(1, -2), None],
+        "gap/n": [np.full(1, -1), np.full(1, np.nan), np.full(1, np.inf), np.full(1, "9", "S1"), None],
+        **{f"gap/{name}": [None] for name in ("method", "probe", "quantity", "low", "high")},
+        "eval-images/correct": [np.full(1, "101", "S3"), np.zeros(1), None],
+        "eval-images/start": [np.full(1, -1), np.zeros(1), None],
+        "eval-images/size": [np.full(1, 3), np.full(1, 2**40), None],
     },
 }
 

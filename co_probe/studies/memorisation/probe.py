@@ -35,6 +35,7 @@ class Memorisation(Probe):
     name: ClassVar[str] = "memorisation"
     split: str = field(default="train", init=False)  # the test images come on top
     shares: ClassVar[tuple[str, ...]] = ("accuracy",)
+    own: ClassVar[tuple[str, ...]] = ("images", "view")
     figure: ClassVar[str] = "generalisation"
     against: AttackLike = "method"
 

@@ -1,23 +1,23 @@
 """Which step indicator announces a collapse, how early, and at the price of how many false alarms."""
 
 from collections.abc import Sequence
-from importlib import import_module
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from co_probe.config.indicators import STEP_INDICATORS
+from co_probe.diagnosis.lead import lead
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun
 from co_probe.plots.style import COLUMN, OKABE_ITO
 
 OURS, BASELINE = OKABE_ITO[2], "0.55"
 
 
-def table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """What `co_probe.diagnosis.lead.lead` makes of the runs."""
-    frame: pd.DataFrame = import_module("co_probe.diagnosis.lead").lead(runs)
-    return frame
+def table(runs: Sequence[Any], options: FigureOptions, measure: Measure) -> pd.DataFrame:
+    """What `lead` makes of the runs."""
+    return lead(runs)
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
