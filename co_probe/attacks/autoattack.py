@@ -11,16 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from co_probe.attacks.base import (
-    Attack,
-    Clean,
-    Model,
-    Perturbation,
-    Rng,
-    check_norm,
-    frozen_weights,
-    is_correct,
-)
+from co_probe.attacks.base import Attack, Clean, Mask, Model, Perturbation, Rng, Targets, frozen_weights, is_correct
 from co_probe.errors import CoProbeWarning, UserError
 
 TARGETS = 9  # classes that the targeted attacks of the standard version aim at
@@ -37,12 +28,10 @@ class AutoAttack(Attack):
     warning says so.
 
     Args:
-        epsilon: Norm bound, in pixel units.
         norm: `linf` or `l2`.
         bounds: Only (0, 1), which is built into the package.
 
     Raises:
-        ValueError: If `epsilon` is not positive or the norm is unknown.
         UserError: If the bounds are not (0, 1); when called, if the package is missing or there are `targets`.
 
     Reference:
@@ -54,21 +43,14 @@ class AutoAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.norm)
         if self.bounds != (0.0, 1.0):
             raise UserError("AutoAttack keeps images within [0, 1], and these data do not: choose another attack")
 
-    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         return self._run(model, x, y, rng, targets)[0] - x
 
     def robust_mask_unchecked(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        rng: Rng = None,
-        targets: Tensor | None = None,
-        candidates: Tensor | None = None,
+        self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None, candidates: Mask = None
     ) -> Tensor:
         """Find the images that none of the attacks breaks; each attacks only those that the ones before it left."""
         robust = is_correct(model, x, y) if candidates is None else candidates.clone()
@@ -88,7 +70,7 @@ class AutoAttack(Attack):
         _package()
         return f"pyautoattack {metadata.version('pyautoattack')}"
 
-    def _run(self, model: Model, x: Tensor, y: Tensor, rng: Rng, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run(self, model: Model, x: Tensor, y: Tensor, rng: Rng, targets: Targets) -> tuple[Tensor, Tensor]:
         """The adversarial images and their predicted classes, as one batch; global random states are restored."""
         if targets is not None:
             raise UserError("AutoAttack chooses its target classes itself: leave targets out, or use PGD")

@@ -15,6 +15,8 @@ from co_probe.errors import UserError
 Rng = torch.Generator | None  # on the device of the images; None: the global one
 Bounds = tuple[float, float]  # the least and the greatest pixel value; (-inf, inf) for data that are not images
 Model = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits (B, classes): an nn.Module, or what stands for one
+Mask = Tensor | None  # bool (B,)
+Targets = Tensor | None  # classes (B,) that a targeted attack steers towards; None: it is untargeted
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, classes), y (B,)) -> per-example loss (B,)
 
 ROUNDING = 1e-6  # by how much pixels may exceed their bounds, relative to the bound where that is above 1
@@ -40,7 +42,7 @@ class Perturbation:
         if not low < high:
             raise ValueError(f"bounds must be (low, high) with low < high, not {self.bounds}")
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         """Make δ.
 
         The model is used in the mode it is in; no parameter's `.grad` is touched.
@@ -62,7 +64,7 @@ class Perturbation:
         check_input(x, y, targets, self.bounds)
         return self.generate(model, x, y, rng, targets)
 
-    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         """Make δ like `__call__`, but without checking the input, which on a GPU means to wait for it.
 
         This is what subclasses define. Training and probes call it: images of a run were checked when its data were
@@ -71,42 +73,25 @@ class Perturbation:
         raise NotImplementedError(f"{type(self).__name__} must define generate")
 
     def robust_mask(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        rng: Rng = None,
-        targets: Tensor | None = None,
-        candidates: Tensor | None = None,
+        self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None, candidates: Mask = None
     ) -> Tensor:
         """Find the images that are still classified correctly under attack; the mean is the robust accuracy.
 
+        The arguments are those of `__call__`, and with `targets` too an image counts as broken when its class is not
+        `y`, whichever it is.
+
         Args:
-            model: As in `__call__`, and so are `x`, `y`, `rng` and `targets`.
-            x: Images.
-            y: Classes.
-            rng: Source of random numbers.
-            targets: Classes to steer towards; an image counts as broken when its class is not `y`, whichever it is.
             candidates: Images that may be robust, bool (B,), if an attack that this one `covers` has broken the
                 others; only these are attacked.
 
         Returns:
             bool (B,).
-
-        Raises:
-            UserError: As `__call__` does.
         """
         check_input(x, y, targets, self.bounds)
         return self.robust_mask_unchecked(model, x, y, rng, targets, candidates)
 
     def robust_mask_unchecked(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        rng: Rng = None,
-        targets: Tensor | None = None,
-        candidates: Tensor | None = None,
+        self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None, candidates: Mask = None
     ) -> Tensor:
         """Find the same images as `robust_mask`, without checking the input.
 
@@ -129,7 +114,7 @@ class Perturbation:
 class Clean(Perturbation):
     """No perturbation: δ = 0."""
 
-    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         return torch.zeros_like(x)
 
 
@@ -141,7 +126,7 @@ class Attack(Perturbation):
         epsilon: Norm bound, in pixel units of a [0, 1] image.
 
     Raises:
-        ValueError: If `epsilon` is not greater than 0.
+        ValueError: If `epsilon` is not greater than 0, or the field `norm` of a subclass is not the name of a norm.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)  # of the balls in which an attack without a field `norm` is defined
@@ -151,9 +136,11 @@ class Attack(Perturbation):
         super().__post_init__()
         if not self.epsilon > 0:
             raise ValueError(f"epsilon must be greater than 0, not {self.epsilon:g}")
+        if (norm := getattr(self, "norm", "linf")) not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {norm!r}")
 
 
-def check_input(x: Tensor, y: Tensor, targets: Tensor | None, bounds: Bounds) -> None:
+def check_input(x: Tensor, y: Tensor, targets: Targets, bounds: Bounds) -> None:
     """Raise UserError, saying what was seen, if these are not images within `bounds` with a class (and target) each."""
     if x.ndim != 4 or not x.is_floating_point():
         raise UserError(f"attacks take float images of shape (B, C, H, W), not {_seen(x)}")
@@ -198,9 +185,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def input_gradient(
-    model: Model, x: Tensor, y: Tensor, loss: Loss = cross_entropy, targets: Tensor | None = None
-) -> Tensor:
+def input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss = cross_entropy, targets: Targets = None) -> Tensor:
     """Gradient of the summed loss with respect to the input alone, of the shape of `x`.
 
     The sum (not the mean) keeps small gradients of a large batch from underflowing; signs are the same.
@@ -210,7 +195,7 @@ def input_gradient(
 
 
 def gradient_and_logits(
-    model: Model, x: Tensor, y: Tensor, loss: Loss, targets: Tensor | None = None
+    model: Model, x: Tensor, y: Tensor, loss: Loss, targets: Targets = None
 ) -> tuple[Tensor, Tensor]:
     """`input_gradient`, and the logits (B, classes) from which it was computed."""
     x = x.detach().requires_grad_()
@@ -219,7 +204,7 @@ def gradient_and_logits(
         return torch.autograd.grad(objective(loss, logits, y, targets).sum(), x)[0], logits.detach()
 
 
-def objective(loss: Loss, logits: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+def objective(loss: Loss, logits: Tensor, y: Tensor, targets: Targets) -> Tensor:
     """The per-example quantity that an attack maximises, (B,): the loss of `y`, or minus the loss of `targets`."""
     return loss(logits, y) if targets is None else -loss(logits, targets)
 
@@ -254,12 +239,6 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
     if norm == "linf":
         return gradient.sign()
     return gradient / lengths(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
-
-
-def check_norm(norm: str) -> None:
-    """Raise ValueError if `norm` is not the name of a norm."""
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {norm!r}")
 
 
 def uniform(x: Tensor, epsilon: float, norm: str, rng: Rng) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from co_probe.attacks.base import Attack, Model, Perturbation, Rng, project
+from co_probe.attacks.base import Attack, Model, Perturbation, Rng, Targets, project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +14,7 @@ class Noise(Attack):
     """δ ~ U(−ε, ε) for each pixel, with x + δ clipped to the bounds.
 
     Args:
-        epsilon: Norm bound, in pixel units.
         sign: Take −ε or +ε with equal odds instead.
-        bounds: Least and greatest pixel value.
 
     Reference:
         The random line of Figures 1b and 2a of arXiv 2010.08034.
@@ -24,7 +22,7 @@ class Noise(Attack):
 
     sign: bool = False
 
-    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         delta = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=rng)
         return project(self.epsilon * delta.sign() if self.sign else delta, x, self.epsilon, self.bounds)
 
@@ -35,7 +33,6 @@ class Gaussian(Perturbation):
 
     Args:
         sigma: σ, in units of a [0, 1] image.
-        bounds: Least and greatest pixel value.
 
     Raises:
         ValueError: If `sigma` is not greater than 0.
@@ -51,5 +48,5 @@ class Gaussian(Perturbation):
         if not self.sigma > 0:
             raise ValueError(f"sigma must be greater than 0, not {self.sigma:g}")
 
-    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         return project(torch.empty_like(x).normal_(0, self.sigma, generator=rng), x, math.inf, self.bounds)

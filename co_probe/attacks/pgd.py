@@ -11,10 +11,11 @@ from co_probe.attacks.base import (
     Bounds,
     Clean,
     Loss,
+    Mask,
     Model,
     Perturbation,
     Rng,
-    check_norm,
+    Targets,
     cross_entropy,
     gradient_and_logits,
     input_gradient,
@@ -35,16 +36,11 @@ class PGD(Attack):
     Π projects onto the ε-ball and x + δ onto the bounds.
 
     Args:
-        epsilon: Norm bound, in pixel units.
         step_size: In pixel units; ε/4 if None.
         steps: Number of steps of each restart.
         restarts: Number of random starts, of which each image uses the δ with the largest loss.
         loss: L, per example; raised, or lowered for the targets of a targeted attack.
         norm: `linf`; or `l2`, where ε and the step size are Euclidean lengths of the whole δ.
-        bounds: Least and greatest pixel value.
-
-    Raises:
-        ValueError: If a setting is not positive or the norm is unknown.
 
     Example:
         >>> delta = PGD(epsilon=8 / 255, steps=20)(model, x, y)
@@ -61,11 +57,10 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.norm)
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and not self.step_size > 0):
             raise ValueError("step_size, steps and restarts must be greater than 0")
 
-    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         best = self._ascend(model, x, y, rng, targets)
         if self.restarts == 1:
             return best
@@ -79,13 +74,7 @@ class PGD(Attack):
         return best
 
     def robust_mask_unchecked(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        rng: Rng = None,
-        targets: Tensor | None = None,
-        candidates: Tensor | None = None,
+        self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None, candidates: Mask = None
     ) -> Tensor:
         """Find the images that are classified correctly at every point that PGD visits: x, each start and each step.
 
@@ -150,14 +139,14 @@ class PGD(Attack):
             return delta.add(gradient.sign(), alpha=self._step).clamp_(*limits)
         return project(delta + self._step * steepest(gradient, self.norm), x, self.epsilon, self.bounds, self.norm)
 
-    def _ascend(self, model: Model, x: Tensor, y: Tensor, rng: Rng, targets: Tensor | None) -> Tensor:
+    def _ascend(self, model: Model, x: Tensor, y: Tensor, rng: Rng, targets: Targets) -> Tensor:
         delta, limits = self._start(x, rng), self._limits(x)
         for _ in range(self.steps):
             delta = self._move(delta, input_gradient(model, x + delta, y, self.loss, targets), x, limits)
         return delta
 
     @torch.no_grad()
-    def _value(self, model: Model, x: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+    def _value(self, model: Model, x: Tensor, y: Tensor, targets: Targets) -> Tensor:
         return objective(self.loss, model(x), y, targets)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from co_probe.attacks.base import Attack, Model, Rng, check_norm, lengths, project
+from co_probe.attacks.base import Attack, Model, Rng, Targets, lengths, project
 from co_probe.attacks.margin import margin
 
 FIRST_SHARE = 0.8  # of the pixels, that the first squares cover
@@ -22,13 +22,8 @@ class Square(Attack):
     the plateaus of quantised outputs. An image leaves the search once it is misclassified.
 
     Args:
-        epsilon: Norm bound, in pixel units.
         queries: Number of forward passes per image, at most.
         norm: `linf` or `l2`.
-        bounds: Least and greatest pixel value.
-
-    Raises:
-        ValueError: If a setting is not positive or the norm is unknown.
 
     Example:
         >>> delta = Square(epsilon=8 / 255, queries=500)(model, x, y)
@@ -43,12 +38,11 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.norm)
         if self.queries < 1:
             raise ValueError("queries must be greater than 0")
 
     @torch.no_grad()
-    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
+    def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         best = torch.zeros_like(x)
         index = (self._value(model, x, y, targets) <= 0).nonzero()[:, 0]
         if not len(index):
@@ -73,7 +67,7 @@ class Square(Attack):
         best[index] = delta
         return best
 
-    def _value(self, model: Model, x: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+    def _value(self, model: Model, x: Tensor, y: Tensor, targets: Targets) -> Tensor:
         """Above 0 where the attack has succeeded, (B,)."""
         return margin(model(x), y) if targets is None else -margin(model(x), targets)
 
