@@ -34,7 +34,8 @@ def main() -> None:
         epsilons=tuple(map(parse_number, arguments.epsilons.split(","))),
         seeds=tuple(map(int, arguments.seeds.split(","))),
         preset=arguments.preset,
-        settings={"probe": {"test": 200}} if arguments.preset == "digits" else {},
+        # The paper trains on all images.
+        settings={"probe": {"validation": 0} | ({"test": 200} if arguments.preset == "digits" else {})},
     )
     runs = []
     for path, error in train_cells(grid.cells(folder), jobs=arguments.jobs):

@@ -136,7 +136,7 @@ class Alarm:
         self._past.append(window)
         if len(past) < self.warmup:
             return False
-        base, noise = level_and_noise([alignment for alignment, *_ in past], self.floor, self.baseline)
+        base, noise = level_and_noise([alignment for alignment, *_ in past], self.floor, self.baseline, skipped=1)
         baseline = [median(values) for values in zip(*past[-self.baseline - 1 : -1], strict=True)]
         value = window[0]
         fall = base - value

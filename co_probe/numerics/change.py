@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 LEVEL = 6
-"""Number of earlier values whose median is the level that a value is compared with. The newest of all is left out: it
-may be part of the change already."""
+"""Number of earlier values whose median is the level that a value is compared with."""
 
 NOISE = 20
 """Number of earlier values that the scale of the noise is taken over."""
@@ -50,26 +49,29 @@ def window_means(values: ArrayLike, size: int) -> tuple[Floats, Floats]:
     return means, size * np.arange(1, count + 1, dtype=np.float64)
 
 
-def level_and_noise(past: Sequence[float], floor: float, level: int = LEVEL) -> tuple[float, float]:
+def level_and_noise(
+    past: Sequence[float], floor: float, level: int = LEVEL, *, skipped: int = 0
+) -> tuple[float, float]:
     """What a value is compared with: the recent level of a series, and its noise.
 
     Args:
         past: The values before it, at least two, without NaN.
         floor: Least noise, in the unit of the values.
-        level: Number of values of the level. It ends one value before the one that is judged.
+        level: Number of values of the level.
+        skipped: Number of newest values that are left out of it, since they may be part of the change already.
 
     Returns:
         The median of the level, and the standard deviation of the noise, from differences between successive values.
     """
     noise = DIFFERENCES * median(abs(after - before) for before, after in pairwise(past))
-    return median(past[-level - 1 : -1]), max(floor, noise)
+    return median(past[-level - skipped : len(past) - skipped]), max(floor, noise)
 
 
 def scores(values: ArrayLike, direction: int, floor: float) -> Floats:
     """How far each value is from its recent level, in units of the noise before it (`level_and_noise`).
 
-    Only the past is used, so that a score is what an observer would have seen at that moment; it is that of
-    `co_probe.Alarm`.
+    Only the past is used, so that a score is what an observer would have seen at that moment. `co_probe.Alarm` judges
+    by the same, and leaves the newest value out of the level, because it waits for a second one.
 
     Args:
         values: Series, (n,); NaN where not measured.

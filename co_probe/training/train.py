@@ -28,11 +28,14 @@ def resolve_config(out: Path, method: str, preset: str | None, overrides: list[d
     """
     METHODS.check(method)
     allow_typed(method, *overrides)
-    if preset or not (resume and (out / "run.h5").exists()):
+    if not (resume and (out / "run.h5").exists()):
         return _with_number(presets.configure(preset or "digits", method, *overrides))
     stored = StoredRun(out).config
     if stored.method.name != method:
         raise UserError(f"{out} is a run of {stored.method.name}, not of {method}: choose another folder")
+    if preset:  # what new runs do by default, an older one may not
+        older = {"probe": {"validation": stored.probe.validation}}
+        return _with_number(presets.configure(preset, method, *overrides, defaults=older))
     data = stored.to_dict()
     for extra in overrides:
         data = merge(data, extra)

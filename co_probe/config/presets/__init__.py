@@ -3,6 +3,7 @@
 A preset may build on another: `extends = "cifar10"` takes its settings, and the file has only what differs.
 """
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def read(preset: str) -> dict[str, Any]:
     return settings
 
 
-def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
+def configure(preset: str, method: str, *overrides: dict[str, Any], defaults: Mapping[str, Any] = NEW_RUN) -> Config:
     """The settings of a run.
 
     A section of a study that `overrides` have may change the preset that it goes over (`Section.adapt`). The warm-up of
@@ -107,6 +108,7 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
         preset: A name, or the path of a TOML file.
         method: The name of the training method, whose section of the preset is used.
         overrides: Settings over the preset, in turn.
+        defaults: Settings under the preset.
 
     Raises:
         UserError: For an unknown preset or setting, or a value out of range.
@@ -116,7 +118,7 @@ def configure(preset: str, method: str, *overrides: dict[str, Any]) -> Config:
     own = methods.get(method, {}) if isinstance(methods, dict) else methods
     if not isinstance(own, dict):
         raise UserError(f"preset {preset}: methods.{method} is a section of settings, not one value")
-    data = merge(NEW_RUN, merge(data, {"method": {"name": method, **own}, "preset": preset}))
+    data = merge(dict(defaults), merge(data, {"method": {"name": method, **own}, "preset": preset}))
     share = _warmup_share(data)
     for name in SECTIONS:
         given = [extra[name] for extra in overrides if name in extra]
