@@ -31,24 +31,28 @@ EVERY = 20
 
 def trace(config: Config, images: int = 64) -> pd.DataFrame:
     """Train as `co-probe run` does, and return a row per step."""
-    data, train_step, accuracies = make_data(config), loop.train_step, list[float]()
+    data, train_step, models = make_data(config), loop.train_step, list[Model]()
     x, y = to_unit(data.test_x[:images]), data.test_y[:images]
     attack = PGD(epsilon=config.epsilon, steps=10, bounds=data.bounds)
+    accuracies: dict[int, float] = {}  # by the number of steps
 
-    def step_and_measure(model: Model, *others: Any) -> tuple[Tensor, Tensor]:
-        result, accuracy = train_step(model, *others), float("nan")
-        if (len(accuracies) + 1) % EVERY == 0:
-            delta = perturb(model, attack, x, y, make_rng(x.device, config.seed, "probe"))
-            accuracy = outcome(model, x, y, delta, data.bounds).accuracy
-        accuracies.append(accuracy)
-        return result
+    def counted(model: Model, *others: Any) -> tuple[Tensor, Tensor]:
+        models.append(model)
+        return train_step(model, *others)
 
-    with TemporaryDirectory() as folder, patch.object(loop, "train_step", step_and_measure):
-        for _ in loop.epochs(config, Path(folder) / "run", device="cpu"):
+    def measure(epoch: int, done: int, total: int) -> None:
+        if len(models) % EVERY == 0:
+            delta = perturb(models[-1], attack, x, y, make_rng(x.device, config.seed, "probe"))
+            accuracies[len(models)] = outcome(models[-1], x, y, delta, data.bounds).accuracy
+
+    with TemporaryDirectory() as folder, patch.object(loop, "train_step", counted):
+        for _ in loop.epochs(config, Path(folder) / "run", device="cpu", progress=measure):
             pass
         run = StoredRun(Path(folder) / "run")
         parts = [pd.DataFrame(run.step_series(epoch)).assign(epoch=epoch) for epoch in run.epochs]
-    return pd.concat(parts, ignore_index=True).assign(step=range(1, len(accuracies) + 1), pgd=accuracies)
+    found = pd.concat(parts, ignore_index=True)
+    found.insert(0, "step", range(1, len(found) + 1))
+    return found.assign(pgd=found["step"].map(accuracies))
 
 
 if __name__ == "__main__":
