@@ -39,7 +39,7 @@ SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are t
 )
 @click.argument("name", required=False)
 def list_names(name: str | None) -> None:
-    """List what there is by name: methods, models, data sets, optimizers, ...; or tell what NAME is and its settings."""
+    """List what there is by name: methods, models, data sets, optimizers, ...; or what NAME is and takes."""
     if name is None:
         for heading, (_, registry) in SECTIONS.items():
             click.echo(f"{heading}: {', '.join(registry)}")
