@@ -218,13 +218,20 @@ def hold(path: Path, ready, done) -> None:
         done.wait()
 
 
-def save_tables(path: Path, name: str, start) -> None:
-    """Replace a table of a run over and over, and add to another, while others do."""
+def rows(**columns: Any):
+    """Rows of a table with all the columns that a table has, those that are given and usual ones."""
     import pandas as pd
 
+    usual = {"run": "run", "method": "fgsm", "seed": 0, "epoch": 1, "probe": "gap", "against": "pgd10"}
+    usual |= {"reference": "ref.pt", "reference_id": "0", "quantity": "gap", "value": 0.5, "low": 0.4, "high": 0.6}
+    return pd.DataFrame(usual | {"n": 5} | columns, index=range(len(next(iter(columns.values())))))
+
+
+def save_tables(path: Path, name: str, start) -> None:
+    """Replace a table of a run over and over, and add to another, while others do."""
     from co_probe.store import StoredRun
 
     start.wait()
     for value in range(10):
-        StoredRun(path).save_frame(name, pd.DataFrame({"value": [value]}))
-        StoredRun(path).add_rows("common", pd.DataFrame({"by": [name], "epoch": [value], "value": [0.5]}))
+        StoredRun(path).save_frame(name, rows(value=[value]))
+        StoredRun(path).add_rows("common", rows(quantity=[name], epoch=[value]))
