@@ -85,7 +85,8 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
+TUTORIAL = ROOT / "docs" / "tutorial.md"  # runs as a notebook, at full size: test_tutorial.py
+PYTHON = [page for page in PAGES if page != TUTORIAL and any(block.language == "python" for block in blocks(page))]
 TYPED = [page for page in PAGES if any(block.language in SHELL and commands(block) for block in blocks(page))]
 
 

@@ -34,7 +34,7 @@ def bench(
 ) -> pd.DataFrame:
     """Measure the speed of training steps, attacks and storage on this machine.
 
-    What a part compares takes turns, so that slow moments of a busy machine affect all of it alike.
+    The candidates of a part take turns, so that slow moments of a busy machine affect all of them alike.
 
     Args:
         methods: Training methods; None for all in the part `steps`, FGSM in `indicators`, and APART in `storage`.

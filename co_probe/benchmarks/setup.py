@@ -89,7 +89,7 @@ class Setup:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What every number depends on, to be stored beside it."""
+        """Conditions that the numbers depend on, stored beside them."""
         config = self.config()
         return {
             "preset": self.preset,

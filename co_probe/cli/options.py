@@ -217,7 +217,7 @@ def probe_executor(
 
 
 def glossary(registry: Registry) -> str:
-    """What the entries of a registry are, for a help text: `gap: the gap to PGD-10. steps: ...`."""
+    """Descriptions of a registry's entries, for a help text: `gap: the gap to PGD-10. steps: ...`."""
     return "\n".join(f"{name}: {text}{'' if text[-1] in '.?' else '.'}" for name, text in registry.about.items())
 
 
@@ -363,7 +363,7 @@ def each_readable(
 def measured(runs: Sequence[AnyRun], measure: Callable[[Sequence[AnyRun]], "pd.DataFrame"]) -> "pd.DataFrame":
     """The table that `measure` returns for all runs, without those that turn out to be damaged.
 
-    What was measured before that is stored, and not measured again.
+    Earlier results are stored and are not measured again.
     """
     import pandas as pd
 

@@ -76,7 +76,7 @@ def _missing(epochs: Sequence[int]) -> list[str]:
 
 def _print_list(runs_dir: Path, stored: Sequence["StoredRun"]) -> None:
     rows = options.each_readable(stored, _cells)
-    # What is the same for all runs stands in the title.
+    # Columns that are equal for all runs move to the title.
     shared = {name: rows[0][name] for name in ABOUT if len({row[name] for row in rows}) == 1}
     columns = [name for name in rows[0] if name not in shared]
     common = ", ".join(f"{name} {value}" for name, value in shared.items() if value)

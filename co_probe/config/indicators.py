@@ -1,4 +1,4 @@
-"""What indicators are called, and which way they move at a collapse: for figures and words, without torch."""
+"""Labels of indicators, and the direction in which they move at a collapse; does not import torch."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What methods, attacks and ε are called in tables, figures and folder names."""
+"""Labels of methods, attacks and ε in tables, figures and folder names."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +25,7 @@ def labels(kind: str) -> Mapping[str, str]:
 
 
 def attack_name(attack: Any) -> str:
-    """What tables call an attack that was given as a name or as an object.
+    """Label of an attack that was given as a name or as an object.
 
     Args:
         attack: A name, or an attack: a dataclass or any other callable.

@@ -34,7 +34,7 @@ NAMES = {
     "steps": "best step size",
     "large": "large ε",
 }
-"""What each quantity is called: accuracies, and the share of images whose gradient is zero."""
+"""Labels of the quantities: accuracies, and the share of images whose gradient is zero."""
 
 SENTENCES = {
     "vanishing": "the input gradient is exactly zero on {value} of the images, which PGD-10 leaves correct because it "

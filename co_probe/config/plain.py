@@ -1,4 +1,4 @@
-"""What settings are made of: text, truth values, numbers, and lists and tables of them."""
+"""Types of settings: text, truth values, numbers, and lists and tables of them."""
 
 import math
 from collections.abc import Mapping

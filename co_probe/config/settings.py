@@ -220,17 +220,17 @@ class Config:
 
     @property
     def caption(self) -> str:
-        """What figures add to the data set and ε in their title: `, β = 8/255`, or nothing."""
+        """Text after data set and ε in titles of figures: `, β = 8/255`, or nothing."""
         return "".join(f", {section.caption}" for section in self.extensions.values() if section.caption)
 
     @property
     def data_title(self) -> str:
-        """What tables and figures call the data set: `data.title`, or its name (of a folder, without the way there)."""
+        """Name of the data set in tables and figures: `data.title`, or its name (of a folder, without its path)."""
         return self.data.settings.get("title") or self.data.name.rpartition(":")[2].rstrip("/").rpartition("/")[2]
 
     @property
     def method_title(self) -> str:
-        """What tables and figures call the method: `method.title`, for one with settings of its own, or its name."""
+        """Name of the method in tables and figures: `method.title` if it is set, or its label."""
         title = self.method.settings.get("title") or self.method.name
         return f"{title}, guard {self.guard}" if self.guard else title
 

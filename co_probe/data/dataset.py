@@ -1,4 +1,4 @@
-"""What every data set is once loaded."""
+"""A data set in memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

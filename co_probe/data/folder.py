@@ -1,4 +1,4 @@
-"""A folder of images, a folder a class."""
+"""A folder of images, one folder per class."""
 
 import hashlib
 import math
@@ -193,7 +193,7 @@ def _as_written(images: h5py.Dataset, count: int) -> bool:
 
 
 def _map(cache: Path, images: h5py.Dataset) -> Tensor:
-    """What lies in `images`, which HDF5 keeps in one piece, as a tensor that the system reads page by page."""
+    """Memory-map the contiguous HDF5 data set `images` as a tensor, read page by page."""
     # Not copy on write: of that the system would promise memory for the whole file, and refuse.
     pixels = np.memmap(cache, np.uint8, "r", offset=images.id.get_offset(), shape=images.shape)
     with warnings.catch_warnings():

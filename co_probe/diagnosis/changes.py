@@ -1,4 +1,4 @@
-"""What a run has recorded of its indicators, and when each changed at a collapse."""
+"""Indicators of a run per epoch, and when each changed at a collapse."""
 
 import math
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ Columns: TypeAlias = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is known about a run.
+    """Diagnosis of a run.
 
     Attributes:
         name: Name of the run or of the log.

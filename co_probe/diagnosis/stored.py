@@ -19,7 +19,7 @@ Of a run with validation images, all but the last are those with the prefix `val
 
 
 class MeasuredRun(Protocol):
-    """What the verdict asks of a run; `co_probe.store.StoredRun` and `co_probe.Run` have it."""
+    """Part of a run that the verdict uses; `co_probe.store.StoredRun` and `co_probe.Run` have it."""
 
     @property
     def epsilon(self) -> float:

@@ -431,7 +431,7 @@ def _notes(curves: Curves, falls: Sequence[Fall]) -> tuple[str, ...]:
 
 
 def _note_on_guessing(curves: Curves, classes: int | None) -> tuple[str, ...]:
-    """What was assumed of the accuracy of guessing, where another number of classes could change the verdict."""
+    """Assumption on the accuracy of guessing, where another number of classes could change the verdict."""
     best = level(curves.pgd)
     if classes is not None or np.isnan(best) or is_robust(best, 1 / 2, curves.n):
         return ()

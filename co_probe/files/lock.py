@@ -92,7 +92,7 @@ class Lock:
         return owner.get("beats") is True and time.time() - os.fstat(self.handle).st_mtime > STALE
 
     def _owner(self) -> dict[str, Any]:
-        """What the file says of its owner; nothing, if it is not what we write."""
+        """Content of the file about its owner; empty, if another program wrote it."""
         try:
             owner = json.loads(os.pread(self.handle, 1000, 0))
             fits = type(owner["pid"]) is int and 0 < owner["pid"] < 2**31 and isinstance(owner["host"], str)

@@ -14,7 +14,7 @@ from co_probe.inference.forward import Forward
 
 @dataclass(frozen=True)
 class LabelSignal:
-    """What perturbations that are made on a grey image do to real images.
+    """Effect on real images of perturbations made on a grey image.
 
     Attributes:
         raised: Share of classes whose logit the perturbation against that class raises, of each image, (n,); NaN if

@@ -1,4 +1,4 @@
-"""What a perturbation does to a model, image by image."""
+"""Effect of a perturbation on a model, per image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

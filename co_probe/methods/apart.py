@@ -75,7 +75,7 @@ class APARTSimple(Method):
     the last line is that of the second pass, as it follows from the order of Algorithm 1: ω continues from δ₁.
     Where images grow during a run, ω starts afresh with each size, and the step sizes go on.
 
-    What rounding ω costs: on digits of 8×8 pixels (`apart`, width 8, 15 epochs, 3 seeds, 500 test images) accuracy
+    Cost of rounding ω: on digits of 8×8 pixels (`apart`, width 8, 15 epochs, 3 seeds, 500 test images) accuracy
     under PGD-10 was 55.6% in float32, 57.0% in float16 and 56.2% in int8, means with a standard deviation of 1 to 2
     points over seeds, so the differences may be chance. Not measured on larger data.
 

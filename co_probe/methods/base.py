@@ -20,7 +20,7 @@ from co_probe.inference.forward import BATCHNORM, Forward
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a method may need to know before training, for step counts and for state that it stores per image.
+    """Facts that a method may need before training, for step counts and for state per image.
 
     Attributes:
         images: Number of training images.
@@ -103,7 +103,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step reports of the images that it updates the weights with.
+    """Statistics of a step on the images that the weights are updated with.
 
     Attributes:
         loss: Mean loss in nats, regularisers included, as a scalar tensor.

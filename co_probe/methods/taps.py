@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from co_probe.attacks.base import Model
 from co_probe.inference.forward import Forward
 
-# What blocks call the beginning of their branch: ResNets and kin and PreActBlock; torchvision's EfficientNet, ConvNeXt
+# Names of the first layer of a block's branch: ResNets and kin and PreActBlock; torchvision's EfficientNet, ConvNeXt
 # and MobileNetV3; its MobileNetV2; its RegNet; its MNASNet; timm's EfficientNet and MobileNets; its ConvNeXt.
 BRANCHES = ("conv1", "block", "conv", "f", "layers", "conv_pw", "conv_exp", "conv_dw")
 

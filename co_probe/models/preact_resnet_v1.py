@@ -15,7 +15,7 @@ def preact_resnet_v1(
     blocks: Sequence[int] = (2, 2, 2, 2),
     stem: int | None = None,
 ) -> WideBlockNet:
-    """What co-probe 0.1 called `preact_resnet`: shortcuts of relu(bn1(x)), convolutions that start He-normal.
+    """The `preact_resnet` of co-probe 0.1: shortcuts of relu(bn1(x)), convolutions that start He-normal.
 
     Runs and `.pt` files of that version name `preact_resnet` or `preact_resnet18`; reading translates the name
     (`co_probe.store.upgrade`).

@@ -219,7 +219,7 @@ class Monitor:
             **metrics: The loop's own numbers, stored with the epoch: `train_loss=...`.
 
         Returns:
-            What was measured (`clean`, `fgsm`, `pgd10`, `train_attack` under `attack`, `gap`), the means of the
+            The metrics measured (`clean`, `fgsm`, `pgd10`, `train_attack` under `attack`, `gap`), the means of the
             epoch's step indicators as `train_...`, and `metrics`.
 
         Raises:

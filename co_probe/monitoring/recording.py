@@ -1,4 +1,4 @@
-"""What a monitor writes: an ordinary run of a network of another program."""
+"""Recording by a monitor: an ordinary run of a network of another program."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ def epoch_lines(frame: pd.DataFrame, ax: Axes, *, scale: float = 1.0, **style: A
 
 
 def _kinds(runs: pd.Series) -> list[str]:
-    """What is left of the runs' names without their seeds, each once."""
+    """Names of the runs without their seeds, each once."""
     return list(dict.fromkeys(SEED.sub("", str(run)) for run in runs))
 
 

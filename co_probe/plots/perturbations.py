@@ -1,4 +1,4 @@
-"""What a perturbation looks like before and during a collapse: Figure 1a of arXiv 2010.08034."""
+"""Perturbations before and during a collapse: Figure 1a of arXiv 2010.08034."""
 
 from collections.abc import Sequence
 

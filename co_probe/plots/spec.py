@@ -1,4 +1,4 @@
-"""What a figure declares: the tables that it needs, and how to draw them."""
+"""Specification of a figure: the tables that it needs, and how to draw them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -19,13 +19,13 @@ Episodes = Mapping[str, Sequence[Span]]  # run -> its episodes, in order, for th
 
 
 class StoredRun(Protocol):
-    """What a figure asks of a run; `co_probe.store.StoredRun` and `co_probe.Run` have it."""
+    """Part of a run that figures use; `co_probe.store.StoredRun` and `co_probe.Run` have it."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """What tables and figures call the run."""
+        """Name of the run in tables and figures."""
 
     @property
     def info(self) -> Any:
@@ -37,7 +37,7 @@ class StoredRun(Protocol):
 
     @property
     def caption(self) -> str:
-        """What a study adds to the titles of figures; empty if nothing."""
+        """Text that a study adds to titles of figures; may be empty."""
 
     @property
     def probe_set(self) -> Mapping[str, Any]:
@@ -68,10 +68,10 @@ class StoredRun(Protocol):
         """The most robust epoch."""
 
     def metrics(self, epoch: int) -> dict[str, float]:
-        """What the run measured of itself after an epoch."""
+        """Metrics of an epoch."""
 
     def step_series(self, epoch: int) -> Mapping[str, Any]:
-        """What was recorded at each optimizer step of an epoch, {name: (steps,)}."""
+        """Step indicators of an epoch, {name: (steps,)}."""
 
     def labels(self, epoch: int, probe: str) -> dict[str, Any]:
         """The leading columns of every tidy row."""
@@ -82,7 +82,7 @@ class StoredRun(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FigureOptions:
-    """What to draw, where there is a choice.
+    """Options of a figure.
 
     Attributes:
         against: The attack B of the gap or of a phase diagram, or what robust means; the figure's own default if None.

@@ -1,4 +1,4 @@
-"""What robustness costs in clean accuracy, over several ε: Figure 4 of arXiv 2010.08034."""
+"""Clean accuracy against robust accuracy at several ε: Figure 4 of arXiv 2010.08034."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -27,7 +27,7 @@ class Accuracy(Probe):
     split: str = "test"
 
     def recorded(self, run: StoredRun, epoch: int) -> list[Row] | None:
-        """What training has measured on the test images."""
+        """Return the accuracies that training measured on the test images."""
         metrics = run.metrics(epoch)
         if self.split != "test" or not set(self.shares) <= metrics.keys():
             return None

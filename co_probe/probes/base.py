@@ -1,4 +1,4 @@
-"""What a probe is, and its table over the epochs of a run. Measuring imports torch; settings do not."""
+"""Base class of probes, and the table over the epochs of a run. Measuring imports torch; settings do not."""
 
 import time
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ SAVE_EVERY = 10.0  # seconds of measuring that a crash may cost
 
 
 class Diagnostic(ABC):
-    """What can be measured on a run and stored as a table: a frozen dataclass whose fields are its settings.
+    """Measurement on a run, stored as a table: a frozen dataclass whose fields are its settings.
 
     A new one is one file and one line in a registry. Import torch where it measures, so that its settings can be read
     and checked without it.

@@ -1,4 +1,4 @@
-"""What a probe measures on: a checkpoint, and the images of the probe set."""
+"""Inputs of a probe: a checkpoint, and the images of the probe set."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property

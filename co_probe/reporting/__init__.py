@@ -1,1 +1,1 @@
-"""What people look at: the HTML report of runs, the live view of a run, and TensorBoard events."""
+"""Reports for people: the HTML report, the live view of a run, and TensorBoard events."""

@@ -1,4 +1,4 @@
-"""What the slider of a report shows: a few images at many epochs, their perturbations and the predictions."""
+"""Data of a report's slider: a few images at many epochs, their perturbations and the predictions."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -59,7 +59,7 @@ class NumberTable:
 
 
 def facts(run: StoredRun) -> dict[str, str]:
-    """What a run is, {name: value}, without what is unknown."""
+    """Known facts about a run, {name: value}."""
     info = run.info
     steps = None if info.steps_per_epoch is None else f"{info.steps_per_epoch:,} per epoch"
     found = {

@@ -124,7 +124,7 @@ def _kinds(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def _missing(kind: str, runs: Sequence[StoredRun]) -> str | None:
-    """What would have to be measured for a figure, in a few words, or None."""
+    """Missing measurements of a figure, in a few words, or None."""
     if kind in COMPUTED:
         return "perturbations are not stored"
     spec = figure_spec(kind)

@@ -284,7 +284,7 @@ def _summary(pairs: Sequence[tuple[StoredRun, RunPart]]) -> NumberTable:
 
 
 def _script_data(page: Page) -> list[dict[str, Any]]:
-    """What the slider needs of each run."""
+    """Data of the slider, per run."""
     return [
         {
             "epochs": part.chart.epochs,

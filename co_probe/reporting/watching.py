@@ -21,7 +21,7 @@ LEAST_PATIENCE = 60.0  # seconds
 
 @dataclass(frozen=True)
 class View:
-    """What is known of a run at one moment.
+    """State of a run at one moment.
 
     Attributes:
         name: Name of the run.

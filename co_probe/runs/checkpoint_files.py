@@ -85,7 +85,7 @@ def _existing(path: Path) -> Path:
 
 
 def _beside(folder: Path) -> str:
-    """What to say of the files in `folder`: the pattern that fits them, or the first names."""
+    """Hint about the files in `folder`: the pattern that fits them, or the first names."""
     if not folder.is_dir():
         return f"there is no folder {folder}"
     names = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)

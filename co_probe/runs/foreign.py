@@ -16,7 +16,7 @@ from co_probe.models.foreign import ForeignModel
 
 ModelLike = nn.Module | Callable[..., nn.Module] | str
 
-# What constructors call the number of classes, and the number of channels of the images.
+# Names of arguments for the number of classes, and for the number of channels of the images.
 CLASSES = ("num_classes", "n_classes", "nclasses", "num_class", "n_class", "nb_classes", "class_num", "classes")
 CHANNELS = ("in_channels", "num_channels", "n_channels", "input_channels", "in_chans", "in_ch", "channels")
 

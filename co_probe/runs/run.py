@@ -209,7 +209,7 @@ class Run(StoredRun):
         return co_probe.draw(figure, self, **choice)
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the facts, the verdict, and the metrics of the last epochs."""
+        """Representation in notebooks: facts, verdict, and metrics of the last epochs."""
         facts = (
             f"{self.info.method} on {self.info.data}, ε = {self.epsilon:.4g} ({self.norm}), {len(self.epochs)} epochs"
         )
@@ -259,7 +259,7 @@ class Run(StoredRun):
         return to_unit(images), labels
 
     def method_state(self, epoch: int) -> dict[str, object]:
-        """What the method had learned: {group: {name: value}}, and `images` (n, C, H, W) for `train_data`, or None.
+        """Learned state of the method: {group: {name: value}}, and `images` (n, C, H, W) for `train_data`, or None.
 
         `images` are APART's ω, in [-1, 1], or ATTA's δ, in pixel units; rounded, as `co_probe.store.rounding` says.
         """

@@ -1,4 +1,4 @@
-"""What a foreign training script logged, epoch by epoch."""
+"""Training log of another program, per epoch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

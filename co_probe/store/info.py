@@ -1,4 +1,4 @@
-"""What a run says about itself: everything that a reader needs besides weights and images."""
+"""Facts about a run: everything that a reader needs besides weights and images."""
 
 import json
 import math
@@ -55,7 +55,7 @@ class RunInfo:
         data: What tables and figures call the data set.
         model: Which network the weights belong to.
         attack: Name of the method or attack that made the training perturbations (`fgsm-rs`), None if unknown.
-        precision: What the network computes in: `float32` or `bfloat16`.
+        precision: Precision of the network: `float32` or `bfloat16`.
         planned: Number of epochs of the finished run, None if unknown.
         batch_size: Number of images per optimizer step, None if unknown or not constant.
         steps_per_epoch: Number of optimizer steps per epoch, None if unknown or not constant.

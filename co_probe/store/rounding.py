@@ -1,4 +1,4 @@
-"""What a method keeps for single images, as eight-bit integers: a tenth of an epoch's file at most, not half of it.
+"""Per-image state of a method as eight-bit integers: at most a tenth of an epoch's file instead of half.
 
 On the disk: `integers`, int8 of the shape of the whole, (n, C, H, W) say, deflated; `scale`, a number. A value is its
 integer times `scale`. Files of schema 2 hold another form, and those of schema 1 the numbers as they were.

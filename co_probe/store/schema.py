@@ -1,4 +1,4 @@
-"""What the parts of a run's files may hold. It is checked when they are read, so that everything else may rely on it.
+"""Schema of a run's files. It is checked on reading, so that all other code may rely on it.
 
 Each check takes a tree (`co_probe.store.tree.read`) and returns it, or what is meant by it.
 

@@ -136,7 +136,7 @@ class StoredRun:
 
     @property
     def caption(self) -> str:
-        """What studies add to the titles of figures of a run that co-probe trained; empty if nothing."""
+        """Text that studies add to titles of figures of a run that co-probe trained; may be empty."""
         return self.config.caption if self.info.settings else ""
 
     @property
@@ -151,7 +151,7 @@ class StoredRun:
 
     @property
     def precision(self) -> str:
-        """What the network computes in: `float32` or `bfloat16`."""
+        """Precision of the network: `float32` or `bfloat16`."""
         return self._facts.precision
 
     @property
@@ -345,7 +345,7 @@ class StoredRun:
         """Add rows to the stored table of `probe` and return it; a row that is there with the same `key` is replaced.
 
         `key`: columns; all that are not results, if None. Others may add theirs at the same time.
-        What cannot be written, as on a read-only disk, is warned of (`NotStored`) and held by this object instead.
+        A table that cannot be written, as on a read-only disk, is held by this object, with the warning `NotStored`.
         """
 
         def added(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:

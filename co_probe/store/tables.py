@@ -16,7 +16,7 @@ class Recorded(Protocol):
 
     @property
     def name(self) -> str:
-        """What tables and figures call the run."""
+        """Name of the run in tables and figures."""
 
     @property
     def epochs(self) -> list[int]:

@@ -161,7 +161,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def child(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
-    """What lies at `path` in this very file: links that lead out of it (or sideways) are not followed.
+    """Return the object at `path` in this file; links to other places or files are not followed.
 
     Raises KeyError if there is nothing, ValueError for such a link.
     """

@@ -124,7 +124,7 @@ def axes() -> dict[str, Option]:
 
 
 def cell_name(config: Config, varied: Mapping[str, Any]) -> str:
-    """What tells a run of a sweep from the others, as a folder's name.
+    """Folder name of a run of a sweep: the settings in which it differs from the others.
 
     Args:
         config: The settings of the run.

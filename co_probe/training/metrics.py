@@ -1,4 +1,4 @@
-"""What a run measures of itself after each epoch."""
+"""Metrics that are measured after each epoch."""
 
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -42,7 +42,7 @@ class Robustness:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics(Robustness):
-    """What a run measures of one epoch.
+    """Metrics of one epoch.
 
     Attributes:
         epoch: Its number, from 1.

@@ -63,7 +63,7 @@ def check_class_count(logits: Tensor, y: Tensor, names: tuple[str, ...] | None) 
 
 @dataclass(frozen=True)
 class Plausibility:
-    """What the accuracy on clean images says about a model and its images.
+    """Outcome of the check of accuracy on clean images.
 
     Attributes:
         remark: One line, or an empty string if nothing is suspicious.

@@ -19,7 +19,7 @@ Images = tuple[Tensor, Tensor]  # (n, C, H, W), bytes or floating point within t
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """What a run keeps of one epoch.
+    """Content of one epoch, to be stored.
 
     Attributes:
         epoch: Its number, from 1.
@@ -162,7 +162,7 @@ class Recorder:
         self._steps = {}
         content: dict[str, Any] = {
             "model": snapshot(checkpoint.model, self._stream),
-            # What is unknown is left out: a table has no NaN.
+            # Unknown values are left out: a table has no NaN.
             "metrics": {name: value for name, value in checkpoint.metrics.items() if math.isfinite(value)},
             "method": {group: dict(values) for group, values in checkpoint.method.items()},
             "images": snapshot({} if checkpoint.images is None else {"state": checkpoint.images}, self._stream),

@@ -1,4 +1,4 @@
-"""What a run starts from, and what it needs to go on after an epoch, as plain arrays."""
+"""Initial state of a run, and the state needed to resume after an epoch, as plain arrays."""
 
 import platform
 from collections.abc import Mapping

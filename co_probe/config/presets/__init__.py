@@ -47,7 +47,7 @@ def _own() -> list[str]:
 
 
 def summary(preset: str) -> str:
-    """What a preset is for: the comment in its first line."""
+    """Purpose of a preset: the comment in its first line."""
     return text(preset).partition("\n")[0].removeprefix("#").strip()
 
 
@@ -138,7 +138,7 @@ def _warmup_share(data: dict[str, Any]) -> float:
 
 
 def _joined(given: list[Any]) -> dict[str, Any]:
-    """What a user gave of one section, in several places; a bare value says nothing about any of its settings."""
+    """Values that a user gave for one section, merged; a bare value sets none of its settings."""
     settings: dict[str, Any] = {}
     for part in given:
         settings |= part if isinstance(part, dict) else {}

@@ -1,4 +1,4 @@
-"""Easy features, one a class, added to images: what induces catastrophic overfitting in arXiv 2206.08242."""
+"""Easy features, one per class, added to images: they induce catastrophic overfitting in arXiv 2206.08242."""
 
 from collections.abc import Mapping
 from dataclasses import replace

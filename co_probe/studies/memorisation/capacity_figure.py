@@ -1,4 +1,4 @@
-"""What a wider network is good for: robust memorisation against robust generalisation (arXiv 2306.01271)."""
+"""Robust memorisation and robust generalisation against network width (arXiv 2306.01271)."""
 
 from collections.abc import Sequence
 from typing import Any
