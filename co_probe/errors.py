@@ -44,7 +44,7 @@ class Diverged(CoProbeError):
 
 
 class Stopped(CoProbeError):
-    """The guard of a run has stopped it; the epochs before are kept."""
+    """The guard or the early stop of a run has ended it; the epochs before are kept."""
 
 
 class CoProbeWarning(UserWarning):

@@ -41,6 +41,7 @@ RENAMED = {"phases": "resolution_stages"}  # former names of settings, which old
 PRECISIONS = ("auto", "float32", "bfloat16")
 WEIGHTS = ("trained", "ema")  # of a run: as the last step left them, or their moving average
 GUARDS = ("pgd2", "n-fgsm", "rollback", "stop")
+EARLY_STOPS = ("wong",)
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,12 @@ class Config:
     `co_probe.inference.execution`); `auto` is bfloat16 on a GPU, else float32, and what it came to is stored with the
     run's environment. `step_indicators`: whether each training step records what its two gradients show; weights do
     not depend on it. `guard`: what to do when the alarm fires, one of `GUARDS` (`co_probe.methods.guarded`); empty for
-    nothing. `init_from`: `RUN@EPOCH`, whose weights and BatchNorm statistics training starts from, with an optimizer
-    and a method that have learned nothing yet; empty for fresh weights. `ema`: decay τ of a moving average of the
-    weights, which is stored and measured beside them; 0 for none. `label_smoothing`: share of each label that is spread
-    over all classes in the loss that the weights descend; perturbations ascend the loss of the label itself.
+    nothing. `early_stop`: `wong` ends the run where accuracy under PGD-5 falls by 20 points from one epoch to the next
+    (`co_probe.training.early_stop`); empty for never. `init_from`: `RUN@EPOCH`, whose weights and BatchNorm statistics
+    training starts from, with an optimizer and a method that have learned nothing yet; empty for fresh weights. `ema`:
+    decay τ of a moving average of the weights, which is stored and measured beside them; 0 for none. `label_smoothing`:
+    share of each label that is spread over all classes in the loss that the weights descend; perturbations ascend the
+    loss of the label itself.
     `extensions`: the sections of studies (`co_probe.config.sections`) that change something, by name; in plain data
     they stand beside the other settings.
     """
@@ -158,6 +161,7 @@ class Config:
     norm: str = "linf"
     step_indicators: bool = True
     guard: str = ""
+    early_stop: str = ""
     init_from: str = ""
     ema: float = 0.0
     label_smoothing: float = 0.0
@@ -202,6 +206,8 @@ class Config:
                 raise UserError(f"{name} must be at least 0 and less than 1, not {share:g}")
         if self.guard and self.guard not in GUARDS:
             raise unknown("guard", self.guard, GUARDS)
+        if self.early_stop and self.early_stop not in EARLY_STOPS:
+            raise unknown("early_stop", self.early_stop, EARLY_STOPS)
         for section in self.extensions.values():
             section.check(self)
 

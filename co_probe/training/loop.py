@@ -22,6 +22,7 @@ from co_probe.methods.base import Batch, Method
 from co_probe.numerics.rng import derive_seed, make_rng
 from co_probe.runs.build import check_parts, describe, kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.training.averaging import WeightAverage
+from co_probe.training.early_stop import EarlyStop
 from co_probe.training.memory import keep_freed_memory
 from co_probe.training.metrics import EpochMetrics, Robustness, measure
 from co_probe.training.optimizers import make_optimizer, optimizer_state
@@ -67,6 +68,7 @@ def epochs(
     Raises:
         UserError: Settings or files cannot be used.
         Diverged: The loss is no longer finite.
+        Stopped: The guard or the early stop has ended the run.
     """
     target = pick_device(device)
     if target.type == "cpu":
@@ -87,6 +89,7 @@ def epochs(
             load_start(model, config, data)
         model = model.to(target).train()
         average = WeightAverage(model, config.ema) if config.ema else None
+        early_stop = EarlyStop(config, data.bounds) if config.early_stop else None
         optimizer = make_optimizer(config.optimizer, model.parameters())
         schedule = SCHEDULES.make(config.schedule.name, **config.schedule.settings)
         try:
@@ -111,7 +114,7 @@ def epochs(
             execute(average.model, recorder.info.precision)
         if 0 < recorder.last < last_epoch:
             stages.go_on(method, recorder.last)
-            restore(recorder, model, average, optimizer, config.optimizer, method)
+            restore(recorder, model, average, optimizer, config.optimizer, method, early_stop)
         probe_train = torch.from_numpy(recorder.index["train"]).to(target)
         test = torch.from_numpy(recorder.index["test"])
         test_x, test_y = to_unit(data.test_x[test]).to(target), data.test_y[test].to(target)
@@ -147,6 +150,8 @@ def epochs(
             method.start_epoch(epoch, rng)
 
             for x, y, view in batches:
+                if early_stop:
+                    early_stop.watch(x, y)
                 for _ in range(method.replays):
                     share = schedule(step / (steps * last_epoch))
                     step += 1
@@ -168,6 +173,8 @@ def epochs(
             seconds = time.perf_counter() - started
             if not math.isfinite(train_loss):
                 raise _diverged(out, epoch, f"training loss {train_loss:g}")
+            if early_stop:
+                early_stop.look(forward, epoch)
             robustness = robustness_on(test_x, test_y)
             # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
             if not math.isfinite(robustness.gap):
@@ -187,6 +194,8 @@ def epochs(
             going_on = {**optimizer_state(model, optimizer), "method": method.state_dict()}
             if average:
                 going_on["ema"] = {"steps": average.steps}
+            if early_stop:
+                going_on["early_stop"] = early_stop.state_dict()
             recorder.epoch(
                 Checkpoint(
                     epoch=epoch,

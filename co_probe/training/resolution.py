@@ -14,7 +14,9 @@ from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import UserError
 from co_probe.methods.base import Method, TrainingContext
 from co_probe.numerics.memory import require_memory
-from co_probe.numerics.rng import make_rng
+from co_probe.numerics.rng import derive_seed, make_rng
+
+WATCHED = 1000  # images that a method may watch itself on, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,9 @@ class ResolutionStages:
         self._labels = data.train_y.to(device)
         kept = np.setdiff1d(np.arange(len(data.train_y)), [] if held_out is None else held_out)
         self._kept = torch.from_numpy(kept).to(device)
+        shuffled = np.random.default_rng(derive_seed(0, "watched")).permutation(kept if held_out is None else held_out)
+        watched = shuffled[:WATCHED]
+        self._watched = to_unit(data.train_x[watched]).to(device), data.train_y[watched].to(device)
         self.count = count = len(kept)
 
         def stage(images: Tensor, shape: tuple[int, int, int], padding: int, batch_size: int) -> Stage:
@@ -167,4 +172,5 @@ class ResolutionStages:
             rng,
             largest,
             epochs=len(self._stages),
+            watched=self._watched,
         )

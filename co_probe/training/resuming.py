@@ -10,6 +10,7 @@ from co_probe.runs import load_weights
 from co_probe.store import StoredRun
 from co_probe.store.schema import whole
 from co_probe.training.averaging import WeightAverage
+from co_probe.training.early_stop import EarlyStop
 from co_probe.training.optimizers import restore_optimizer
 from co_probe.training.recorder import Recorder
 from co_probe.training.state import Tensors, tensors
@@ -22,6 +23,7 @@ def restore(
     optimizer: torch.optim.Optimizer,
     settings: Optimizer,
     method: Method,
+    early_stop: EarlyStop | None = None,
 ) -> None:
     """Bring everything that learns to where it was after the newest finished epoch.
 
@@ -32,6 +34,7 @@ def restore(
         optimizer: What `settings` made.
         settings: Settings of the optimizer.
         method: Newly set up.
+        early_stop: The rule that may end the run, if it has one.
 
     Raises:
         UserError: The resume file is missing.
@@ -47,6 +50,8 @@ def restore(
             raise DamagedFile(f"{source}: the resume file has no number of averaged steps") from error
         stored = StoredRun(recorder.path, weights="ema").weights(recorder.last)
         average.load(tensors(stored), steps, f"{source}, moving average")
+    if early_stop:
+        early_stop.load(state, source)
     restore_optimizer(model, optimizer, settings, {name: tensors(group) for name, group in state.items()}, source)
     _restore_method(method, tensors(state.get("method", {})), source)
 
