@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
+from formulas import SIZE, images, make_batch, normed_model, seeded
 
 import co_probe
 from co_probe.attacks import PGD
@@ -11,7 +12,8 @@ from co_probe.cli.main import main
 from co_probe.config.presets import configure
 from co_probe.errors import Stopped, UserError
 from co_probe.indicators.alarm import Alarm
-from co_probe.methods import guarded
+from co_probe.methods import METHODS, guarded
+from co_probe.methods.base import TrainingContext
 from co_probe.methods.n_fgsm import NFGSM
 from co_probe.store import StoredRun
 from co_probe.training.loop import epochs
@@ -104,6 +106,25 @@ def test_rollback_takes_the_weights_back(false_alarm):
             copies.append(model[1].weight.detach().clone())
         method.update()
     assert method.switched == SWITCH and torch.equal(model[1].weight, copies[0])
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("standard", "free", "apart", "shrink")])
+def test_every_method_with_an_attack_and_an_update_can_be_guarded(name, monkeypatch):
+    class Early(Alarm):
+        def update(self, **values):
+            assert np.isfinite(list(values.values())).all()
+            return values["step"] == 2
+
+    monkeypatch.setattr(guarded, "Alarm", lambda: Early(window=1))
+    model, (x, y) = normed_model().train(), images(12)
+    method, other = (guarded.Guarded(inner=METHODS.make(name)) for _ in range(2))
+    method.setup(model, TrainingContext(12, SIZE, 0, 10, 0.1, torch.device("cpu"), seeded(7)))
+    method.start_epoch(2, seeded())  # NuAT's attack has no part in the first
+    for number in range(3):
+        method.step(model, make_batch(x.float(), y, seeded(number)))
+        method.update()
+    other.load_parameters(method.parameters())
+    assert method.switched == other.switched == 2 and isinstance(other.current, guarded.PGD2)
 
 
 def test_what_cannot_be_guarded_is_refused(tmp_path):
