@@ -56,11 +56,11 @@ class NotStored(CoProbeWarning):
 
 
 def one_line(text: object) -> str:
-    """`text` as one line that any terminal can show: what is not printable is escaped.
+    r"""`text` as one line that any terminal can show: characters that are not printable are escaped.
 
     Example:
-        >>> one_line("a\\nb")
-        'a\\\\nb'
+        >>> one_line("a\nb")
+        'a\\nb'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks.base import Attack, Clean, Mask, Model, Perturbation, Rng, Targets, frozen_weights, is_correct
 from co_probe.errors import CoProbeWarning, UserError
@@ -46,6 +47,7 @@ class AutoAttack(Attack):
         if self.bounds != (0.0, 1.0):
             raise UserError("AutoAttack keeps images within [0, 1], and these data do not: choose another attack")
 
+    @override
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         return self._run(model, x, y, rng, targets)[0] - x
 

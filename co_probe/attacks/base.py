@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.config.labels import NORMS
 from co_probe.errors import UserError
@@ -77,10 +78,14 @@ class Perturbation:
     ) -> Tensor:
         """Find the images that are still classified correctly under attack; the mean is the robust accuracy.
 
-        The arguments are those of `__call__`, and with `targets` too an image counts as broken when its class is not
-        `y`, whichever it is.
+        With `targets` too, an image counts as broken when its class is not `y`, whichever it is.
 
         Args:
+            model: As in `__call__`.
+            x: As in `__call__`.
+            y: As in `__call__`.
+            rng: As in `__call__`.
+            targets: As in `__call__`.
             candidates: Images that may be robust, bool (B,), if an attack that this one `covers` has broken the
                 others; only these are attacked.
 
@@ -114,6 +119,7 @@ class Perturbation:
 class Clean(Perturbation):
     """No perturbation: δ = 0."""
 
+    @override
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         return torch.zeros_like(x)
 

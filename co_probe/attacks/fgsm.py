@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks.base import Attack, Model, Rng, Targets, input_gradient, project, steepest
 
@@ -20,6 +21,7 @@ class FGSM(Attack):
 
     norm: str = "linf"
 
+    @override
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         delta = self.epsilon * steepest(input_gradient(model, x, y, targets=targets), self.norm)
         return project(delta, x, self.epsilon, self.bounds, self.norm)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks.base import Attack, Model, Perturbation, Rng, Targets, project
 
@@ -22,6 +23,7 @@ class Noise(Attack):
 
     sign: bool = False
 
+    @override
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         delta = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon, generator=rng)
         return project(self.epsilon * delta.sign() if self.sign else delta, x, self.epsilon, self.bounds)
@@ -48,5 +50,6 @@ class Gaussian(Perturbation):
         if not self.sigma > 0:
             raise ValueError(f"sigma must be greater than 0, not {self.sigma:g}")
 
+    @override
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         return project(torch.empty_like(x).normal_(0, self.sigma, generator=rng), x, math.inf, self.bounds)

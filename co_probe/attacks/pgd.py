@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks.base import (
     Attack,
@@ -60,6 +61,7 @@ class PGD(Attack):
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and not self.step_size > 0):
             raise ValueError("step_size, steps and restarts must be greater than 0")
 
+    @override
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         best = self._ascend(model, x, y, rng, targets)
         if self.restarts == 1:
@@ -110,7 +112,7 @@ class PGD(Attack):
         return robust
 
     def covers(self, other: Perturbation) -> bool:
-        """x itself is the first point; and a longer PGD passes through the points of a shorter one."""
+        """Whether this attack visits all points of `other`: the image itself, or those of a shorter PGD."""
         if isinstance(other, Clean):
             return True
         if not isinstance(other, PGD) or self._ball != other._ball or self.loss != other.loss:

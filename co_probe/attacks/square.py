@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks.base import Attack, Model, Rng, Targets, lengths, project
 from co_probe.attacks.margin import margin
@@ -42,6 +43,7 @@ class Square(Attack):
             raise ValueError("queries must be greater than 0")
 
     @torch.no_grad()
+    @override
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         best = torch.zeros_like(x)
         index = (self._value(model, x, y, targets) <= 0).nonzero()[:, 0]

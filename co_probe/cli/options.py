@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from typing_extensions import override
 
 from co_probe.config import Config, parse_number
 from co_probe.config.plugins import allow_typed
@@ -32,6 +33,7 @@ class Number(click.ParamType):
 
     name = "number"
 
+    @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return parse_number(value)
@@ -44,6 +46,7 @@ class Numbers(Number):
 
     name = "number,..."
 
+    @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
@@ -55,6 +58,7 @@ class Normalisation(click.ParamType):
 
     name = "normalisation"
 
+    @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str) or "/" not in value:
             return value
@@ -260,6 +264,7 @@ def _argument(option: Option) -> str:
 
 
 def generator(default: str) -> Decorator:
+    """The option `--generator`, with its default."""
     return click.option(
         "--generator",
         default=default,

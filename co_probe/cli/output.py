@@ -43,6 +43,7 @@ def print_table(
 
 
 def percent(value: float) -> str:
+    """A share as a percentage with one decimal; empty for NaN."""
     return "" if pd.isna(value) else f"{100 * value:.1f}%"
 
 

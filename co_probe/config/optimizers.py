@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from co_probe.config.registry import Registry
 from co_probe.errors import UserError
 
@@ -81,9 +83,11 @@ class SGD(Optimizer):
     shares: ClassVar[tuple[str, ...]] = ("momentum",)
 
     @property
+    @override
     def state(self) -> tuple[str, ...]:
         return ("momentum_buffer",) if self.momentum else ()
 
+    @override
     def check(self) -> None:
         super().check()
         if self.nesterov and not self.momentum:
@@ -114,8 +118,10 @@ class AdamW(Optimizer):
     shares: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
     @property
+    @override
     def state(self) -> tuple[str, ...]:
         return "step", "exp_avg", "exp_avg_sq"
 
+    @override
     def arguments(self) -> dict[str, Any]:
         return {"betas": (self.beta1, self.beta2), "eps": self.eps, "weight_decay": self.weight_decay}

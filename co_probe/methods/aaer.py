@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng
 from co_probe.attacks.base import Model
@@ -61,11 +62,13 @@ class AAER(Method):
             known if weight is None else weight for weight, known in zip(given, WEIGHTS[self.base], strict=True)
         ]
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         return self._base.perturb(model, x, y, epsilon=epsilon, rng=rng)
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         x, y, inner = batch.x, batch.y, self.perturbing(model)
         seen: list[Tensor] = []

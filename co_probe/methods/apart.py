@@ -42,6 +42,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.attacks import Rng, project
 from co_probe.attacks.base import Model
@@ -123,6 +124,7 @@ class APARTSimple(Method):
         """The layers inside the model that are perturbed too: none here."""
         return {}
 
+    @override
     def setup(self, model: nn.Module, context: TrainingContext) -> None:
         self.taps = Taps(self.find_taps(model))
         self.names = ["omega", "input", *self.taps.modules]
@@ -137,6 +139,7 @@ class APARTSimple(Method):
         )
         self.start_stage(context)
 
+    @override
     def start_stage(self, context: TrainingContext) -> None:
         self.padding = context.padding
         if not self.learn_initialisation:
@@ -158,6 +161,7 @@ class APARTSimple(Method):
         """δ₁, one learned step from δ₀; differentiable in α₁ and through `delta`."""
         return (delta + epsilon * self.alpha[1] * sign).clamp(-epsilon, epsilon)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
@@ -175,6 +179,7 @@ class APARTSimple(Method):
         gradient, *inner = torch.autograd.grad(loss, [x, *seen.values()])
         return gradient.sign(), {name: g.sign() for name, g in zip(seen, inner, strict=True)}
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         epsilon = batch.epsilon
         omega = unpack(batch.view.take(self.omega)) if self.learn_initialisation else torch.zeros_like(batch.x)
@@ -201,31 +206,37 @@ class APARTSimple(Method):
         self.optimizer.param_groups[0]["lr"] = self.learning_rate * batch.lr_scale  # for `update`
         return result
 
+    @override
     def update(self) -> None:
         self.optimizer.step()
 
+    @override
     def parameters(self) -> dict[str, dict[str, float]]:
         alpha = dict(zip(self.names, self.alpha.tolist(), strict=True))
         if not self.learn_initialisation:
             del alpha["omega"]
         return {"alpha": alpha}
 
+    @override
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         alpha = parameters["alpha"]
         # The first two lead; a file may give them in any order.
         self.names = ["omega", "input", *(name for name in alpha if name not in ("omega", "input"))]
         self.alpha = torch.tensor([alpha.get(name, 0.0) for name in self.names])
 
+    @override
     def image_state(self, index: Tensor) -> Tensor | None:
         if not self.learn_initialisation:
             return None
         return centre(unpack(self.omega[index]), self.padding)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         momentum = self.optimizer.state[self.alpha].get("momentum_buffer", torch.zeros_like(self.alpha))
         state = {"alpha": self.alpha.detach(), "momentum": momentum}
         return {**state, "omega": self.omega} if self.learn_initialisation else state
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             self.alpha.copy_(state["alpha"])
@@ -264,6 +275,7 @@ class APART(APARTSimple):
         arXiv 2010.08034, section 4 and Algorithm 1.
     """
 
+    @override
     def find_taps(self, model: nn.Module) -> Mapping[str, nn.Module]:
         taps = find_taps(model)
         if not taps:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng, input_gradient, project
 from co_probe.attacks.base import Model, lengths
@@ -62,6 +63,7 @@ class ATAS(Method):
         self.adaptive = True
         self.moment = torch.zeros(0)  # v
 
+    @override
     def start_stage(self, context: TrainingContext) -> None:
         self.padding, self.epsilon, self.epochs = context.padding, context.epsilon, context.epochs
         self.delta = torch.empty(0)  # the old one must not take memory beside the new one
@@ -70,6 +72,7 @@ class ATAS(Method):
         if not len(self.moment):
             self.moment = torch.zeros(context.images, device=context.device)
 
+    @override
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         self.adaptive = epoch > self.warmup
         if epoch % self.reset == 0 and epoch < self.epochs:
@@ -78,6 +81,7 @@ class ATAS(Method):
     def _start_afresh(self, rng: torch.Generator) -> None:
         self.delta.uniform_(-self.epsilon, self.epsilon, generator=rng)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
@@ -96,6 +100,7 @@ class ATAS(Method):
         size = epsilon * step[:, None, None, None] if self.adaptive else epsilon
         return project(delta + size * gradient.sign(), x, epsilon, self.bounds), moment
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         view, inner = batch.view, self.perturbing(model)
         index = view.index.to(self.moment.device)
@@ -106,18 +111,23 @@ class ATAS(Method):
             self.moment[index] = moment.to(self.moment)
         return forward_backward(model, self.clip(batch.x + delta), batch)
 
+    @override
     def parameters(self) -> dict[str, dict[str, float]]:
         return {"atas": {"adaptive": float(self.adaptive)}}
 
+    @override
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         self.adaptive = bool(parameters["atas"]["adaptive"])
 
+    @override
     def image_state(self, index: Tensor) -> Tensor:
         return centre(self.delta[index], self.padding)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"delta": self.delta, "moment": self.moment}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.delta.copy_(state["delta"])
         self.moment.copy_(state["moment"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng, input_gradient, project
 from co_probe.attacks.base import Model
@@ -55,12 +56,14 @@ class ATTA(Method):
         check_positive(steps=self.steps, reset=self.reset, step_size=self.step_size)
         check_not_negative(initial_noise=self.initial_noise)
 
+    @override
     def start_stage(self, context: TrainingContext) -> None:
         self.padding = context.padding
         self.delta = torch.empty(0)  # the old one must not take memory beside the new one
         self.delta = context.new_store()
         self._start_afresh(context.rng)
 
+    @override
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         if epoch % self.reset == 0:
             self._start_afresh(rng)
@@ -68,6 +71,7 @@ class ATTA(Method):
     def _start_afresh(self, rng: torch.Generator) -> None:
         self.delta.normal_(0, self.initial_noise, generator=rng)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
@@ -79,6 +83,7 @@ class ATTA(Method):
             delta = project(delta + step_size * sign, x, epsilon, self.bounds)
         return delta
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         state = batch.view.take(self.delta)
         inner = self.perturbing(model)
@@ -86,11 +91,14 @@ class ATTA(Method):
         batch.view.put(self.delta, delta)
         return forward_backward(model, self.clip(batch.x + delta), batch)
 
+    @override
     def image_state(self, index: Tensor) -> Tensor:
         return centre(self.delta[index], self.padding)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"delta": self.delta}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.delta.copy_(state["delta"])

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.attacks import Attack, Rng
 from co_probe.attacks.base import Model
@@ -52,9 +53,11 @@ class ELLE(Method):
         check_not_negative(penalty=self.penalty)
         self._base = BASES[self.base](bounds=self.bounds)
 
+    @override
     def attack_at(self, epsilon: float) -> Attack | None:
         return self._base.attack_at(epsilon)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
@@ -64,6 +67,7 @@ class ELLE(Method):
         """λ of a step whose error E is `error`."""
         return self.penalty
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         # First, so that the passes of the base stand at the end of the step, where indicators look for them.
         error = linearity_error(replace(Forward.of(model), batchnorm=self.batchnorm), batch)
@@ -120,13 +124,16 @@ class ELLEA(ELLE):
         self.history = torch.zeros(3)
         self.error = torch.tensor(torch.nan)  # of the last step, for `update`
 
+    @override
     def setup(self, model: nn.Module, context: TrainingContext) -> None:
         self.current, self.history = self.current.to(context.device), self.history.to(context.device)
 
+    @override
     def weight(self, error: Tensor) -> Tensor:
         self.error = error
         return self.current
 
+    @override
     def update(self) -> None:
         error = self.error.to(self.history)
         count, mean, squares = self.history
@@ -136,12 +143,15 @@ class ELLEA(ELLE):
         moved = mean + (error - mean) / (count + 1)
         self.history = torch.stack([count + 1, moved, squares + (error - mean) * (error - moved)])
 
+    @override
     def parameters(self) -> dict[str, dict[str, float]]:
         return {"elle": {"penalty": self.current.item()}}
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"penalty": self.current, "history": self.history}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.current = state["penalty"].to(self.current)
         self.history = state["history"].to(self.history)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from typing_extensions import override
+
 from co_probe import attacks
 from co_probe.methods.base import Method
 
@@ -17,5 +19,6 @@ class FGSM(Method):
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
+    @override
     def attack_at(self, epsilon: float) -> attacks.FGSM:
         return attacks.FGSM(epsilon=epsilon, norm=self.norm, bounds=self.bounds)

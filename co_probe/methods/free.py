@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from co_probe import attacks
 from co_probe.attacks.base import Model
@@ -32,12 +33,15 @@ class Free(Method):
 
     replays: int = 8
 
+    @override
     def attack_at(self, epsilon: float) -> attacks.FGSM:
         return attacks.FGSM(epsilon=epsilon, bounds=self.bounds)
 
+    @override
     def start_stage(self, context: TrainingContext) -> None:
         self.delta = torch.zeros(0, *context.shape, device=context.device)
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         size = len(batch.x)
         if missing := max(0, size - len(self.delta)):  # the first batch shows how large they are
@@ -49,8 +53,10 @@ class Free(Method):
         delta.add_(batch.epsilon * x.grad.sign()).clamp_(-batch.epsilon, batch.epsilon)
         return result
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"delta": self.delta}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.delta = state["delta"].to(self.delta)

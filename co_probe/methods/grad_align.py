@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.attacks import Attack, Rng, project
 from co_probe.attacks.base import Model
@@ -46,14 +47,17 @@ class GradAlign(Method):
 
         self._base = BASES[self.base](bounds=self.bounds)
 
+    @override
     def attack_at(self, epsilon: float) -> Attack | None:
         return self._base.attack_at(epsilon)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         return self._base.perturb(model, x, y, epsilon=epsilon, rng=rng)
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         x, y, epsilon = batch.x, batch.y, batch.epsilon
         noise = torch.empty_like(x).uniform_(-epsilon, epsilon, generator=batch.rng)

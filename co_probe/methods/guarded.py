@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe import attacks
 from co_probe.attacks import Model, Rng
@@ -28,6 +29,7 @@ class PGD2(Method):
 
     norms = tuple(NORMS)
 
+    @override
     def attack_at(self, epsilon: float) -> attacks.PGD:
         return attacks.PGD(epsilon=epsilon, steps=2, step_size=epsilon / 2, norm=self.norm, bounds=self.bounds)
 
@@ -74,27 +76,34 @@ class Guarded(Method):
         """The method that trains now."""
         return self._then if self.switched else self.inner
 
+    @override
     def setup(self, model: nn.Module, context: TrainingContext) -> None:
         self._model, self._series = model, StepSeries(model)
         self.inner.setup(model, context)
 
+    @override
     def start_stage(self, context: TrainingContext) -> None:
         self.inner.start_stage(context)
 
+    @override
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         self.current.start_epoch(epoch, rng)
 
+    @override
     def attack_at(self, epsilon: float) -> attacks.Attack | None:
         return self.current.attack_at(epsilon)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
         return self.current.perturb(model, x, y, epsilon=epsilon, rng=rng, state=state)
 
+    @override
     def generator_at(self, epsilon: float) -> Callable[..., Tensor]:
         return self.current.generator_at(epsilon)
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         self._steps += 1
         if self.switched or self._series is None:
@@ -104,6 +113,7 @@ class Guarded(Method):
         self._losses.append(result.loss)
         return result
 
+    @override
     def update(self) -> None:
         self.current.update()
         if self.switched or self._series is None:
@@ -132,20 +142,25 @@ class Guarded(Method):
             self._past.clear()
         print(f"guard ({self.remedy}): {self._alarm.reason}", file=sys.stderr, flush=True)
 
+    @override
     def parameters(self) -> dict[str, dict[str, float]]:
         return {**self.inner.parameters(), "guard": {"step": float(self.switched)}}
 
+    @override
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         self.switched = int(parameters["guard"]["step"])
         self.inner.load_parameters({name: part for name, part in parameters.items() if name != "guard"})
 
+    @override
     def image_state(self, index: Tensor) -> Tensor | None:
         return None if self.switched else self.inner.image_state(index)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         # The alarm's past is not stored: after going on, it needs eight windows before it can fire.
         return {**self.inner.state_dict(), "guard_switched": float(self.switched), "guard_steps": float(self._steps)}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.switched, self._steps = int(state["guard_switched"]), int(state["guard_steps"])
         self.inner.load_state_dict({name: value for name, value in state.items() if not name.startswith("guard_")})

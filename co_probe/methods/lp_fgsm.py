@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng, input_gradient, project
 from co_probe.attacks.base import Model
@@ -44,6 +45,7 @@ class LpFGSM(Method):
         super().__post_init__()
         check_positive(beta=self.beta)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng, input_gradient, project, random_start
 from co_probe.attacks.base import Model
@@ -39,6 +40,7 @@ class MultiGrad(Method):
         super().__post_init__()
         check_positive(samples=self.samples, relative_step=self.relative_step)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng, project
 from co_probe.attacks.base import Model
@@ -53,13 +54,16 @@ class NuAT(Method):
         self.current = 0.0  # λ
         self._steps = 0  # of this epoch
 
+    @override
     def start_stage(self, context: TrainingContext) -> None:
         self.rising = max(1, context.epochs - self.constant)
 
+    @override
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         self.current = self.penalty * min(1.0, (epoch - 1) / self.rising)
         self._steps = 0
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
@@ -81,6 +85,7 @@ class NuAT(Method):
         stepped = self.clip(start.detach() + self.relative_step * epsilon * gradient.sign())
         return project(stepped - x, x, epsilon, self.bounds)
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         x, y = batch.x, batch.y
         with torch.no_grad():
@@ -93,9 +98,11 @@ class NuAT(Method):
         loss.backward()
         return StepResult(loss.detach(), (adversarial.detach().argmax(1) == y).sum())
 
+    @override
     def parameters(self) -> dict[str, dict[str, float]]:
         return {"nuat": {"penalty": self.current}}
 
+    @override
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         self.current = parameters["nuat"]["penalty"]
 

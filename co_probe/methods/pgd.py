@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from typing_extensions import override
+
 from co_probe import attacks
 from co_probe.methods.base import Method
 
@@ -27,6 +29,7 @@ class PGD(Method):
         super().__post_init__()
         self.attack_at(1.0)  # raises for a setting out of range
 
+    @override
     def attack_at(self, epsilon: float) -> attacks.PGD:
         return attacks.PGD(
             epsilon=epsilon, steps=self.steps, step_size=self.step_size, norm=self.norm, bounds=self.bounds

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng, project, random_start
 from co_probe.attacks.base import Model
@@ -39,6 +40,7 @@ class SFGSM(Method):
         super().__post_init__()
         check_positive(checkpoints=self.checkpoints, relative_step=self.relative_step)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.attacks import Rng, input_gradient, project, random_start
 from co_probe.attacks.base import Model
@@ -57,9 +58,11 @@ class SORA(Method):
         self.linearity = torch.tensor(self.initial_linearity)
         self.ratio = torch.tensor(torch.nan)  # r of the last step, for `update`
 
+    @override
     def setup(self, model: nn.Module, context: TrainingContext) -> None:
         self.linearity = self.linearity.to(context.device)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
@@ -73,6 +76,7 @@ class SORA(Method):
         share = torch.empty_like(x).uniform_(generator=rng)
         return project(start + length * share * gradient.sign(), x, torch.inf, self.bounds), gradient
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         delta, gradient = self._perturb(self.perturbing(model), batch.x, batch.y, batch.epsilon, batch.rng)
         x = self.clip(batch.x + delta).requires_grad_()
@@ -81,18 +85,23 @@ class SORA(Method):
         self.ratio = linearity_ratio(gradient, len(x) * x.grad)  # g is of the sum over images, g′ of the mean
         return result
 
+    @override
     def update(self) -> None:
         moved = torch.lerp(self.linearity, self.ratio.to(self.linearity), self.rate)
         self.linearity = torch.where(self.ratio.isnan(), self.linearity, moved)  # if no image had a gradient
 
+    @override
     def parameters(self) -> dict[str, dict[str, float]]:
         return {"sora": {"linearity": self.linearity.item()}}
 
+    @override
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         self.linearity = torch.tensor(parameters["sora"]["linearity"])
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"linearity": self.linearity}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.linearity = state["linearity"].to(self.linearity)

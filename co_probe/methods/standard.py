@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng
 from co_probe.attacks.base import Model
@@ -20,6 +21,7 @@ class Standard(Method):
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng, project
 from co_probe.attacks.base import Model
@@ -42,6 +43,7 @@ class TRADES(Method):
         check_positive(steps=self.steps, step_size=self.step_size)
         check_not_negative(beta=self.beta, initial_noise=self.initial_noise)
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
@@ -56,6 +58,7 @@ class TRADES(Method):
             delta = project(delta + step * gradient.sign(), x, epsilon, self.bounds)
         return delta
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         inner = self.perturbing(model)
         delta = self.perturb(inner, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng, input_gradient, project, random_start
 from co_probe.attacks.base import Model
@@ -40,6 +41,7 @@ class ZeroGrad(Method):
         if not 0 <= self.quantile < 1:
             raise ValueError(f"quantile must be at least 0 and less than 1, not {self.quantile:g}")
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.errors import UserError
 from co_probe.models.normalize import Normalize
@@ -34,6 +35,7 @@ class ForeignModel(nn.Module):
         self.network = network.float()
         self.normalize = nn.Identity() if mean is None or std is None else Normalize(mean, std)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         # Many networks flatten features by `view`, which takes no channels-last layout. A copy, since images of one
         # channel count as contiguous in both layouts and convolutions would return the other one.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.errors import UserError, unknown
 from co_probe.models.normalize import Normalize
@@ -25,6 +26,7 @@ class Normalized(nn.Module):
         self.network = network
         self.repeat = repeat
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         logits = self.network(self.normalize(x).repeat(1, self.repeat, 1, 1))
         return logits if isinstance(logits, Tensor) else logits[0]
@@ -55,7 +57,7 @@ def torchvision_model(
 
 
 def resnet50(channels: int, classes: int, mean: Sequence[float], std: Sequence[float], **settings: Any) -> Normalized:
-    """torchvision's ResNet-50, made for images of 224×224. Source: He et al. (2016), with the stride in the 3×3."""
+    """ResNet-50 of torchvision, made for images of 224×224. Source: He et al. (2016), with the stride in the 3×3."""
     return torchvision_model("resnet50", channels, classes, mean, std, **settings)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class Normalize(nn.Module):
@@ -17,5 +18,6 @@ class Normalize(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std

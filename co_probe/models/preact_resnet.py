@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.models.normalize import Normalize
 
@@ -33,6 +34,7 @@ class PreActBlock(nn.Module):
         # A Sequential for its name: `shortcut.0.weight`, as in published state dicts.
         self.shortcut = None if same else nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         branch = F.relu(self.bn1(x))
         source = branch if self.activated_shortcut else x
@@ -113,6 +115,7 @@ class PreActResNet(nn.Module):
         self.bn = nn.BatchNorm2d(inputs)
         self.linear = nn.Linear(inputs, classes)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(self.normalize(x))
         for stage in range(self.stages):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.models.normalize import Normalize
 from co_probe.models.preact_resnet import conv3x3, every
@@ -31,6 +32,7 @@ class WideBlock(nn.Module):
         same = stride == 1 and inputs == outputs
         self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, bias=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         branch = F.relu(self.bn1(x))
         skip = x if self.shortcut is None else self.shortcut(every(branch, self.stride))
@@ -76,6 +78,7 @@ class WideBlockNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(self.normalize(x))
         for stage in self.stages:

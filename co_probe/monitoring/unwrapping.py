@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.models.foreign import logits_of
 from co_probe.models.normalize import Normalize
@@ -40,6 +41,7 @@ class Measured(nn.Module):
         self.to(weight.device)
         self.dtype, self.classes = weight.dtype, 0
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         logits = logits_of(self.network(self.normalize(x).to(self.dtype)))
         self.classes = logits.shape[1]

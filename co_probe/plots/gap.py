@@ -27,6 +27,7 @@ def gap(frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | None =
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
+    """Draw the gap of runs over the epochs, one line per run."""
     ax = gap(frames["gap"], episodes=episodes)
     figure = ax.get_figure(root=True)
     assert figure is not None

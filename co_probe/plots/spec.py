@@ -174,7 +174,6 @@ def probed(probe: str, **settings: Any) -> Table:
         probe: The probe's name.
         **settings: Its settings. `AGAINST` and `GENERATOR` stand for those options of the figure.
     """
-
     return lambda runs, options, measure: measure(probe, runs, **_chosen(settings, options))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from typing_extensions import override
 
 from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.files.atomic import replace_atomic
@@ -88,6 +89,7 @@ class Sink(io.FileIO):
 
     error: OSError | None = None
 
+    @override
     def write(self, content: Any) -> int:
         left = memoryview(content)
         try:
@@ -97,6 +99,7 @@ class Sink(io.FileIO):
             self.error = error
         return len(content)
 
+    @override
     def truncate(self, size: int | None = None) -> int:
         try:
             return super().truncate(size)

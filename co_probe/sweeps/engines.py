@@ -54,7 +54,9 @@ def engine(
         tasks: Number of tasks there are.
         jobs: As in `local`.
         device: As in `local`. With `ray` and `cpu`, tasks take no GPU.
-        address: Of the cluster, as in `RayCluster`; so are `cpus` and `gpus`.
+        address: Of the cluster, as in `RayCluster`.
+        cpus: Per task, as in `RayCluster`.
+        gpus: Per task, as in `RayCluster`.
 
     Raises:
         UserError: It cannot be used.

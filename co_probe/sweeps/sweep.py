@@ -109,7 +109,10 @@ def train_cells(
 
     Args:
         cells: {folder of a run: its settings}.
-        jobs: As in `sweep`, and so are `device`, `compile` and `executor`.
+        jobs: As in `sweep`.
+        device: As in `sweep`.
+        compile: As in `sweep`.
+        executor: As in `sweep`.
         progress: Called with the number of epochs finished and planned.
 
     Yields:

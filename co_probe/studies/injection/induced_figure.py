@@ -119,8 +119,11 @@ def _lines(frame: pd.DataFrame, looks: dict[str, tuple[str, str, Any]], ax: Axes
 
 
 def cells(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """A row for each run: β, ε, accuracy after its last epoch under PGD-10 or the attack B, and the start of its
-    first episode of catastrophic overfitting (0: none)."""
+    """A row per run: β, ε, final accuracy, and onset.
+
+    The accuracy is that of the last epoch under PGD-10 or the attack B; the onset is the first epoch of catastrophic
+    overfitting, 0 if there is none.
+    """
     attack = options.against or "pgd10"
     rows = [
         {

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.numerics.dct import dct_matrix
 
@@ -20,6 +21,7 @@ class LowPass(nn.Module):
         self.width = width
         self._kept: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = (self._filter(size, x) for size in x.shape[-2:])
         return self.network((rows @ x @ columns).contiguous(memory_format=torch.channels_last))

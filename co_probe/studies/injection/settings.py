@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from co_probe.config.labels import epsilon_label
 from co_probe.config.sections import Axis, DataSection, ModelSection, Option
 from co_probe.config.settings import Config
@@ -103,10 +105,12 @@ class Inject(DataSection):
         return self.beta > 0 or self.orthogonal
 
     @property
+    @override
     def in_effect(self) -> bool:
         return self.changes_images
 
     @property
+    @override
     def caption(self) -> str:
         return f"β = {epsilon_label(self.beta)}" if self.beta else ""
 
@@ -118,6 +122,7 @@ class Inject(DataSection):
         """
         return preset | {"augmentation": {}} if {"beta", "orthogonal"} & set(given) else preset
 
+    @override
     def check(self, config: Config) -> None:
         if self.beta and config.augmentation.flip:
             raise UserError("augmentation.flip must be false with inject: flipped carriers are those of other classes")
@@ -128,6 +133,7 @@ class Inject(DataSection):
             return 0.0
         return -self.beta if self.reversed and split == "test" else self.beta
 
+    @override
     def transform(self, data: "Dataset") -> "Dataset":
         from co_probe.studies.injection.carriers import inject
 
@@ -169,11 +175,13 @@ class LowPass(ModelSection):
         if self.width < 0:
             raise UserError(f"low_pass must not be negative, but it is {self.width}")
 
+    @override
     def check(self, config: Config) -> None:
         stages = config.resolution_stages
         if stages and self.width > (least := min(stage.crop for stage in stages)):
             raise UserError(f"low_pass must be at most the smallest crop of the run, {least}, not {self.width}")
 
+    @override
     def wrap(self, model: "nn.Module", shape: tuple[int, int, int]) -> "nn.Module":
         from co_probe.studies.injection import low_pass
 

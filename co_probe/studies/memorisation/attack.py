@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks.base import Attack, Bounds, Model, Rng
 from co_probe.errors import UserError
@@ -28,6 +29,7 @@ class Shrink(Attack):
     norms: ClassVar[tuple[str, ...]] = ("l2",)
     bounds: Bounds = (-torch.inf, torch.inf)
 
+    @override
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Tensor | None = None) -> Tensor:
         found = find_signal(x, y)
         if found is None:

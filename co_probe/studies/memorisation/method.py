@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from typing_extensions import override
+
 from co_probe.methods.base import Method
 from co_probe.studies.memorisation import attack
 
@@ -17,5 +19,6 @@ class Shrink(Method):
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)
 
+    @override
     def attack_at(self, epsilon: float) -> attack.Shrink:
         return attack.Shrink(epsilon=epsilon)

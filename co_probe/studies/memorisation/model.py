@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe.models.normalize import Normalize
 
@@ -42,6 +43,7 @@ class TwoLayerCNN(nn.Module):
         self.normalize = Normalize(mean, std).double()
         self.filters = nn.Parameter(initial_std * torch.randn(2, width, channels, dtype=torch.float64))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.normalize(x.double()).flatten(2).transpose(1, 2)  # (B, patches, channels)
         inner = x @ self.filters.flatten(0, 1).T
