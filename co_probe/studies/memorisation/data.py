@@ -18,7 +18,7 @@ def patches(
     sigma: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
-    """Draw images x = (x[1], …, x[P]), patches in ℝ^d: one of them, at random, is α·y·w*, the others are noise orthogonal to w*.
+    """Draw images of patches in ℝ^d: one, at random, is α·y·w*, the others are noise orthogonal to w*.
 
     The noise is N(0, σ²(I − w*w*ᵀ)), y = ±1 with equal odds (classes 1 and 0), w* a random direction. Images are
     (n, d, P, 1) float64, a patch a pixel, without bounds.
