@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from co_probe import attacks
 from co_probe.attacks import Rng
@@ -66,11 +67,13 @@ class FastAdvPlus(Method):
         self._model: nn.Module | None = None
         self._watched: tuple[Tensor, Tensor] | None = None
 
+    @override
     def setup(self, model: nn.Module, context: TrainingContext) -> None:
         self._model, self.epsilon = model, context.epsilon
         if context.watched is not None:
             self._watched = context.watched[0][: self.images], context.watched[1][: self.images]
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
@@ -81,10 +84,12 @@ class FastAdvPlus(Method):
     def _pgd(self, epsilon: float) -> attacks.PGD:
         return attacks.PGD(epsilon=epsilon, steps=self.steps, bounds=self.bounds)
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         self._watched = self._watched or (batch.x, batch.y)
         return super().step(model, batch)
 
+    @override
     def update(self) -> None:
         self.count += 1
         self.strong = max(0, self.strong - 1)
@@ -101,15 +106,19 @@ class FastAdvPlus(Method):
             self.strong = self.every
         self.accuracy = max(self.accuracy, accuracy) if self.reference == "best" else accuracy
 
+    @override
     def parameters(self) -> dict[str, dict[str, float]]:
         return {"fast-adv-plus": {"strong": float(self.strong)}}
 
+    @override
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         self.strong = int(parameters["fast-adv-plus"]["strong"])
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"count": float(self.count), "strong": float(self.strong), "accuracy": self.accuracy}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count, self.strong = int(state["count"]), int(state["strong"])
         self.accuracy = float(state["accuracy"])

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from co_probe.attacks import Rng, input_gradient, project
 from co_probe.attacks.base import Model
@@ -69,6 +70,7 @@ class FGSMPGI(Method):
         check_not_negative(penalty=self.penalty, momentum=self.momentum)
         check_positive(relative_step=self.relative_step, reset=self.reset)
 
+    @override
     def start_stage(self, context: TrainingContext) -> None:
         self.padding, self.epsilon = context.padding, context.epsilon
         self.moment = self.eta = torch.empty(0)  # the old ones must not take memory beside the new ones
@@ -80,6 +82,7 @@ class FGSMPGI(Method):
             self.moment = context.new_store()
         self._start_afresh(context.rng)
 
+    @override
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         if epoch > 1 and epoch % self.reset == 1 % self.reset:
             self._start_afresh(rng)
@@ -88,6 +91,7 @@ class FGSMPGI(Method):
         self.eta = _signs(self.eta, self.relative_step * self.epsilon, rng)
         self.moment.zero_()
 
+    @override
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
@@ -97,6 +101,7 @@ class FGSMPGI(Method):
     def _stepped(self, eta: Tensor, direction: Tensor, x: Tensor, epsilon: float) -> Tensor:
         return project(eta + self.relative_step * epsilon * direction.sign(), x, epsilon, self.bounds)
 
+    @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         x, epsilon = batch.x, batch.epsilon
         eta = project(self._prior_of(batch).to(x.dtype), x, epsilon, self.bounds)
@@ -109,7 +114,7 @@ class FGSMPGI(Method):
         return StepResult(total.detach(), (after.detach().argmax(1) == batch.y).sum())
 
     def _first_pass(self, model: Model, start: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """g and z at x + η; z as a function of the weights."""
+        """Return g and z at x + η; z as a function of the weights."""
         forward = Forward.of(model)
         if forward.compiled:
             gradient = input_gradient(self.perturbing(model), start, y)
@@ -142,12 +147,15 @@ class FGSMPGI(Method):
             delta = self._stepped(eta, moment, batch.x, batch.epsilon)
         batch.view.put(self.eta, delta)
 
+    @override
     def image_state(self, index: Tensor) -> Tensor | None:
         return None if self.prior == "bp" else centre(self.eta[index], self.padding)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"eta": self.eta, "moment": self.moment} if self.prior == "mep" else {"eta": self.eta}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.eta = state["eta"].to(self.eta)
         self.moment = state.get("moment", self.moment).to(self.moment)
