@@ -82,6 +82,13 @@ def diagnose(
     elif style == "markdown":
         click.echo("\n".join(each.to_markdown() for each in found), nl=False)
     else:
+        missing = [
+            words
+            for words, field in (("of test images with --images", "images"), ("of classes with --classes", "classes"))
+            if any(getattr(each, field) is None for each in found)
+        ]
+        if missing:
+            click.echo(f"Give the true number {', and '.join(missing)}: the verdict depends on it.\n")
         if len(found) > 1:
             rows = [
                 [each.name, percent(each.verdict.best), percent(each.verdict.last), each.verdict.headline]
@@ -92,13 +99,6 @@ def diagnose(
             click.echo("\n\n".join(_wrapped(str(each)) for each in found))
         else:
             click.echo("For episodes, notes and what to try next: name fewer runs, or use --markdown or --json.")
-        missing = [
-            words
-            for words, field in (("of test images with --images", "images"), ("of classes with --classes", "classes"))
-            if any(getattr(each, field) is None for each in found)
-        ]
-        if missing:
-            click.echo(f"\nGive the true number {', and '.join(missing)}.")
 
 
 def parse_columns(given: tuple[str, ...]) -> dict[str, str | None] | None:

@@ -54,10 +54,13 @@ def report(
     stored = options.fitting(
         options.open_stored(runs, runs_dir, model, results, weights), options.unfinished, strict=bool(runs)
     )
+    left_out: list[str] = []
     with progress_bar("report") as progress:
 
         def make(chosen: list[Any]) -> Path:
-            return write(chosen, out, quick=quick, title=title, device=device, progress=progress)
+            left_out.clear()
+            engine: dict[str, Any] = {"device": device, "progress": progress, "leaves_out": left_out.append}
+            return write(chosen, out, quick=quick, title=title, **engine)
 
         try:
             path = make(list(stored))
@@ -65,4 +68,6 @@ def report(
             if len(stored) == 1:
                 raise
             path = make(options.verified(stored))
+    for line in left_out:
+        click.echo(f"Left out: {line}")
     click.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.2g} MB). Open it in a browser.")

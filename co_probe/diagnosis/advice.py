@@ -23,6 +23,13 @@ class Advice:
     against: str = ""
 
 
+MOST = 4
+"""Number of measures that are told besides the best checkpoint; docs/diagnosis.md has more."""
+
+GUARD = Advice(
+    'Train with a guard, which switches to PGD-2 at the first sign of a collapse (--guard, guard="pgd2"), or watch a '
+    "loop of your own with co_probe.Monitor."
+)
 WARM_UP = Advice(
     "Warm ε up: start with small perturbations and grow them over the first epochs.",
     "Liu et al. 2020",
@@ -34,7 +41,7 @@ STRONGER_EVALUATION = Advice(
     "https://arxiv.org/abs/2003.01690",
 )
 AGAINST_COLLAPSE = (
-    WARM_UP,
+    GUARD,
     Advice(
         "N-FGSM: add noise of up to 2ε before the step and do not clip the perturbation; costs nothing.",
         "de Jorge et al. 2022",
@@ -64,16 +71,12 @@ AGAINST_COLLAPSE = (
         "Madry et al. 2018",
         "https://arxiv.org/abs/1706.06083",
     ),
+    WARM_UP,
     Advice(
         "DOM: leave out, or augment, training images whose clean loss has become low.",
         "Lin et al. 2024",
         "https://arxiv.org/abs/2310.08847",
         "memorisation",
-    ),
-    Advice(
-        "Measure PGD accuracy on a few held-out batches during training, and stop or go back when it falls.",
-        "Wong et al. 2020",
-        "https://arxiv.org/abs/2001.03994",
     ),
 )
 AGAINST_ROBUST_OVERFITTING = (
@@ -140,9 +143,9 @@ def advice_for(verdict: Verdict, mechanisms: Sequence[str] = ()) -> tuple[Advice
     Returns:
         Measures; for a collapse and for robust overfitting, the best checkpoint comes first.
     """
-    general = tuple(sorted(BY_KIND[verdict.kind], key=lambda each: each.against not in mechanisms))
+    general = tuple(sorted(BY_KIND[verdict.kind], key=lambda each: each.against not in mechanisms))[:MOST]
     if OVERFITTED in verdict.reasons:  # there is no epoch to go back to: another method, and then the usual mistakes
-        return (*AGAINST_COLLAPSE, *NEVER_ROBUST)
+        return (*AGAINST_COLLAPSE[:MOST], *NEVER_ROBUST)
     if verdict.kind not in ("catastrophic", "recovered", "diverged", "robust-overfitting"):
         return general
     if verdict.best_epoch is None or not verdict.last < verdict.best:

@@ -1,7 +1,7 @@
 """Indicators of a run per epoch, and when each changed at a collapse."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -70,8 +70,18 @@ def movements(verdict: Verdict, curves: pd.DataFrame, run: StoredRun | None = No
                 series.append((str(name), STEP_INDICATORS[str(name)], rows))
         for (probe, quantity), rows in run.frame("epoch-indicators").groupby(["probe", "quantity"], sort=False):
             series.append((f"{probe}/{quantity}", EPOCH_INDICATORS[str(probe), str(quantity)], rows))
-    found = [_moved(name, indicator, rows, span) for name, indicator, rows in series if rows["value"].notna().any()]
+    known = [each for each in series if each[2]["value"].notna().any()]
+    found = [_of_episode(_moved(*each, span), verdict) for each in known]
     return sorted(found, key=lambda each: math.inf if each.change is None else each.change.at)
+
+
+def _of_episode(moved: Moved, verdict: Verdict) -> Moved:
+    """PGD accuracy before and within the longest episode in the numbers of the verdict, which are told as well."""
+    if moved.name != "pgd":
+        return moved
+    span = main_episode(verdict)
+    episode = next(each for each in verdict.episodes if span and each.start == span[0])
+    return replace(moved, before=episode.level, after=episode.lowest)
 
 
 def _moved(name: str, indicator: Indicator, rows: pd.DataFrame, span: Span) -> Moved:

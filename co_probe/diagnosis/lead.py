@@ -156,7 +156,8 @@ def _scored(run: StoredRun, name: str) -> StepScores | None:
 
 def collapse_of(run: StoredRun) -> tuple[Episode | None, list[Episode]]:
     """The longest episode of a run, if it lasts `LASTING` epochs or to the end, and the other episodes."""
-    found = verdict_of(run).episodes
+    verdict = verdict_of(run)
+    found = [*verdict.episodes, *verdict.dips]
 
     def length(each: Episode) -> int:
         return (run.last_epoch if each.end is None else each.end) - each.start + 1

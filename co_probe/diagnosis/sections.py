@@ -91,7 +91,8 @@ def episodes(evidence: Evidence) -> Section | None:
         ending = " (the end of the log)" if each.end is None else ""
         averages = ", ".join(f"{NAMES[curve]} {100 * mean:.1f}%" for curve, mean in means.items())
         lines.append(
-            f"{where}{ending}: PGD fell from {100 * each.level:.1f}% to {100 * each.lowest:.1f}%; means: {averages}"
+            f"{where}{ending}: PGD fell from {100 * each.level:.1f}% to {100 * each.lowest:.1f}% at the lowest; "
+            f"on average {averages}"
         )
         data.append({**asdict(each), "means": means})
     return Section("Episodes", tuple(lines), data) if lines else None

@@ -105,6 +105,7 @@ class Verdict:
     Attributes:
         kind: One of `KINDS`.
         episodes: Episodes of catastrophic overfitting, in order.
+        dips: Falls of a single epoch, of a log of all epochs: they are called a glitch, and no episode.
         epochs: Number of epochs with PGD accuracy.
         last_epoch: Last of them, or None.
         best_epoch: Epoch of the best PGD accuracy, or None.
@@ -128,6 +129,7 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     switch: Switch | None = None
+    dips: list[Episode] = field(default_factory=list)
     sentences: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -153,7 +155,8 @@ class Verdict:
             share = self.recovered if self.recovered is not None else float("nan")
             ends = "" if self.kind == "catastrophic" else ", recovered"
             part = f" to {_percent(share, 0)}" if ends and share < FULLY_RECOVERED else ""
-            return f"catastrophic overfitting at epochs {spans}{ends}{part}"
+            plural = "" if spans.isdecimal() else "s"
+            return f"catastrophic overfitting at epoch{plural} {spans}{ends}{part}"
         if self.kind == "undecided":
             return f"undecided: {'; '.join(self.reasons)}"
         return HEADLINES[self.kind]
@@ -228,8 +231,10 @@ def verdict(
     masked = (masking,) if isinstance(masking, str) else tuple(masking or ())
     curves = _with_pgd(everything)
     falls = find_falls(curves)
-    episodes = episodes_of(falls, curves)
-    notes = (*_notes(curves, falls), *_note_on_guessing(curves, classes))
+    found = episodes_of(falls, curves)
+    dips = [each for each in found if each.start == each.end and curves.per(COARSE, least=1) >= COARSE]
+    episodes = [each for each in found if each not in dips]
+    notes = (*_notes(curves, falls), *map(_note_on_dip, dips), *_note_on_guessing(curves, classes))
 
     count = len(curves.pgd)
     best_at = int(curves.pgd.argmax()) if count else None
@@ -246,6 +251,7 @@ def verdict(
         recovered=last / episodes[0].level if episodes else None,
         reasons=finding.reasons,
         notes=notes,
+        dips=dips,
         sentences=finding.sentences,
     )
 
@@ -304,7 +310,7 @@ def _decide(
 
 def _collapse(curves: Curves, falls: Sequence[Fall], episodes: Sequence[Episode], last: float) -> _Finding:
     """Describe a run with at least one episode."""
-    first = next(fall for fall in falls if fall.outrun)
+    first = next(fall for fall in falls if curves.epochs[fall.first] == episodes[0].start)
     episode, final = episodes[0], int(curves.epochs[-1])
     several = f" ({len(episodes)} episodes: {', '.join(span(each) for each in episodes)})" if len(episodes) > 1 else ""
     text = (
@@ -428,6 +434,13 @@ def _notes(curves: Curves, falls: Sequence[Fall]) -> tuple[str, ...]:
         if pgd - fgsm > noise(pgd, fgsm, curves.n):
             notes.append("accuracy under PGD exceeds accuracy under FGSM: check for masked gradients")
     return tuple(notes)
+
+
+def _note_on_dip(dip: Episode) -> str:
+    return (
+        f"accuracy under PGD was {_percent(dip.lowest)} at epoch {dip.start} alone, after {_percent(dip.level)} before: "
+        "a glitch, or a collapse that was over at once"
+    )
 
 
 def _note_on_guessing(curves: Curves, classes: int | None) -> tuple[str, ...]:

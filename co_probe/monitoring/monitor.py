@@ -36,6 +36,13 @@ FALLEN = 0.05  # fall of accuracy under PGD-10, against its best, that confirms 
 PATIENCE = 2  # windows without an attack and an update before the monitor says so
 
 
+class Metrics(dict[str, float]):
+    """Numbers by name, which are printed with four digits."""
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(f"{name!r}: {value:.4g}" for name, value in self.items()) + "}"
+
+
 class Monitor:
     """Watches a training loop through hooks, raises the alarm before a collapse, and records the run.
 
@@ -108,7 +115,7 @@ class Monitor:
         overwrite: bool = False,
         resume: bool = False,
         method: str = "monitored",
-        data: str = "unknown",
+        data: str = "images of the monitor",
         attack: AttackLike | None = None,
         classes: Sequence[str] | None = None,
         alarm: Alarm | None = None,
@@ -229,7 +236,7 @@ class Monitor:
         recent, self._unrecorded = self._series[self._unrecorded :], len(self._series)
         steps = {name: np.concatenate([part[name] for part in recent]) for name in recent[0]} if recent else {}
         found = means({name.removeprefix("train_"): values for name, values in steps.items()})
-        result = {f"train_{name}": value for name, value in found.items()}
+        result: dict[str, float] = {f"train_{name}": value for name, value in found.items()}
         if self._main and self._probe is not None:
             with self._aside() as model:
                 x, y = self._probe_images()
@@ -241,6 +248,7 @@ class Monitor:
             self._best_pgd = max(measured["pgd10"], self._best_pgd if self.metrics else 0.0)
             result |= measured
         result |= {name: float(value) for name, value in metrics.items()}
+        result = Metrics(result)
         self.metrics.append(result)
         if self._recording:
             self._recording.epoch(unwrapped(self._model), self._classes, result, steps)

@@ -183,6 +183,14 @@ def strength(
     )
     if check and first and loaded.foreign:
         _check(loaded, first)
+    for run in stored:
+        if loaded.run_id and loaded.run_id == run.info.run_id:
+            warnings.warn(
+                f"{run.name} is measured against an epoch of its own, {loaded.name}: there its perturbations are not "
+                "transferred, and near it strength says little",
+                CoProbeWarning,
+                stacklevel=2,
+            )
     settings: dict[str, Any] = {"reference": loaded, "generator": generator, "split": split, "epsilon": epsilon}
     return probe("strength", stored, device=device, compile=compile, progress=progress, executor=executor, **settings)
 

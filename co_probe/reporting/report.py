@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -116,6 +116,7 @@ def report(
     title: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    leaves_out: Callable[[str], object] | None = None,
 ) -> Path:
     """Write a report on runs: one HTML file that needs no other file and no network.
 
@@ -130,6 +131,7 @@ def report(
         title: Heading of the page; the verdict of a single run, or the number of runs, if None.
         device: Where to measure: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         progress: Called while measuring with a label, the number of steps done, and of all steps.
+        leaves_out: Called with each thing that the page does not show and why, in one line; the page says so too.
 
     Returns:
         The path of the file.
@@ -176,6 +178,9 @@ def report(
         command=shlex.join(["co-probe", "report", *(str(run.path) for run in stored), "-o", path.name]),
     )
     write_atomic(path, render(page).encode("utf-8", "replace"))
+    if leaves_out:
+        for line in page.left_out:
+            leaves_out(line)
     return path
 
 

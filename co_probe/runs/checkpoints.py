@@ -41,6 +41,7 @@ class Reference:
         bounds: Least and greatest value of a pixel.
         foreign: Whether nobody has checked yet that it goes with its images and its normalisation.
         normalisation: The constants in front of a foreign network, None if it takes images as they are.
+        run_id: Of the run that it is an epoch of, where that is known; else empty.
     """
 
     model: nn.Module
@@ -51,6 +52,7 @@ class Reference:
     bounds: tuple[float, float] = (0.0, 1.0)
     foreign: bool = False
     normalisation: Normalisation | None = None
+    run_id: str = ""
 
     def mismatch(self, run: str, shape: tuple[int, int, int], classes: tuple[str, ...]) -> str | None:
         """Return why it cannot be the reference of `run`, with images of `shape` in `classes`, or None if it can."""

@@ -73,7 +73,8 @@ def _of_run(run: Run, epoch: str, device: str | torch.device) -> Reference:
     constants = (run.info.mean, run.info.std) if run.info.model.foreign else ()  # else they are among the weights
     weights = {name: torch.from_numpy(value) for name, value in run.weights(number).items()}
     identity = fingerprint(weights, *constants)
-    return Reference(model, f"{run.name}@{epoch}", identity, run.info.shape, run.info.classes, run.info.bounds)
+    info = run.info
+    return Reference(model, f"{run.name}@{epoch}", identity, info.shape, info.classes, info.bounds, run_id=info.run_id)
 
 
 def _of_checkpoint(

@@ -67,6 +67,8 @@ class StoredRun:
         self.results = None if results is None else Path(results)
         self._unwritten: dict[str, pd.DataFrame] = {}  # tables that could not be written
         self.packed = self.path.is_file()
+        if self.packed and not h5py.is_hdf5(self.path):
+            raise UserError(f"{path} is not a run: it is a file of another kind (diagnose reads training logs)")
         if not self.packed and not (self.path / "run.h5").exists():
             what = "has no run.h5" if self.path.is_dir() else "does not exist"
             raise UserError(f"{path} is not a run: it {what}")

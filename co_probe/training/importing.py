@@ -239,12 +239,13 @@ def _imported_before(folder: Path, info: RunInfo, probe: LabelledImages) -> set[
     run = Run(folder)
     if run.info.settings is not None:
         raise UserError(f"{folder} is a run that co-probe trained: choose another folder, or overwrite=True")
-    names = ("method", "data", "epsilon", "norm", "bounds", "shape", "classes", "mean", "std", "model", "attack")
+    names = ("attack", "method", "data", "epsilon", "norm", "bounds", "shape", "classes", "mean", "std", "model")
     for name in names:
         there, given = getattr(run.info, name), getattr(info, name)
         if there != given:
+            now = f"now without: give {name}={there!r} again" if given is None else f"not {given!r}: give the same"
             raise UserError(
-                f"{folder} was imported with {name} {there!r}, not {given!r}: choose another folder, or overwrite=True"
+                f"{folder} was imported with {name} {there!r}, {now}, choose another folder, or overwrite=True"
             )
     stored = run.probe_images("test")
     if stored is None or not (

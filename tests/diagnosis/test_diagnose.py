@@ -80,7 +80,7 @@ def test_json_has_no_nan_and_all_sections():
     assert json.loads(text) == found
     assert found["episodes"][0]["start"] == 5 and found["episodes"][0]["end"] is None
     assert found["episodes"][0]["means"]["fgsm"] == pytest.approx(np.mean(COLLAPSE["fgsm"][4:]))
-    assert {advice["source"] for advice in found["what_to_try_next"]} >= {"Wong et al. 2020", "Li et al. 2020"}
+    assert {advice["source"] for advice in found["what_to_try_next"]} >= {"de Jorge et al. 2022", "Li et al. 2020"}
 
 
 def test_a_log_of_several_runs_is_refused_in_python_and_diagnosed_on_the_command_line(tmp_path, capsys):

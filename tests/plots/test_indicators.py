@@ -93,7 +93,7 @@ def test_a_short_dip_is_no_collapse_and_is_not_judged(tmp_path):
     series = step_series(falls_at=None)
     series["pert_alignment"][9 * STEPS : 10 * STEPS] -= 0.5
     dip = synthetic_run(tmp_path / "dip", curves, series)
-    assert dip.epochs[-1] == 20 and len(co_probe.verdict_of(dip).episodes) == 1
+    assert dip.epochs[-1] == 20 and len(co_probe.verdict_of(dip).dips) == 1
     assert collapse_of(dip)[0] is None and len(collapse_of(dip)[1]) == 1
     other = synthetic_run(tmp_path / "fallen", collapsing(), step_series())
     found = lead([dip, other]).set_index(["indicator", "run"])
