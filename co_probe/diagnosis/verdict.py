@@ -438,7 +438,7 @@ def _notes(curves: Curves, falls: Sequence[Fall]) -> tuple[str, ...]:
 
 def _note_on_dip(dip: Episode) -> str:
     return (
-        f"accuracy under PGD was {_percent(dip.lowest)} at epoch {dip.start} alone, after {_percent(dip.level)} before: "
+        f"accuracy under PGD was {_percent(dip.lowest)} at epoch {dip.start} alone, after {_percent(dip.level)}: "
         "a glitch, or a collapse that was over at once"
     )
 
