@@ -130,6 +130,22 @@ def registries(monkeypatch) -> None:
 
 
 @pytest.fixture
+def brief(monkeypatch):
+    """AutoAttack with a hundredth of its budget, wherever it is called from: the package."""
+    package = pytest.importorskip("pyautoattack", reason="the package pyautoattack is not installed")
+    original = package.AutoAttack._set_version
+
+    def shortened(self, version="standard"):
+        original(self, version)
+        self.square.n_queries = 50
+        for part in (self.apgd, self.apgd_targeted, self.fab):
+            part.n_iter = 6
+
+    monkeypatch.setattr(package.AutoAttack, "_set_version", shortened)
+    return package
+
+
+@pytest.fixture
 def call(capsys):
     """The command line in this process: (exit code, standard output, standard error)."""
 

@@ -72,11 +72,10 @@ def test_a_piece_stops_in_time_and_the_next_goes_on(script, arguments, tmp_path,
     assert about["title"] == "TRIAL, NO RESULT (limit 16, width 8, epochs 1): CIFAR-10 (JPEG)"
 
 
-def test_attacks_are_on_the_last_models(script, arguments, tmp_path, monkeypatch):
+def test_attacks_are_on_the_last_models(script, arguments, tmp_path, monkeypatch, brief):
     monkeypatch.setattr(script, "MAIN", ("fgsm",))
     monkeypatch.setattr(script, "MORE", ())
     monkeypatch.setattr(script, "ATTACKS", ("clean", "pgd2"))
-    pytest.importorskip("pyautoattack")
     assert script.main([*arguments, "--parts", "autoattack", "--aa-images", "2"]) == 0
     table = pd.read_csv(tmp_path / "out" / "eval.csv").set_index("attack")
     assert table["n"].to_dict()["aa"] == 2 and table["n"].to_dict()["pgd2"] == 16

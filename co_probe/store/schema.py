@@ -36,7 +36,7 @@ COLUMNS = {
     **dict.fromkeys(("reference", "reference_id", "generator", "against", "split"), "S"),
     **dict.fromkeys(("seed", "epoch", "start", "size"), "iu"),
     **dict.fromkeys(("value", "low", "high", "n", "epsilon", "row", "column"), "iuf"),
-    "suspicious": "b",
+    "suspicious": "biu",
 }
 RANGES = {"seed": (-1, 2**63), "epoch": (0, MOST_EPOCHS), "n": (0, 2**53), "start": (0, 2**31), "size": (0, 2**31)}
 

@@ -93,10 +93,19 @@ def test_creeping_back_at_the_end_of_annealing_is_no_recovery():
     assert "% of the former level" in found.summary()
 
 
-@pytest.mark.parametrize("length", [1, 2])
-def test_short_episode(length):
-    curves = collapse(healthy(), 30, 29 + length, pgd=0.2, fgsm=0.5)
-    assert verdict(**curves, classes=10).episodes == [Episode(30, 29 + length)]
+def test_short_episode():
+    curves = collapse(healthy(), 30, 31, pgd=0.2, fgsm=0.5)
+    found = verdict(**curves, classes=10)
+    assert found.episodes == [Episode(30, 31)] and found.dips == [] and found.kind == "recovered"
+
+
+def test_a_dip_of_one_epoch_is_a_glitch_that_is_noted():
+    found = verdict(**collapse(healthy(), 30, 30, pgd=0.2, fgsm=0.5), classes=10)
+    assert (found.kind, found.episodes, found.dips) == ("healthy", [], [Episode(30, 30)])
+    assert any("20.0% at epoch 30 alone" in note for note in found.notes)
+    every = {name: values[::5] for name, values in collapse(healthy(), 30, 34, pgd=0.2, fgsm=0.5).items()}
+    coarse = verdict(**every, epochs=range(1, EPOCHS + 1, 5), classes=10)
+    assert coarse.dips == [] and len(coarse.episodes) == 1, "several epochs lie between two of a coarse log"
 
 
 def test_two_episodes():
@@ -288,7 +297,7 @@ def test_short_run_with_a_collapse_is_decided():
 
 
 def test_a_fall_within_the_noise_of_few_images_is_no_episode():
-    curves = collapse(healthy(), 30, 30, pgd=0.29, fgsm=0.5)
+    curves = collapse(healthy(), 30, 31, pgd=0.29, fgsm=0.5)
     assert verdict(**curves, n=1000).kind == "recovered"
     few = verdict(**curves, n=60)
     assert few.episodes == [] and any("stands out from noise" in note for note in few.notes)
