@@ -32,8 +32,9 @@ class TrainingContext:
         rng: For initial values, on `device`.
         largest: Number of pixels of all padded training images where they are largest; 0 if they do not grow.
         epochs: Number of epochs in the whole run.
-        watched: Images (n, C, H, W) without augmentation and their classes, for methods that watch their own accuracy;
-            validation images if the run holds some out, else training images. None outside of a run.
+        watched: For methods that watch their own accuracy: a number n -> n images (n, C, H, W) without augmentation, or
+            fewer, and their classes, on `device`, always the same; validation images if the run holds some out, else
+            training images. None outside of a run.
     """
 
     images: int
@@ -45,7 +46,7 @@ class TrainingContext:
     rng: torch.Generator
     largest: int = 0
     epochs: int = 1
-    watched: tuple[Tensor, Tensor] | None = None
+    watched: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
     @property
     def store_shape(self) -> tuple[int, int, int, int]:

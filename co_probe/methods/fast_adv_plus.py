@@ -71,7 +71,7 @@ class FastAdvPlus(Method):
     def setup(self, model: nn.Module, context: TrainingContext) -> None:
         self._model, self.epsilon = model, context.epsilon
         if context.watched is not None:
-            self._watched = context.watched[0][: self.images], context.watched[1][: self.images]
+            self._watched = context.watched(self.images)
 
     @override
     def perturb(

@@ -16,8 +16,6 @@ from co_probe.methods.base import Method, TrainingContext
 from co_probe.numerics.memory import require_memory
 from co_probe.numerics.rng import derive_seed, make_rng
 
-WATCHED = 1000  # images that a method may watch itself on, at most
-
 
 @dataclass(frozen=True, eq=False)
 class Stage:
@@ -75,9 +73,7 @@ class ResolutionStages:
         self._labels = data.train_y.to(device)
         kept = np.setdiff1d(np.arange(len(data.train_y)), [] if held_out is None else held_out)
         self._kept = torch.from_numpy(kept).to(device)
-        shuffled = np.random.default_rng(derive_seed(0, "watched")).permutation(kept if held_out is None else held_out)
-        watched = shuffled[:WATCHED]
-        self._watched = to_unit(data.train_x[watched]).to(device), data.train_y[watched].to(device)
+        self._data, self._for_watching = data, kept if held_out is None else held_out
         self.count = count = len(kept)
 
         def stage(images: Tensor, shape: tuple[int, int, int], padding: int, batch_size: int) -> Stage:
@@ -158,6 +154,11 @@ class ResolutionStages:
                 yield to_unit(view.take(stage.images)), self._labels[index], view
 
         return each()
+
+    def _watched(self, count: int) -> tuple[Tensor, Tensor]:
+        """`TrainingContext.watched`."""
+        index = np.random.default_rng(derive_seed(0, "watched")).permutation(self._for_watching)[:count]
+        return to_unit(self._data.train_x[index]).to(self._device), self._data.train_y[index].to(self._device)
 
     def _context(self, epoch: int, rng: torch.Generator) -> TrainingContext:
         here = self.stage(epoch)

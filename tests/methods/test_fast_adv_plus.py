@@ -27,7 +27,16 @@ from co_probe.training.loop import epochs
 
 def started(model, watched=None, **settings) -> FastAdvPlus:
     method = METHODS.make("fast-adv-plus", **settings)
-    context = TrainingContext(COUNT, SIZE, 0, 10, EPSILON, torch.device("cpu"), seeded(7), watched=watched)
+    context = TrainingContext(
+        COUNT,
+        SIZE,
+        0,
+        10,
+        EPSILON,
+        torch.device("cpu"),
+        seeded(7),
+        watched=watched and (lambda count: (watched[0][:count], watched[1][:count])),
+    )
     method.setup(model, context)
     return method
 
