@@ -117,7 +117,7 @@ class FGSMPGI(Method):
         """Return g and z at x + η; z as a function of the weights."""
         forward = Forward.of(model)
         if forward.compiled:
-            gradient = input_gradient(self.perturbing(model), start, y)
+            gradient = input_gradient(self.perturbing(model), start, y).clone()  # its memory is used again
             return gradient, replace(forward, batchnorm="update")(start)
         start.requires_grad_()
         logits = replace(forward, batchnorm=self.batchnorm)(start)

@@ -71,7 +71,7 @@ class SORA(Method):
     def _perturb(self, model: Model, x: Tensor, y: Tensor, epsilon: float, rng: Rng) -> tuple[Tensor, Tensor]:
         """δ and g."""
         start = random_start(x, epsilon, self.bounds, rng)
-        gradient = input_gradient(model, x + start, y)
+        gradient = input_gradient(model, x + start, y).clone()  # compiled code may use its memory again
         length = self.relative_step * epsilon * (self.slack / (1 - self.linearity.to(x))).clamp(max=1)
         share = torch.empty_like(x).uniform_(generator=rng)
         return project(start + length * share * gradient.sign(), x, torch.inf, self.bounds), gradient
