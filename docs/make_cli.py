@@ -14,9 +14,9 @@ Written by `python docs/make_cli.py` from the texts that `co-probe COMMAND --hel
 current.
 
 Tables print for people; `--json` and `--csv` print them for programs. A user error is one line on standard error and
-exit code 2. A run whose loss becomes NaN or infinite, one that `--guard stop` or `early_stop` ends, and an internal error
-exit with code 1; Ctrl-C with 130, SIGTERM with 143 and SIGHUP with 129, after cleaning up. `co-probe --debug COMMAND` shows
-the traceback and the warnings of libraries. Every command also has the option `-h, --help`.
+exit code 2. A run whose loss becomes NaN or infinite, one that `--guard stop` or `early_stop` ends, and an internal
+error exit with code 1; Ctrl-C with 130, SIGTERM with 143 and SIGHUP with 129, after cleaning up. `co-probe --debug
+COMMAND` shows the traceback and the warnings of libraries. Every command also has the option `-h, --help`.
 
 Runs that are damaged or have no finished epoch are passed over, with a line on standard error, where others are left.
 Runs that cannot be written to are measured all the same, with a warning; `--results DIR` stores their tables elsewhere.

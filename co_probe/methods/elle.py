@@ -96,8 +96,9 @@ class ELLEA(ELLE):
 
     After a step with the error E, λ becomes `penalty` if at least three steps came before and E exceeds the mean of all
     their errors by `sensitivity` of their standard deviations; else it becomes `decay`·λ. It starts at 0, and is that
-    of the next step. Then E joins the history, which is never shortened: the rule becomes inert with time. Cost: 14
-    passes, with λ = 0 too, since the error is always needed.
+    of the next step. Then E joins the history, which is never shortened: the rule becomes inert with time. While ε is
+    warmed up E rises with it, and the rule fires without a collapse. Cost: 14 passes, with λ = 0 too, since the error
+    is always needed.
 
     Args:
         base: Method that makes δ, `fgsm` or `n-fgsm`.
