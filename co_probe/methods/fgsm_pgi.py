@@ -34,10 +34,12 @@ class FGSMPGI(Method):
     runs take 8, since compiled code can be differentiated only once. The passes cannot be in eval mode: the second one
     would move the statistics that the gradient of the first depends on.
 
-    Where sources differ: the released code has `mep` only; `ep` and `bp` are the paper's simpler priors, written from
-    its definitions. There a stored η is added to whatever crop of the image comes, and x + η is not clipped. Its label
-    smoothing keeps 0.6 of a label, 0.4/9 for each other class of ten: `label_smoothing=0.444` of the run, which here
-    the gradient of the attack does not see. It trains for 110 epochs, and with R = 40 starts afresh twice.
+    Where sources differ: the released code has `mep` only. `ep` and `bp` are the simpler priors that the paper compares
+    it with; its equations were not available, and they are written from what their names say, the perturbation that
+    the previous epoch or batch ended with. In the released code a stored η is added to whatever crop of the image
+    comes, and x + η is not clipped. Its label smoothing keeps 0.6 of a label and gives 0.4/9 to each other class of
+    ten: `label_smoothing=0.444` of the run, which here the gradient of the attack does not see. It trains for 110
+    epochs, and with R = 40 starts afresh twice.
 
     Args:
         prior: `mep`, `ep` or `bp`.
