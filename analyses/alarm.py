@@ -1,10 +1,14 @@
 """How early the alarm comes, and how often for nothing, beside simpler detectors, into figures/alarm/.
 
-    python analyses/alarm.py TRACES [--public steps.csv.gz]
+    python analyses/alarm.py RUNS... [--public steps.csv.gz]
 
-TRACES: a folder of what `alarm_traces.py` writes. `--public`: step traces of other people (run, step, cosine,
-train_loss, train_acc, pgd_acc). A collapse is dated to the first time that accuracy under PGD-10 is at most 10% and 20
-points below its peak. Detectors were tuned on the runs of `TUNED` and the public traces; all other runs are held out.
+RUNS: runs with step indicators (those of `lead.py` and `guard.py`, say), and folders of what `alarm_traces.py` writes.
+`--public`: step traces of other people (run, step, cosine, train_loss, train_acc, loss_gain, pgd_acc).
+
+A collapse is dated to the first time that accuracy under PGD-10 is at most 10% and 20 points below its peak. Of runs,
+which measure it after each epoch, to the end of the epoch before, so that leads are too short by up to an epoch.
+Detectors were tuned on runs of the seeds `TUNED_SEEDS` and the public traces; all other runs are held out. A run with a
+guard counts up to its switch alone, and is left out: up to there it is the run without one.
 """
 
 import argparse
@@ -17,21 +21,27 @@ import numpy as np
 import pandas as pd
 
 from co_probe.indicators.alarm import Alarm
+from co_probe.store import StoredRun
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-TUNED = (
-    "fgsm-0-model.width=8",
-    "fgsm-1-model.width=8",
-    "fgsm-2-model.width=8",
-    "n-fgsm-0-model.width=8",
-    "apart-0-model.width=8",
-)
-TUNED += ("fgsm-0-epsilon=0.05-model.width=8",)
+TUNED_SEEDS = (0, 1)
 WINDOW = 20
 TOO_EARLY = 300  # updates before the collapse: such an alarm announces nothing, and counts as false
+NAMES = {"pert_alignment": "alignment", "train_accuracy": "accuracy"}  # of step series
 Detector = Callable[[pd.DataFrame], int | None]
+
+
+def read_run(run: StoredRun) -> pd.DataFrame:
+    """The step series of a run as a trace, with accuracy under PGD-10 at the last step of each epoch."""
+    parts = []
+    for epoch in run.epochs:
+        part = pd.DataFrame(run.step_series(epoch)).rename(columns=NAMES)
+        part.loc[len(part) - 1, "pgd"] = run.metrics(epoch)["pgd10"]
+        parts.append(part)
+    trace = pd.concat(parts, ignore_index=True)
+    return trace.assign(step=np.arange(1, len(trace) + 1), per_epoch=len(trace) / len(parts))
 
 
 def windows(trace: pd.DataFrame) -> pd.DataFrame:
@@ -71,11 +81,11 @@ def against_median(column: str, sign: int, threshold: float, relative: bool, lea
 
 
 def periodic_pgd(every: int, fall: float) -> Detector:
-    """PGD-10 on probe images every so many updates; fires when it is so much below its best."""
+    """PGD-10 on probe images about every so many updates; fires when it is so much below its best."""
 
     def detect(trace: pd.DataFrame) -> int | None:
         seen = trace.dropna(subset="pgd")
-        seen = seen[seen["step"] % every < WINDOW] if every > WINDOW else seen
+        seen = seen.groupby(seen["step"] // every).first()
         fallen = seen[seen["pgd"].cummax() - seen["pgd"] >= fall]
         return int(fallen["step"].iloc[0]) if len(fallen) else None
 
@@ -86,7 +96,7 @@ def event(trace: pd.DataFrame) -> int | None:
     """The step of the collapse, None if there is none."""
     pgd = trace.dropna(subset="pgd")
     fallen = pgd[(pgd["pgd"] <= 0.1) & (pgd["pgd"].cummax() - pgd["pgd"] >= 0.195)]
-    return int(fallen["step"].iloc[0]) if len(fallen) else None
+    return int(fallen["step"].iloc[0] - fallen.get("per_epoch", pd.Series([0])).iloc[0]) if len(fallen) else None
 
 
 def tuned(make: Callable[[float], Detector], traces: list[pd.DataFrame]) -> Detector:
@@ -103,20 +113,26 @@ def is_false(alarm: int | None, collapse: int | None) -> bool:
     return alarm is not None and (collapse is None or collapse - alarm > TOO_EARLY)
 
 
+def seed_of(name: str) -> int:
+    """The seed in the name of a run or a trace: fgsm-small-seed2, fgsm-2-epsilon=0.25."""
+    return int(next(part.removeprefix("seed") for part in name.split("-") if part.removeprefix("seed").isdigit()))
+
+
 def main() -> None:
     """Write the tables and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("traces", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--public", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures" / "alarm")
-    parser.add_argument("--picture", default="fgsm-2-model.width=8", help="the run to draw [default: %(default)s]")
+    parser.add_argument("--picture", default="fgsm-seed2", help="the run to draw [default: %(default)s]")
     arguments = parser.parse_args()
-    names = {"pert_alignment": "alignment", "train_accuracy": "accuracy"}
-    traces = {
-        path.name.removesuffix(".csv.gz"): pd.read_csv(path).rename(columns=names)
-        for path in sorted(arguments.traces.glob("*.csv.gz"))
-    }
-    for_tuning = {name: trace for name, trace in traces.items() if name in TUNED}
+    traces: dict[str, pd.DataFrame] = {}
+    for path in arguments.runs:
+        if (path / "run.h5").exists():
+            traces[path.name] = read_run(StoredRun(path))
+        for file in sorted(path.glob("*.csv.gz")):
+            traces[file.name.removesuffix(".csv.gz")] = pd.read_csv(file).rename(columns=NAMES)
+    for_tuning = {name: trace for name, trace in traces.items() if seed_of(name) in TUNED_SEEDS}
     if arguments.public:
         given = {"cosine": "alignment", "train_loss": "loss", "train_acc": "accuracy", "pgd_acc": "pgd"}
         public = {str(name): part for name, part in pd.read_csv(arguments.public).rename(columns=given).groupby("run")}

@@ -35,10 +35,11 @@ def interleaved(
 def side_by_side(
     steps: Mapping[str, Action], turns: int, block: int, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, np.ndarray]:
-    """Measure processor seconds of a block of each action, (turns,), with a repetition of one after one of the others.
+    """Measure processor seconds of a block of each action, (turns,), in turns, the order of which alternates.
 
     For small differences on a busy CPU: other processes cost no processor time, and slow moments of the caches and the
-    clock, which do, affect all actions alike. On several threads it is the sum of their times.
+    clock, which do, affect all actions alike. Within a block, caches are as warm as in training. On several threads it
+    is the sum of their times.
 
     Args:
         steps: What to repeat; each is done once before anything is measured.
@@ -50,11 +51,11 @@ def side_by_side(
         act()
     times = {name: np.zeros(turns) for name in steps}
     for turn in range(turns):
-        for _ in range(block):
-            for name, act in steps.items():
-                started = time.process_time()
+        for name, act in list(steps.items())[:: -1 if turn % 2 else 1]:
+            started = time.process_time()
+            for _ in range(block):
                 act()
-                times[name][turn] += time.process_time() - started
+            times[name][turn] = time.process_time() - started
         if progress:
             progress(turn + 1, turns)
     return times

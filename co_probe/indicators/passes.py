@@ -1,7 +1,8 @@
 """The passes of an optimizer step, as hooks on the model see them: logits and input gradients, first and last."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ class PassObserver:
         if torch.compiler.is_compiling() or not self.on or module is not self.model or not torch.is_grad_enabled():
             return None
         self._entered = (None, False)
-        named: Sequence[tuple[Any, Any]] = [*enumerate(args), *kwargs.items()]
+        named: Iterable[tuple[Any, Any]] = chain(enumerate(args), kwargs.items())
         where, x = next(((k, v) for k, v in named if isinstance(v, Tensor) and v.is_floating_point()), (None, None))
         if x is None or x.is_inference():
             return None

@@ -137,9 +137,17 @@ class StepSeries:
             self._compute()
             self._made.append(None)
             return
-        tensors = [getattr(part, name) for name in ("gradient", "logits", "logit_gradient") for part in pair]
-        stored = (*tensors, y)
-        if self._stored and [t.shape for t in stored] != [t.shape for t in self._stored[0]]:
+        attack, update = pair
+        assert attack.gradient is not None and update.gradient is not None  # no pair would have been made
+        assert attack.logit_gradient is not None and update.logit_gradient is not None
+        stored = (
+            *(attack.gradient, update.gradient, attack.logits, update.logits),
+            *(attack.logit_gradient, update.logit_gradient, y),
+        )
+        if self._stored and (attack.gradient.shape, attack.logits.shape) != (
+            self._stored[0][0].shape,
+            self._stored[0][2].shape,
+        ):
             self._compute()
         self._stored.append(stored)
         if len(self._stored) >= min(MOST_STEPS, max(1, LARGEST // stored[0].numel())):

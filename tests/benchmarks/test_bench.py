@@ -97,7 +97,7 @@ def test_actions_take_turns(monkeypatch):
     ]
 
 
-def test_repetitions_alternate_and_count_processor_time(monkeypatch):
+def test_blocks_alternate_and_count_processor_time(monkeypatch):
     order, clock = "", iter(range(1000))
     monkeypatch.setattr(measures.time, "process_time", lambda: next(clock))
 
@@ -108,8 +108,8 @@ def test_repetitions_alternate_and_count_processor_time(monkeypatch):
             next(clock)
 
     times = side_by_side({"a": lambda: act("a"), "b": lambda: act("b")}, turns=2, block=3)
-    assert order == "ab" + 2 * "ababab"
-    assert times["a"].tolist() == [3, 3] and times["b"].tolist() == [6, 6]
+    assert order == "ab" + "aaabbb" + "bbbaaa"
+    assert times["a"].tolist() == [1, 1] and times["b"].tolist() == [4, 4]
 
 
 def test_what_watches_a_step_is_beside_the_step_alone(parts):

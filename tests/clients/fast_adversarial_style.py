@@ -22,7 +22,7 @@ def main(setting: Setting) -> co_probe.Monitor:
         for X, y in loader:
             step += 1
             epsilon = setting.epsilon * min(1.0, step / (WARMUP * len(loader)))
-            opt.param_groups[0]["lr"] = rate(step / (EPOCHS * len(loader)))
+            opt.param_groups[0]["lr"] = rate(step / (EPOCHS * len(loader)), setting.peak)
             delta = torch.zeros_like(X, requires_grad=True)
             loss = F.cross_entropy(model(normalize(X + delta)), y)
             loss.backward()
@@ -33,7 +33,7 @@ def main(setting: Setting) -> co_probe.Monitor:
             opt.zero_grad()
             loss.backward()
             opt.step()
-            if monitor.alarm:
+            if monitor.alarm and setting.stop:
                 return monitor
         monitor.epoch()
     return monitor

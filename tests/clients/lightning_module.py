@@ -13,7 +13,7 @@ from co_probe.monitoring.monitor import Monitor
 
 
 class Classifier(pl.LightningModule):
-    def __init__(self, epsilon: float, per_epoch: int):
+    def __init__(self, epsilon: float, per_epoch: int, peak: float = 0.3):
         super().__init__()
         self.save_hyperparameters()
         self.net = network()
@@ -34,7 +34,9 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=1.0, momentum=0.9, weight_decay=5e-4)
         total = EPOCHS * self.hparams.per_epoch
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate((step + 1) / total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate((step + 1) / total, self.hparams.peak)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -68,6 +70,6 @@ def main(setting: Setting, **settings) -> tuple[Monitor, pl.Trainer]:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Lightning, about workers
-        trainer.fit(Classifier(setting.epsilon, len(loader)), loader)
+        trainer.fit(Classifier(setting.epsilon, len(loader), setting.peak), loader)
     assert callback.monitor is not None
     return callback.monitor, trainer

@@ -38,7 +38,7 @@ def main(setting: Setting) -> co_probe.Monitor:
         for images, labels in loader:
             step += 1
             epsilon = setting.epsilon * min(1.0, step / (WARMUP * len(loader)))
-            optimizer.param_groups[0]["lr"] = rate(step / (EPOCHS * len(loader)))
+            optimizer.param_groups[0]["lr"] = rate(step / (EPOCHS * len(loader)), setting.peak)
             for chunk, target in zip(images.split(BATCH // parts), labels.split(BATCH // parts), strict=True):
                 perturbed = adversarial(net, criterion, chunk, target, epsilon)
                 with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -47,7 +47,7 @@ def main(setting: Setting) -> co_probe.Monitor:
             nn.utils.clip_grad_norm_(net.parameters(), 10.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if monitor.alarm:
+            if monitor.alarm and setting.stop:
                 return monitor
         monitor.epoch()
     return monitor

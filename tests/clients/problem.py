@@ -14,13 +14,15 @@ BATCH, EPOCHS, WARMUP = 32, 16, 5
 
 @dataclass(frozen=True)
 class Setting:
-    """FGSM at a large ε collapses, at a small one it does not."""
+    """FGSM at a large ε collapses, at a small one it does not; the loop ends at the alarm, or goes on."""
 
     epsilon: float
     epochs: int
+    peak: float = 0.3  # the greatest learning rate
+    stop: bool = True
 
 
-COLLAPSING, HEALTHY = Setting(0.2, 11), Setting(0.05, 11)
+COLLAPSING, HEALTHY = Setting(0.15, 14, stop=False), Setting(0.05, 5)
 
 
 def data() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -45,6 +47,6 @@ def batches(x: Tensor, y: Tensor, epoch: int) -> list[tuple[Tensor, Tensor]]:
     return made
 
 
-def rate(progress: float, peak: float = 0.1) -> float:
+def rate(progress: float, peak: float) -> float:
     """Learning rate at a share of the run, triangular."""
     return peak * min(progress, 1 - progress) * 2

@@ -1,5 +1,8 @@
 """Loops that are not ours, two lines added: the alarm fires in a collapse, and not without one."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,21 +13,46 @@ from co_probe.errors import UserError
 from co_probe.indicators.alarm import Alarm
 
 pytestmark = pytest.mark.slow
-SCRIPTS = {"fast_adversarial": fast_adversarial_style.main, "mixed precision": mixed_precision_loop.main}
+PER_EPOCH, LOST = 41, 0.1
 
 
-def test_the_alarm_fires_in_a_collapse():
+def lightning(setting):
+    module = pytest.importorskip("clients.lightning_module", reason="Lightning is not installed")
+    return module.main(setting, on_alarm="stop" if setting.stop else "log")[0]
+
+
+CLIENTS = {
+    "fast_adversarial": fast_adversarial_style.main,
+    "mixed precision": mixed_precision_loop.main,
+    "lightning": lightning,
+}
+
+
+# Whether and when a run collapses hangs on rounding: the Lightning module does at a larger rate, within as many epochs.
+@pytest.mark.parametrize("client, peak", [("fast_adversarial", 0.3), ("mixed precision", 0.3), ("lightning", 0.4)])
+def test_the_alarm_fires_before_robust_accuracy_is_lost(client, peak):
     torch.manual_seed(0)
-    monitor = fast_adversarial_style.main(COLLAPSING)
-    assert monitor.alarm and 240 < monitor.alarm.step == monitor.steps <= 440
-    assert f"step {monitor.alarm.step}: alignment fell" in monitor.alarm.reason and "PGD-10" in monitor.alarm.reason
+    monitor = CLIENTS[client](replace(COLLAPSING, peak=peak))
+    pgd = [each["pgd10"] for each in monitor.metrics]
+    assert len(pgd) == COLLAPSING.epochs, "training went on after the alarm"
+    best = np.maximum.accumulate(pgd)
+    lost = next(
+        epoch for epoch, (value, peak) in enumerate(zip(pgd, best, strict=True), 1) if value <= LOST < peak - 0.2
+    )
+    assert pgd[-1] <= LOST and monitor.alarm
+    assert PER_EPOCH * 5 < monitor.alarm.step < PER_EPOCH * lost, (
+        "after the warm-up of ε, before the collapse is measured"
+    )
+    assert f"step {monitor.alarm.step}: alignment fell" in monitor.alarm.reason
+    found = re.search(r"PGD-10 (\d+)%", monitor.alarm.reason)
+    assert found and int(found[1]) > 20, "images are still robust when it fires"
 
 
-@pytest.mark.parametrize("client", SCRIPTS)
+@pytest.mark.parametrize("client", CLIENTS)
 def test_it_does_not_fire_on_a_healthy_run(client):
     torch.manual_seed(0)
-    monitor = SCRIPTS[client](Setting(HEALTHY.epsilon, 5))
-    assert not monitor.alarm and len(monitor.metrics) == 5
+    monitor = CLIENTS[client](HEALTHY)
+    assert not monitor.alarm and len(monitor.metrics) == HEALTHY.epochs
     assert np.isfinite(monitor.series["pert_alignment"]).all()
     assert monitor.series["pert_alignment"][-40:].mean() > 0.5  # scales of bfloat16 and accumulation do not matter
 
