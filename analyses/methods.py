@@ -1,21 +1,23 @@
-"""A table like Table 3 of arXiv 2010.08034, with the ablation of Table 6 in it: every method under every attack.
+"""All methods in one table: robust accuracy over seeds, collapses and cost (`co-probe leaderboard`).
 
-    python analyses/methods.py digits                        into figures/digits/methods.md
-    python analyses/methods.py cifar10-jpeg --data FOLDER    CIFAR-10 as JPEG images, much smaller than the paper's runs
+    python analyses/methods.py digits                                digits at the demo's ε and at a larger one
+    python analyses/methods.py cifar10-jpeg --data FOLDER            CIFAR-10 as JPEG images, on a small network
+    python analyses/methods.py digits --methods fgsm,n-fgsm --jobs 2
 
-In order (`--parts`): `runs` trains and attacks, `cost` times steps on a machine that should be idle, `table` writes
-what these two measured.
-
-Runs are kept in sweeps/SCALE, and what is there already is neither trained nor evaluated again. Beside the table: the
-tidy numbers that it was made from, and the machine and versions.
+Every registered method is trained with every seed; a method that is registered later joins at the next call. A run is
+trained, attacked and then stripped of the weights that the table does not need, in a process of its own, seed by seed.
+What is there already, in sweeps/SCALE, is neither trained nor attacked again: after a kill, the same command goes on.
+AutoAttack, which takes longest, comes when all else is done. The tables (methods.md, .tex, .html, .csv, and a row per
+run and attack in methods-runs.csv) are written anew after each run, of all that is finished; `--parts table` only
+writes them.
 """
 
 import argparse
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +25,58 @@ import pandas as pd
 
 import co_probe
 from co_probe.config import Config
-from co_probe.config.labels import attack_label, labels
 from co_probe.config.presets import configure
 from co_probe.methods import METHODS
+from co_probe.probes.eval import Eval
+from co_probe.runs import Run
 from co_probe.store import StoredRun
-from co_probe.sweeps.grid import Grid
-from co_probe.sweeps.sweep import train_cells
+from co_probe.store.thinning import drop_weights
+from co_probe.sweeps.grid import cell_name
+from co_probe.sweeps.processes import Processes
+from co_probe.sweeps.sweep import is_complete
+from co_probe.training.loop import epochs
 
 ABLATION = {"title": "APART without learned initialisation", "learn_initialisation": False}
-ATTACKS = ("clean", "gaussian", "pgd20", "cw")
-AT_THE_END = ("clean", "pgd20")
-COLUMNS = [("best", attack) for attack in (*ATTACKS, "aa")] + [("last", attack) for attack in AT_THE_END]
+ATTACKS = ("clean", "pgd50x10", "aa")
+EPOCHS = ("best", "last")
+Attacks = tuple[tuple[str, str], ...]  # (attack, at which epoch)
+PGD: Attacks = tuple((attack, at) for attack in ("clean", "pgd50x10") for at in EPOCHS)
+AUTOATTACK: Attacks = (("aa", "last"),)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The seeds, how many test images the attacks are tried on, and what differs from a preset.
+    """What a table is of.
 
-    AutoAttack takes minutes a run even at these scales: it gets seeds and a number of images of its own.
+    Attributes:
+        preset: The preset of its runs.
+        epsilons: Norm bounds: a table each.
+        seeds: Seeds.
+        images: Number of test images under PGD-50-10 and AutoAttack; clean accuracy is on all.
+        auto_attack_seeds: Seeds that AutoAttack is tried on, at the last epoch.
+        settings: What differs from the preset.
     """
 
     preset: str
+    epsilons: tuple[float | str, ...]
     seeds: tuple[int, ...]
-    images: int | None
-    auto_attack_seeds: tuple[int, ...]
-    auto_attack_images: int
+    images: int
+    auto_attack_seeds: tuple[int, ...] = (0,)
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 SCALES = {
-    "digits": Scale("digits", (0, 1, 2), None, (0,), 100, {"probe": {"test": 200}}),
+    "digits": Scale("digits", (0.15, 0.25), (0, 1, 2), 200, settings={"probe": {"test": 200}}),
     "cifar10-jpeg": Scale(
-        "cifar10-30",
+        "cifar10-small",
+        ("8/255", "16/255"),
         (0,),
-        500,
-        (0,),
-        50,
-        {
-            "epochs": 8,
-            "data": {"title": "CIFAR-10 (JPEG)", "limit": 2500},
+        200,
+        settings={
+            "epochs": 12,
+            "data": {"title": "CIFAR-10 (JPEG)", "limit": 5000},
             "model": {"name": "preact_resnet", "width": 16, "blocks": [1, 1, 1]},
-            "probe": {"test": 100},
+            "probe": {"test": 200, "train": 100},
         },
     ),
 }
@@ -73,57 +86,55 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scale", choices=SCALES)
     parser.add_argument("--data", help="folder of the images, with train/CLASS/ and test/CLASS/")
+    parser.add_argument("--methods", help="methods, separated by commas [default: all that are registered]")
+    parser.add_argument("--seeds", help="seeds, separated by commas [default: those of the scale]")
+    parser.add_argument("--epochs", type=int, help="a trial with fewer epochs; give it --runs and --out of its own")
     parser.add_argument("--runs", type=Path, help="folder of the runs [default: sweeps/SCALE]")
-    parser.add_argument("--out", type=Path, help="folder of the table [default: figures/SCALE]")
+    parser.add_argument("--out", type=Path, help="folder of the tables [default: figures/SCALE]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes [default: one a core]")
-    parser.add_argument("--parts", default="runs,cost,table", help="[default: %(default)s]")
+    parser.add_argument("--parts", default="runs,table", help="[default: %(default)s]")
+    parser.add_argument("--keep-weights", action="store_true", help="keep the weights of every epoch")
     arguments = parser.parse_args()
-    scale, folder = SCALES[arguments.scale], arguments.runs or Path("sweeps") / arguments.scale
-    out = arguments.out or Path(__file__).parents[1] / "figures" / arguments.scale
+    scale = SCALES[arguments.scale]
     if arguments.data:
         scale.settings["data"]["name"] = f"image-folder:{Path(arguments.data).resolve()}"
     elif arguments.scale == "cifar10-jpeg":
         parser.error("--data is missing")
+    if arguments.seeds:
+        scale = replace(scale, seeds=tuple(map(int, arguments.seeds.split(","))))
+    if arguments.epochs:
+        scale = replace(scale, settings={**scale.settings, "epochs": arguments.epochs})
+    if arguments.epochs and not (arguments.runs and arguments.out):
+        parser.error("--epochs needs --runs and --out")
 
-    cells, parts = all_cells(scale, folder), arguments.parts.split(",")
-    out.mkdir(parents=True, exist_ok=True)
+    folder = arguments.runs or Path("sweeps") / arguments.scale
+    out = arguments.out or Path(__file__).parents[1] / "figures" / arguments.scale
+    parts = arguments.parts.split(",")
+    cells = all_cells(scale, folder, arguments.methods.split(",") if arguments.methods else None)
     if "runs" in parts:
-        measure(cells, scale, arguments.jobs).to_csv(out / "methods.csv", index=False, float_format="%.6g")
-        about = {"command": f"python analyses/methods.py {arguments.scale}", **StoredRun(next(iter(cells))).environment}
-        (out / "methods.json").write_text(json.dumps(about, indent=1) + "\n")
-    if "cost" in parts:
-        # Seconds of runs that shared a machine say little: steps are timed in turns.
-        names = sorted({config.method.name for config in cells.values()})
-        cost = co_probe.bench(names, parts=["steps"], repeats=5, preset=scale.preset, settings=scale.settings)
-        cost.to_csv(out / "cost.csv", index=False, float_format="%.6g")
+        strong = {path: config for path, config in cells.items() if config.seed in scale.auto_attack_seeds}
+        for some, attacks in ((cells, PGD), (strong, AUTOATTACK)):
+            for path, error in make_runs(some, attacks, scale.images, arguments.jobs, arguments.keep_weights):
+                print(path.name, error or "done", flush=True)
+                write_tables(all_cells(scale, folder, None), scale, out, arguments.scale)
     if "table" in parts:
-        frame, cost = pd.read_csv(out / "methods.csv"), pd.read_csv(out / "cost.csv")
-        ratios = cost[cost["quantity"] == "ratio"].set_index("subject")["value"]
-        (out / "methods.md").write_text(markdown(frame, ratios.to_dict(), caption(scale, frame)))
+        write_tables(all_cells(scale, folder, None), scale, out, arguments.scale)
 
 
-def measure(cells: dict[Path, Config], scale: Scale, jobs: int) -> pd.DataFrame:
-    """Train the runs and attack their models; one row per run, attack and epoch."""
-    for path, error in train_cells(cells, jobs=jobs):
-        print(path, error or "trained", flush=True)
-    os.environ["OMP_NUM_THREADS"] = "1"  # in the processes to come, which share the cores
-    with ProcessPoolExecutor(jobs) as pool:
-        frames = list(pool.map(partial(evaluate, scale=scale), cells, cells.values()))
-    frame = pd.concat(frames, ignore_index=True)
-    return frame[frame["quantity"] == "accuracy"]
-
-
-def all_cells(scale: Scale, folder: Path) -> dict[Path, Config]:
-    """Every method with every seed, and the ablation that is no method of its own (the other one is APART-Simple)."""
-    methods = tuple(name for name in METHODS if "linf" in METHODS.load(name).norms)
-    grid = Grid(methods=methods, seeds=scale.seeds, preset=scale.preset, settings=scale.settings)
-    ablations = {
-        folder / f"apart-without-initialisation-seed{seed}": configure(
-            scale.preset, "apart", scale.settings, {"seed": seed, "method": ABLATION}
-        )
-        for seed in scale.seeds
-    }
-    return {path: with_few_steps(config) for path, config in (grid.cells(folder) | ablations).items()}
+def all_cells(scale: Scale, folder: Path, methods: list[str] | None) -> dict[Path, Config]:
+    """Every method, and the ablation that is no method of its own, by ε and seed: what is finished first is a table."""
+    names = methods or [name for name in METHODS if "linf" in METHODS.load(name).norms and name != "shrink"]
+    wanted: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in names]
+    if methods is None or "apart" in methods:
+        wanted.append(("apart", ABLATION))
+    cells = {}
+    for seed in scale.seeds:
+        for epsilon in scale.epsilons:
+            for name, settings in wanted:
+                own = [{"epsilon": epsilon}, {"seed": seed}, *([{"method": settings}] if settings else [])]
+                config = with_few_steps(configure(scale.preset, name, scale.settings, *own))
+                cells[folder / cell_name(config, {f"method.{key}": value for key, value in settings.items()})] = config
+    return cells
 
 
 def with_few_steps(config: Config) -> Config:
@@ -132,51 +143,70 @@ def with_few_steps(config: Config) -> Config:
     return replace(config, method=replace(config.method, settings={**config.method.settings, **raw}))
 
 
-def evaluate(run: Path, config: Config, scale: Scale) -> pd.DataFrame:
-    """The numbers of one run, with a column that says at which epoch: `best` (under PGD-10) or `last`."""
-    parts = [
-        ("best", co_probe.evaluate(run, ATTACKS, images=scale.images)),
-        ("last", co_probe.evaluate(run, AT_THE_END, epoch="last", images=scale.images)),
-    ]
-    if config.seed in scale.auto_attack_seeds:
-        parts += [("best", co_probe.evaluate(run, ["aa"], images=scale.auto_attack_images).query("attack == 'aa'"))]
-    print(run, "evaluated", flush=True)
-    return pd.concat([frame.assign(at=at) for at, frame in parts], ignore_index=True)
+def make_runs(
+    cells: dict[Path, Config], attacks: Attacks, images: int, jobs: int, keep_weights: bool
+) -> Iterator[tuple[Path, BaseException | None]]:
+    """Train and attack runs, each in a process of its own; yield the folder of each and its error, or None."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # in the processes to come, which share the cores
+    processes = Processes(jobs)
+    try:
+        futures = {
+            processes.submit(make_run, str(path), config.to_dict(), attacks, images, keep_weights): path
+            for path, config in cells.items()
+        }
+        for future in as_completed(futures):
+            yield futures[future], future.exception()
+    finally:
+        processes.shutdown()
 
 
-def caption(scale: Scale, frame: pd.DataFrame) -> str:
-    """What is in the table, and how small it is."""
-    config = configure(scale.preset, "fgsm", scale.settings)
-    sizes = frame.groupby("attack")["n"].first()
-    limit = config.data.settings.get("limit")
-    data = config.data_title + (f", {limit} training images" if limit else "")
-    model = ", ".join([config.model.name, *(f"{key} {value}" for key, value in config.model.settings.items())])
-    run = f"ε = {config.epsilon:.4g}, {config.epochs} epochs, batches of {config.batch_size}"
-    seeds = f"{len(scale.seeds)} seeds" if len(scale.seeds) > 1 else f"seed {scale.seeds[0]} alone"
-    aa = f"{sizes['aa']} for AutoAttack"
-    if scale.auto_attack_seeds != scale.seeds:
-        aa += f", of seed {', '.join(map(str, scale.auto_attack_seeds))} alone"
-    return (
-        f"{data}; {model}; {run}; {seeds}. Accuracy (%) on {sizes['clean']} test images ({aa}) at the epoch that was "
-        "best under PGD-10, and at the last one; cost of a training step in steps of clean training, timed in turns."
-    )
+def make_run(path: str, settings: dict[str, Any], attacks: Attacks, images: int, keep_weights: bool) -> None:
+    """Train a run to its end, attack its best and its last epoch, and delete all other weights."""
+    config = Config.from_dict(settings)
+    if not is_complete(Path(path), config):
+        for _ in epochs(config, path, resume=True, device="cpu"):
+            pass
+    for attack, at in attacks:
+        count = None if attack == "clean" else images
+        if not known(StoredRun(path), attack, at, count):
+            co_probe.evaluate(path, [attack], epoch=at, images=count, device="cpu")
+    co_probe.leaderboard(path, attacks=["clean"], epochs=["last"], device="cpu")  # stores what a step costs
+    if not keep_weights:
+        run = StoredRun(path)
+        drop_weights(path, {run.best_epoch, run.last_epoch})
 
 
-def markdown(frame: pd.DataFrame, cost: dict[str, float], above: str) -> str:
-    """Mean ± standard deviation (n − 1) over seeds, a line a method; `cost`: of a step, in steps of clean training."""
-    heads = [attack_label(attack) + (" (last epoch)" if at == "last" else "") for at, attack in COLUMNS]
-    lines = [above, "", f"| method | {' | '.join(heads)} | cost of a step |", "|---" * (len(heads) + 2) + "|"]
-    order = sorted(frame["method"].unique(), key=lambda name: (not name.startswith("standard"), name.lower()))
-    for method in order:
-        rows = frame[(frame["method"] == method) & (frame["quantity"] == "accuracy")]
-        cells = []
-        for at, attack in COLUMNS:
-            values = 100 * rows.loc[(rows["at"] == at) & (rows["attack"] == attack), "value"]
-            mean = f"{values.mean():.1f}" if len(values) else "–"
-            cells.append(mean + (f" ± {values.std():.1f}" if len(values) > 1 else ""))
-        ratio = f"{cost[method]:.1f}" if method in cost else ""
-        lines.append(f"| {labels('method').get(method, method)} | {' | '.join(cells)} | {ratio} |")
-    return "\n".join(lines) + "\n"
+def known(run: StoredRun, attack: str, at: str, images: int | None) -> bool:
+    """Whether an attack is stored already, on so many images (None: on any number)."""
+    found = Eval(attacks=[attack], epoch=at, images=images).select(run.frame("eval"), run)
+    return len(found) > 0
+
+
+def write_tables(cells: dict[Path, Config], scale: Scale, out: Path, name: str) -> None:
+    """Write the tables of all runs that are finished."""
+    finished = [path for path, config in cells.items() if is_complete(path, config)]
+    runs = [Run(path) for path in finished if known(StoredRun(path), "pgd50x10", "last", scale.images)]
+    if not runs:
+        return
+    board = co_probe.leaderboard(runs, attacks=ATTACKS, epochs=EPOCHS, quick=True)
+    out.mkdir(parents=True, exist_ok=True)
+    texts = {"md": board.to_markdown(), "tex": board.to_latex(), "html": board.to_html(), "csv": board.to_csv()}
+    for suffix, text in texts.items():
+        (out / f"methods.{suffix}").write_text(text)
+    per_run(runs).to_csv(out / "methods-runs.csv", index=False, float_format="%.6g")
+    about = {"command": f"python analyses/methods.py {name}", "runs": len(runs), "of": len(cells)}
+    (out / "methods.json").write_text(json.dumps({**about, **runs[0].environment}, indent=1) + "\n")
+
+
+def per_run(runs: list[Run]) -> pd.DataFrame:
+    """A row per run, epoch and attack, with the verdict on the run."""
+    frames = []
+    for run in runs:
+        for at in EPOCHS:
+            frame = Eval(attacks=list(ATTACKS), epoch=at).select(run.frame("eval"), run)
+            frames.append(frame.assign(at=at, verdict=run.verdict.kind))
+    columns = ["run", "method", "seed", "epsilon", "at", "epoch", "attack", "value", "low", "high", "n", "verdict"]
+    return pd.concat(frames, ignore_index=True)[columns]
 
 
 if __name__ == "__main__":

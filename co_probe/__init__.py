@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from co_probe import indicators as indicators
     from co_probe.benchmarks import bench as bench
+    from co_probe.benchmarks.leaderboard import leaderboard as leaderboard
     from co_probe.config.plugins import allow as allow
     from co_probe.diagnosis.diagnose import diagnose as diagnose
     from co_probe.diagnosis.stored import verdict_of as verdict_of
@@ -48,6 +49,7 @@ __all__ = [
     "gap",
     "import_run",
     "indicators",
+    "leaderboard",
     "open_run",
     "pack",
     "probe",

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "co_probe"
 # A room may import those before it; rooms of one line do not import each other.
 ORDER = [
-    {"errors", "progress"},
+    {"errors", "progress", "tables"},
     {"numerics"},
     {"config", "executor"},
     {"files"},

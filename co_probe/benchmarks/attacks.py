@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from co_probe.attacks import PGD
 from co_probe.attacks.base import project
 from co_probe.benchmarks.measures import Action, rows
-from co_probe.benchmarks.setup import CLEAN, Setup, Trainer
+from co_probe.benchmarks.setup import CLEAN, Setup
 
 OURS, COMPILED, PLAIN = "co-probe", "co-probe, compiled", "loss.backward()"
 
@@ -23,12 +23,12 @@ def attacks(setup: Setup) -> list[dict[str, Any]]:
     Subjects: co-probe's attack; those of torchattacks and foolbox, if they are installed; and a loop that calls
     `loss.backward()`, as most published code does. Quantities: `seconds`; `ratio`, to co-probe's.
     """
-    trainer = Trainer(setup, CLEAN)
+    trainer = setup.trainer(CLEAN)
     model, x, y, epsilon = trainer.model.eval(), trainer.batch.x, trainer.batch.y, trainer.config.epsilon
     makers = adversaries(model, epsilon, 10, setup.device)
     actions: dict[str, Action] = {name: partial(make, x, y) for name, make in makers.items()}
     if setup.compile:
-        compiled = Trainer(setup, CLEAN, compiled=True).trained.for_perturbation("eval")
+        compiled = setup.trainer(CLEAN, compiled=True).trained.for_perturbation("eval")
         actions[COMPILED] = partial(PGD(epsilon=epsilon), compiled, x, y)
     times = setup.times("attacks", actions)
     return [row for name in times for row in rows(name, seconds=times[name], ratio=times[name] / times[OURS])]

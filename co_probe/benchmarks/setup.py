@@ -87,6 +87,14 @@ class Setup:
         y = torch.randint(classes, (count,), generator=rng)
         return Dataset(x, y, x[:1000], y[:1000], tuple(map(str, range(classes))), mean=(0.5,) * 3, std=(0.29,) * 3)
 
+    def trainer(self, name: str, *, compiled: bool = False) -> "Trainer":
+        """What trains with a method on this data.
+
+        Raises:
+            UserError: The method cannot be set up.
+        """
+        return Trainer(self.config(name), self.data, self.device, compiled=compiled)
+
     @property
     def description(self) -> dict[str, Any]:
         """Conditions that the numbers depend on, stored beside them."""
@@ -112,29 +120,30 @@ class Trainer:
     """Trains with a method on the same batch again and again, at a learning rate of 0, so that all steps are equal.
 
     Args:
-        setup: Where model and images come from.
-        name: The method.
+        config: Settings of a run.
+        data: Its data set.
+        device: Where to train.
         compiled: Run the model through torch.compile.
 
     Raises:
         UserError: If the method cannot be set up.
     """
 
-    def __init__(self, setup: Setup, name: str, *, compiled: bool = False):
-        self.config = config = setup.config(name)
+    def __init__(self, config: Config, data: Dataset, device: torch.device, *, compiled: bool = False):
+        self.config = config
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
-        self.model = make_model(config, setup.data).to(setup.device).train()
-        self.precision = resolve(config.precision, setup.device)
+        self.model = make_model(config, data).to(device).train()
+        self.precision = resolve(config.precision, device)
         execute(self.model, self.precision, compiled=compiled)
         self.trained = Forward(self.model, compiled=compiled)
-        self.method = make_method(config, setup.data.bounds)
-        stages = ResolutionStages(config, setup.data, kept_epochs(config), self.method.replays, setup.device)
+        self.method = make_method(config, data.bounds)
+        stages = ResolutionStages(config, data, kept_epochs(config), self.method.replays, device)
         try:
             stages.setup(self.method, self.model)
         except ValueError as error:
-            raise UserError(f"method {name}: {error}") from error
+            raise UserError(f"method {config.method.name}: {error}") from error
         self.steps_per_epoch = stages.stage(1).steps
-        rng = make_rng(setup.device, config.seed, "bench")
+        rng = make_rng(device, config.seed, "bench")
         self.batch = Batch(*next(stages.batches(1, rng)), epsilon=config.epsilon, lr_scale=1.0, rng=rng)
         self.method.start_epoch(1, rng)
         self.optimizer = make_optimizer(config.optimizer, self.model.parameters())

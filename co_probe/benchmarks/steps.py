@@ -25,9 +25,9 @@ def steps(setup: Setup) -> list[dict[str, Any]]:
     names = [CLEAN, *(name for name in setup.methods(fitting) if name != CLEAN)]
     trainers: dict[str, Trainer] = {}
     for name in names:
-        trainers[name] = Trainer(setup, name)
+        trainers[name] = setup.trainer(name)
         if setup.compile:
-            trainers[name + COMPILED] = Trainer(setup, name, compiled=True)
+            trainers[name + COMPILED] = setup.trainer(name, compiled=True)
     work = {name: flops(trainers[name].step) for name in names}
     forward = flops(partial(trainers[CLEAN].model, trainers[CLEAN].batch.x))
     times = setup.times("steps", {name: trainer.step for name, trainer in trainers.items()})
@@ -51,7 +51,7 @@ def indicators(setup: Setup) -> list[dict[str, Any]]:
     """
     times: dict[str, np.ndarray] = {}
     for name in setup.methods(["fgsm"]):
-        alone, recorded, monitored = (Trainer(setup, name) for _ in range(3))
+        alone, recorded, monitored = (setup.trainer(name) for _ in range(3))
         monitor = Monitor(monitored.model, monitored.optimizer, epsilon=monitored.config.epsilon)
         actions: dict[str, Action] = {
             name: alone.step,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from co_probe.benchmarks.measures import rows
-from co_probe.benchmarks.setup import Setup, Trainer
+from co_probe.benchmarks.setup import Setup
 from co_probe.errors import UserError
 from co_probe.runs.build import describe
 from co_probe.store import StoredRun
@@ -36,7 +36,7 @@ def storage(setup: Setup) -> list[dict[str, Any]]:
 
 
 def _storage_of(setup: Setup, name: str, out: Path) -> list[dict[str, Any]]:
-    trainer, data = Trainer(setup, name), setup.data
+    trainer, data = setup.trainer(name), setup.data
     trainer.step()
     config, model, method = trainer.config, trainer.model, trainer.method
     index = torch.arange(min(len(data.train_y), config.probe.train), device=setup.device)

@@ -1,6 +1,7 @@
 """The command `co-probe eval`."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from co_probe.cli import options
 from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import PRINTERS, print_frame, progress_bar
 from co_probe.config.labels import attack_label, chosen_label, epsilon_label
+from co_probe.tables import mean_and_spread
 
 TITLE = "Accuracy (%) on {n} test images"
 NOTE = (
@@ -109,12 +111,9 @@ def by_method(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     columns = _columns(frame)
     rows = []
     for (method, epsilon), part in frame.groupby(["method", "epsilon"]):
-        groups = part.groupby("attack")["value"]
-        mean, spread, count = groups.mean(), groups.std(), part["run"].nunique()
-        cells = [
-            _number(name, mean[name]) + (f" ± {_number(name, spread[name])}" if count > 1 else "") for name in columns
-        ]
-        rows.append([str(method), epsilon_label(float(str(epsilon))), str(count), *cells])
+        values = {name: group.tolist() for name, group in part.groupby("attack")["value"]}
+        cells = [mean_and_spread(values.get(name, []), partial(_number, name)) for name in columns]
+        rows.append([str(method), epsilon_label(float(str(epsilon))), str(part["run"].nunique()), *cells])
     return ["method", "ε", "runs", *map(_heading, columns)], rows
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from co_probe.config.labels import epsilon_label
 from co_probe.progress import progress_bar as progress_bar
+from co_probe.tables import latex_table, markdown_table
 
 
 def print_frame(frame: pd.DataFrame, style: str) -> None:
@@ -68,25 +69,12 @@ def by_epoch(frame: pd.DataFrame, text: Callable[[float], str]) -> tuple[list[st
 
 def print_markdown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table in GitHub's Markdown, the first column to the left."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    click.echo(f"{title}\n")
-    for cells in lines:
-        escaped = (cell.replace("|", "\\|") for cell in cells)
-        click.echo(f"| {' | '.join(escaped)} |")
-
-
-LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
-LATEX |= {"±": r"$\pm$", "×": r"$\times$", "ε": r"$\varepsilon$", "~": r"\textasciitilde{}", "^": r"\^{}"}
+    click.echo(markdown_table(title, header, rows))
 
 
 def print_latex(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A `tabular` with the rules of booktabs; the title is a comment above it."""
-    lines = [
-        " & ".join("".join(LATEX.get(letter, letter) for letter in cell) for cell in cells) for cells in [header, *rows]
-    ]
-    body = "".join(f"{line} \\\\\n" for line in lines[1:])
-    click.echo(f"% {title}\n\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}\n\\toprule\n{lines[0]} \\\\\n\\midrule")
-    click.echo(f"{body}\\bottomrule\n\\end{{tabular}}")
+    click.echo(latex_table(title, header, rows))
 
 
 PRINTERS = {"people": print_table, "markdown": print_markdown, "latex": print_latex}

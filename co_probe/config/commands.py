@@ -12,6 +12,7 @@ COMMANDS = Registry(
         "export": "co_probe.cli.export:export",
         "gap": "co_probe.cli.gap:gap",
         "import": "co_probe.cli.import_:import_",
+        "leaderboard": "co_probe.cli.leaderboard:leaderboard",
         "list": "co_probe.cli.list:list_names",
         "pack": "co_probe.cli.pack:pack",
         "plot": "co_probe.cli.plot:plot",

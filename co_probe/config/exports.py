@@ -15,6 +15,7 @@ EXPORTS = Registry(
         "gap": "co_probe.probes.gap:gap",
         "Grid": "co_probe.sweeps.grid:Grid",
         "import_run": "co_probe.training.importing:import_run",
+        "leaderboard": "co_probe.benchmarks.leaderboard:leaderboard",
         "Monitor": "co_probe.monitoring.monitor:Monitor",
         "open_run": "co_probe.runs.run:open_run",
         "pack": "co_probe.store.pack:pack",

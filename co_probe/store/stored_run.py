@@ -263,7 +263,18 @@ class StoredRun:
             DamagedFile: They are not arrays of numbers, or the file does not verify.
         """
         group = "ema" if self._averaged else "model"
+        if not self.has_weights(epoch):
+            raise UserError(f"{self.name} has no weights of epoch {epoch}: they were deleted to save space")
         return self._read(epoch, group, lambda weights: schema.check_weights(weights, group))
+
+    def has_weights(self, epoch: int) -> bool:
+        """Return whether the weights after `epoch` are stored (`co_probe.store.thinning.drop_weights` deletes some).
+
+        Raises:
+            UserError: The run has no such epoch.
+        """
+        with self._open_epoch(epoch) as group:
+            return "model" in group and bool(len(group["model"]))
 
     def metrics(self, epoch: int) -> dict[str, float]:
         """Return what was measured during training after `epoch`: accuracies in [0, 1], losses and gap in nats.
