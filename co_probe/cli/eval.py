@@ -14,6 +14,8 @@ from co_probe.cli.output import PRINTERS, print_frame, progress_bar
 from co_probe.config.labels import attack_label, chosen_label, epsilon_label
 from co_probe.tables import mean_and_spread
 
+PUBLISHED = "robustbench:"
+IMAGES = 1000  # of such a model, unless --images says otherwise
 TITLE = "Accuracy (%) on {n} test images"
 NOTE = (
     "Each column is that attack alone. PGD, C&W and AutoAttack count an image as broken at the first point they visit "
@@ -26,7 +28,11 @@ NOTE = (
     cls=Command,
     heading=MEASURE,
     short_help="Measure accuracy on the whole test set under each attack.",
-    examples=["co-probe eval runs/fgsm runs/pgd --attacks clean,pgd20", "co-probe eval --epoch last --mean --markdown"],
+    examples=[
+        "co-probe eval runs/fgsm runs/pgd --attacks clean,pgd20",
+        "co-probe eval --epoch last --mean --markdown",
+        "co-probe eval robustbench:Wong2020Fast --images 500",
+    ],
 )
 @options.runs_argument
 @click.option(
@@ -43,6 +49,17 @@ NOTE = (
 )
 @click.option("--images", type=click.IntRange(min=1), help="Test images to use, of a fixed shuffle.  [default: all]")
 @options.epsilon
+@click.option(
+    "--data",
+    help="Test images of a robustbench:NAME: a data set, image-folder:PATH or a file.  [default: the model's own]",
+)
+@click.option(
+    "--robustbench-dir",
+    type=click.Path(path_type=Path),
+    default=Path("models"),
+    show_default=True,
+    help="Where RobustBench keeps its weights.",
+)
 @click.option("--mean", is_flag=True, help="One line a method and ε: mean ± standard deviation over its runs.")
 @options.model
 @options.weights
@@ -59,6 +76,8 @@ def evaluate(
     attacks: str,
     images: int | None,
     epsilon: Sequence[float] | None,
+    data: str | None,
+    robustbench_dir: Path,
     mean: bool,
     model: str | None,
     weights: str,
@@ -71,9 +90,16 @@ def evaluate(
 
     Without RUN, all runs under runs/ are evaluated. Results are stored: an attack is not repeated, also after a kill.
     AutoAttack (aa) needs another package: pip install "co-probe[autoattack]".
+
+    RUN may be robustbench:NAME or robustbench:DATASET/THREAT/NAME, a model of RobustBench's zoo whose weights are on
+    the disk (package robustbench). It is imported as the run NAME first, which all other commands then take too.
     """
     from co_probe.probes.eval import evaluate as measure
 
+    if data and not any(map(is_published, runs)):
+        raise click.UsageError("--data is for robustbench:NAME: a run holds its own images")
+    about = {"test": data, "images": images or IMAGES, "folder": robustbench_dir, "device": device}
+    runs = tuple(imported(run, runs_dir, **about) if is_published(run) else run for run in runs)
     stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     names = [name.strip() for name in attacks.split(",") if name.strip()]
     settings: dict[str, Any] = {"attacks": names, "epoch": epoch, "images": images, "epsilon": epsilon}
@@ -92,6 +118,19 @@ def evaluate(
     PRINTERS[style or "people"](title, header, rows)
     if not style:
         click.echo(NOTE)
+
+
+def is_published(run: Path) -> bool:
+    """Whether this is the name of a model of RobustBench and not of a run."""
+    return str(run).startswith(PUBLISHED)
+
+
+def imported(name: Path, runs_dir: Path, **about: Any) -> Path:
+    """The folder of the run that a model of RobustBench becomes, or has become before."""
+    from co_probe.training.robustbench import import_robustbench
+
+    published = str(name).removeprefix(PUBLISHED)
+    return import_robustbench(published, out=runs_dir / published.rpartition("/")[2], **about).path
 
 
 def by_run(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -12,6 +12,7 @@ MODELS = Registry(
         "preact_resnet18": "co_probe.models.preact_resnet:preact_resnet18",
         "preact_resnet_v1": "co_probe.models.preact_resnet_v1:preact_resnet_v1",
         "resnet50": "co_probe.models.libraries:resnet50",
+        "robustbench:NAME": "co_probe.models.robustbench:robustbench_model",
         "timm:NAME": "co_probe.models.libraries:timm_model",
         "torchvision:NAME": "co_probe.models.libraries:torchvision_model",
         "wide_resnet": "co_probe.models.wide_resnet:WideResNet",
