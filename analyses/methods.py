@@ -66,7 +66,7 @@ class Scale:
 
 
 SCALES = {
-    "digits": Scale("digits", (0.15, 0.25), (0, 1, 2), 200, settings={"probe": {"test": 200}}),
+    "digits": Scale("digits", (0.15, 0.2), (0, 1, 2), 200, settings={"probe": {"test": 200}}),
     "cifar10-jpeg": Scale(
         "cifar10-small",
         ("8/255", "16/255"),
