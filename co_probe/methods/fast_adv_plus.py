@@ -30,7 +30,7 @@ class FastAdvPlus(Method):
     What could not be established: the paper's text on what a drop is measured from and on the strength of its PGD was
     not available. Published re-implementations agree on s = 20 and c = 0.1, and differ in the former: the best value so
     far on a fixed validation batch (the repository adversarial-robustness-co-monitor, as here), or the last check.
-    Their PGD has 10 steps.
+    Their PGD has 10 or 5 steps.
 
     Args:
         every: s, in optimizer steps.

@@ -20,7 +20,8 @@ class NuAT(Method):
         δ = clip(δ₀ + ε · sign ∇ₓ[L(x + δ₀) + λ · ‖Z(x + δ₀) − Z(x)‖_*/B], ±ε),
     where x + δ₀, x + δ₀ + step and x + δ are clipped to the bounds and Z(x) is a constant; the second term is left out
     on every other step, the first of an epoch among them. λ rises linearly from 0 in the first epoch to `penalty` in
-    the tenth before the last, and stays there. Training accuracy is that at x + δ. Cost: 9 passes.
+    the tenth before the last, and stays there. Training accuracy is that at x + δ. Cost: 9 passes; on a GPU the host
+    waits for the singular values.
 
     As in the authors' code, δ is made in eval mode (`batchnorm`), except for Z(x), which comes from a pass of its own
     in train mode. The two passes of the update come in the other order there. Of its variants, NuAT2 (two steps) and
