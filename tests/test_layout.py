@@ -70,7 +70,8 @@ def test_a_room_imports_only_rooms_below(name):
     for file in (file for file in FILES if rooms_of(file) == name):
         for module in imported(file):
             other = room(module)
-            if other in FLOOR and other != name and FLOOR[other] >= FLOOR[name]:
+            # The public names lead to all rooms.
+            if module == "co_probe" or (other in FLOOR and other != name and FLOOR[other] >= FLOOR[name]):
                 wrong.append(f"{file.relative_to(PACKAGE)} imports {module}")
     assert not wrong
 

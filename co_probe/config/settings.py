@@ -171,7 +171,9 @@ class Config:
         positive = {"epsilon": self.epsilon, "epochs": self.epochs, "batch_size": self.batch_size}
         positive |= {"probe.test": self.probe.test, "probe.train": self.probe.train}
         for name, value in positive.items():
-            if not (math.isfinite(value) and value > 0):
+            if not math.isfinite(value):
+                raise UserError(f"{name} must be a finite number, not {value:g}")
+            if not value > 0:
                 raise UserError(f"{name} must be greater than 0, not {value:g}")
         check_ball(self.epsilon, self.norm)
         if self.probe.validation != "auto":

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import co_probe
+from co_probe.config.exports import EXPORTS
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.inference.execution import execute
@@ -192,9 +192,9 @@ class Run(StoredRun):
             ) from error
 
     @property
-    def verdict(self) -> "co_probe.Verdict":
-        """The verdict on the finished epochs, from the metrics that the run has stored."""
-        return co_probe.verdict_of(self)
+    def verdict(self) -> Any:
+        """The verdict on the finished epochs (`co_probe.Verdict`), from the metrics that the run has stored."""
+        return EXPORTS.load("verdict_of")(self)
 
     def plot(self, figure: str = "gap", **choice: Any) -> "Figure":
         """Draw a figure of this run; what was not measured before is measured first.
@@ -206,7 +206,7 @@ class Run(StoredRun):
         Example:
             >>> run.plot("gap", against="pgd20").savefig("gap.png")
         """
-        return co_probe.draw(figure, self, **choice)
+        return EXPORTS.load("draw")(figure, self, **choice)
 
     def _repr_html_(self) -> str:
         """Representation in notebooks: facts, verdict, and metrics of the last epochs."""
