@@ -68,6 +68,6 @@ def report(
             if len(stored) == 1:
                 raise
             path = make(options.verified(stored))
+    click.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.2g} MB). Open it in a browser.")
     for line in left_out:
         click.echo(f"Left out: {line}")
-    click.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.2g} MB). Open it in a browser.")

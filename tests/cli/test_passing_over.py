@@ -104,6 +104,15 @@ def test_a_damaged_run_is_passed_over(command, at, call):
     assert [line for line in lines if "fgsm/epoch-0002.h5 is damaged" in line] == lines[1:2] if reads else not lines[1:]
 
 
+def test_a_log_in_place_of_a_run_is_told_from_a_damaged_run(at, call):
+    (at / "log.csv").write_text("epoch,clean,pgd\n1,0.5,0.4\n")
+    code, _, err = call("plot", "gap", "log.csv")
+    assert (code, err) == (
+        2,
+        "Error: log.csv is not a run: it is a file of another kind (diagnose reads training logs)\n",
+    )
+
+
 @pytest.mark.parametrize("command", READ)
 def test_a_damaged_metric_is_passed_over(command, at, call):
     (at / "runs/fgsm/epoch-0002.h5").write_bytes(b"not HDF5")

@@ -87,7 +87,8 @@ def test_wrapped_models(wrap, tmp_path):
     wrapped = wrap(model)
     with watch(wrapped, optimizer, probe=images(20, seed=1), out=tmp_path / "run") as monitor:
         train(wrapped, optimizer, steps=20)
-        monitor.epoch()
+        numbers = monitor.epoch()
+    assert f"'gap': {numbers['gap']:.4g}" in repr(numbers) and max(map(len, repr(numbers).split())) < 30
     assert np.isfinite(monitor.series["pert_alignment"]).all()
     run = co_probe.open_run(tmp_path / "run", model=Net)
     x, _ = run.test_data()

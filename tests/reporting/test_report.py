@@ -202,6 +202,10 @@ def test_the_command(runs, tmp_path, call):
     code, said, _ = call("report", "--runs", runs, "--quick", "--title", "Mine & yours", "-o", out, "--device", "cpu")
     assert code == 0 and said.startswith(f"Wrote {out} (0.") and "Mine &amp; yours</h1>" in out.read_text()
     assert len(Page(out).data) == 4
+    left_out = [line for line in said.splitlines() if line.startswith("Left out: ")]
+    assert (
+        "Left out: Images of apart: perturbations are not stored, and only stored results were asked for." in left_out
+    )
 
 
 def test_the_training_command_gives_the_same_settings(runs, tmp_path):

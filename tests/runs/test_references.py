@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import co_probe
-from co_probe.errors import DamagedFile, UserError
+from co_probe.errors import CoProbeWarning, DamagedFile, UserError
 from co_probe.runs.checkpoints import export
 from co_probe.runs.references import find_reference
 
@@ -34,6 +34,11 @@ def test_an_epoch_of_a_run_equals_its_export(trained, tmp_path):
     best = find_reference(f"{trained}/pgd@best").identity
     assert best == find_reference(f"{trained}/pgd@{run.best_epoch}").identity
     assert find_reference(named) is named
+
+
+def test_a_run_that_is_its_own_reference_is_warned_of(runs):
+    with pytest.warns(CoProbeWarning, match=r"pgd is measured against an epoch of its own, pgd@2"):
+        co_probe.strength([runs / "pgd", runs / "fgsm"], f"{runs}/pgd@2", device="cpu")
 
 
 def test_the_export_of_an_imported_run_is_read_with_its_model(tmp_path):

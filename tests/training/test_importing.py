@@ -247,3 +247,9 @@ def test_the_command_line(ckpts, tmp_path, monkeypatch, capsys):
     assert code == 2 and ("--no-check" in said.err or "--overwrite" in said.err)
     np.testing.assert_equal(sorted(path.name for path in Path("runs").iterdir()), ["ckpts"])
     sys.modules.pop("unused", None)
+
+
+def test_an_attack_that_is_left_out_later_is_named(ckpts, tmp_path):
+    co_probe.import_run(ckpts / "model_epoch_1.pth", **ASK, attack="fgsm", out=tmp_path / "run")
+    with pytest.raises(UserError, match="was imported with attack 'fgsm', now without: give attack='fgsm' again"):
+        co_probe.import_run(pattern(ckpts), **ASK, out=tmp_path / "run")
