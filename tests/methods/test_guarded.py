@@ -1,5 +1,9 @@
 """A guarded run: the switch, what it leaves behind, and going on after it."""
 
+import shutil
+from contextlib import redirect_stderr
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +12,6 @@ from formulas import SIZE, images, make_batch, normed_model, seeded
 
 import co_probe
 from co_probe.attacks import PGD
-from co_probe.cli.main import main
 from co_probe.config.presets import configure
 from co_probe.errors import Stopped, UserError
 from co_probe.indicators.alarm import Alarm
@@ -21,18 +24,18 @@ from co_probe.training.loop import epochs
 SWITCH = 40  # of 2 × 21 steps
 
 
-@pytest.fixture
-def false_alarm(monkeypatch) -> None:
+class Fixed(Alarm):
     """An alarm at step 40, whatever is seen."""
 
-    class Fixed(Alarm):
-        def update(self, **values):
-            assert {"alignment", "train_loss", "loss_gain"} <= values.keys() and np.isfinite(
-                list(values.values())
-            ).all()
-            super().update(**values)
-            return values["step"] == SWITCH
+    def update(self, **values):
+        assert {"alignment", "train_loss", "loss_gain"} <= values.keys()
+        assert np.isfinite(list(values.values())).all()
+        super().update(**values)
+        return values["step"] == SWITCH
 
+
+@pytest.fixture
+def false_alarm(monkeypatch) -> None:
     monkeypatch.setattr(guarded, "Alarm", Fixed)
 
 
@@ -40,12 +43,22 @@ def config(guard: str = "", **more):
     return tiny_config("fgsm", batch_size=64, epochs=3, guard=guard, **more)
 
 
+@pytest.fixture(scope="module")
+def switched(tmp_path_factory) -> Path:
+    """A folder of a plain run and two guarded ones, by their guard, and of what they printed: do not write to it."""
+    folder = tmp_path_factory.mktemp("switched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guarded, "Alarm", Fixed)
+        for guard in ("", "pgd2", "n-fgsm"):
+            with (folder / f"{guard}.txt").open("w") as out, redirect_stderr(out):
+                list(epochs(config(guard), folder / (guard or "plain"), device="cpu"))
+    return folder
+
+
 @pytest.mark.parametrize("guard", ["pgd2", "n-fgsm"])
-def test_the_switch_is_recorded_and_trains_on_with_the_remedy(guard, false_alarm, tmp_path, capsys):
-    for name, chosen in (("plain", ""), ("guarded", guard)):
-        list(epochs(config(chosen), tmp_path / name, device="cpu"))
-    plain, run = (co_probe.open_run(tmp_path / name) for name in ("plain", "guarded"))
-    assert f"guard ({guard})" in capsys.readouterr().err
+def test_the_switch_is_recorded_and_trains_on_with_the_remedy(guard, switched):
+    plain, run = (co_probe.open_run(switched / name) for name in ("plain", guard))
+    assert f"guard ({guard})" in (switched / f"{guard}.txt").read_text()
     assert [run.method_parameters(epoch)["guard"]["step"] for epoch in run.epochs] == [0, SWITCH, SWITCH]
     for epoch, same in ((1, True), (2, False)):  # the switch is in epoch 2
         pairs = zip(plain.weights(epoch).values(), run.weights(epoch).values(), strict=True)
@@ -64,24 +77,22 @@ def test_the_switch_is_recorded_and_trains_on_with_the_remedy(guard, false_alarm
     assert len(run.step_series(3)["pert_alignment"]) == 21 and "train_attack" in run.metrics(3)
 
 
-def test_the_switch_is_said_and_drawn(false_alarm, tmp_path, capsys):
-    list(epochs(config("pgd2"), tmp_path / "run", device="cpu"))
-    with pytest.raises(SystemExit):
-        main(["show", str(tmp_path / "run")])
-    assert "the guard switched to PGD-2 at step 40 (epoch 2)" in " ".join(capsys.readouterr().out.split())
-    assert "at step 40 (epoch 2)" in str(co_probe.diagnose(tmp_path / "run", quick=True))
-    figure = co_probe.draw("gap", tmp_path / "run", device="cpu")
+def test_the_switch_is_said_and_drawn(switched, tmp_path, call):
+    run = shutil.copytree(switched / "pgd2", tmp_path / "run")
+    _, out, _ = call("show", run)
+    assert "the guard switched to PGD-2 at step 40 (epoch 2)" in " ".join(out.split())
+    assert "at step 40 (epoch 2)" in str(co_probe.diagnose(run, quick=True))
+    figure = co_probe.draw("gap", run, device="cpu")
     lines = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [SWITCH / 21] * 2]
     assert len(lines) == 1 and "guard" in [text.get_text() for text in figure.axes[0].texts]
 
 
-def test_going_on_after_the_switch_gives_the_same_bits(false_alarm, tmp_path):
-    list(epochs(config("pgd2"), tmp_path / "whole", device="cpu"))
+def test_going_on_after_the_switch_gives_the_same_bits(switched, false_alarm, tmp_path):
     training = epochs(config("pgd2"), tmp_path / "parts", device="cpu")
     next(training), next(training)
     training.close()
     list(epochs(config("pgd2"), tmp_path / "parts", device="cpu", resume=True))
-    whole, parts = (StoredRun(tmp_path / name).weights(3) for name in ("whole", "parts"))
+    whole, parts = (StoredRun(path).weights(3) for path in (switched / "pgd2", tmp_path / "parts"))
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
 
 
