@@ -88,7 +88,7 @@ class Board:
         norm: What ε bounds.
         columns: Epochs and attacks that were measured, in order.
         entries: Methods, sorted by accuracy under the last attack at the first epoch, then at the next.
-        chosen: Where best epochs were chosen.
+        chosen: Where best epochs were chosen: `chosen on test images`.
         sizes: Numbers of test images that accuracies were measured on, by attack.
     """
 
@@ -107,17 +107,26 @@ class Board:
         return f"{self.data}, {bound_label(self.epsilon, self.norm)}, {self.model}"
 
     @property
-    def caption(self) -> str:
+    def details(self) -> str:
         """What its numbers are, and how many images they are of."""
         images = "; ".join(
             f"{attack_label(name)} on {' or '.join(f'{n:,}' for n in sorted(sizes))} test images"
             for name, sizes in self.sizes.items()
         )
+        at = {"best": f"at the best epoch ({self.chosen})", "last": "at the last epoch"}
+        epochs = " and ".join(at[name] for name in dict.fromkeys(name for name, _ in self.columns))
+        accuracy = f"Accuracy (%) {epochs}, mean ± standard deviation over seeds: {images}"
+        if not self.columns:
+            accuracy = "No accuracy is stored"
         return (
-            f"{self.title}. Accuracy (%), mean ± standard deviation over seeds ({images}; {self.chosen}). Collapsed: "
-            "seeds that ended in catastrophic overfitting. Cost: of a step in forward passes (clean training: 3), and "
-            "of training in seconds."
+            f"{accuracy}. Collapsed: seeds that ended in catastrophic overfitting. Cost: of a step in forward passes "
+            "(clean training: 3), and of training in seconds."
         )
+
+    @property
+    def caption(self) -> str:
+        """The title and the details."""
+        return f"{self.title}. {self.details}"
 
     @property
     def header(self) -> list[str]:
@@ -251,7 +260,9 @@ def leaderboard(
         model = " ".join([info.model.name, *(f"{key}={value}" for key, value in info.model.settings.items())])
         key = info.data, model, info.epsilon, info.norm
         columns = [(at, name) for at in epochs for name in names]
-        board = boards.setdefault(key, Board(*key, columns=columns, chosen=chosen_label([run.chosen_on])))
+        board = boards.setdefault(
+            key, Board(*key, columns=columns, chosen=chosen_label([run.chosen_on]).removeprefix("best epoch "))
+        )
         results = {at: _results(run, attacks, at, images) for at in epochs}
         entry = _entry(board, labels("method").get(info.method, info.method))
         entry.seeds.append(-1 if info.seed is None else info.seed)
