@@ -138,7 +138,8 @@ class Config:
     training starts from, with an optimizer and a method that have learned nothing yet; empty for fresh weights. `ema`:
     decay τ of a moving average of the weights, which is stored and measured beside them; 0 for none. `label_smoothing`:
     share of each label that is spread over all classes in the loss that the weights descend; perturbations ascend the
-    loss of the label itself.
+    loss of the label itself. `sync_batchnorm`: where several processes train together, whether BatchNorm sees the whole
+    batch; else each process normalises by its own part, and running statistics are averaged after each epoch.
     `extensions`: the sections of studies (`co_probe.config.sections`) that change something, by name; in plain data
     they stand beside the other settings.
     """
@@ -165,6 +166,7 @@ class Config:
     init_from: str = ""
     ema: float = 0.0
     label_smoothing: float = 0.0
+    sync_batchnorm: bool = False
     extensions: dict[str, Section] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ Given this file's ratio, momentum and decay, the published training step and the
 and ω, to 1e-8, over eight updates of a PreActResNet18 in float64.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,6 +209,10 @@ class APARTSimple(Method):
     @override
     def update(self) -> None:
         self.optimizer.step()
+
+    @override
+    def to_average(self) -> Sequence[Tensor]:
+        return () if self.alpha.grad is None else (self.alpha.grad,)
 
     @override
     def parameters(self) -> dict[str, dict[str, float]]:

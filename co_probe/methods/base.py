@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -129,7 +129,8 @@ class Method:
         optimizer.step()
         method.update()  # applies what the method learns itself
 
-    so that gradients can be reduced across processes before the last two.
+    Where several processes train together, gradients of weights and `to_average` are averaged over them between the
+    first line and the second. Each process has images of its own, and their state per image, which it numbers from 0.
 
     Args:
         norm: The ball that perturbations stay in, one of the class's `norms`.
@@ -145,6 +146,7 @@ class Method:
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)  # the balls that it is defined in
+    decides_within_epochs: ClassVar[bool] = False  # by the accuracy of the model in eval mode
     norm: str = "linf"
     bounds: Bounds = (0.0, 1.0)
     batchnorm: str = "both"
@@ -217,6 +219,14 @@ class Method:
 
     def update(self) -> None:
         """Apply the gradients of what the method learns itself, left by the last `step`."""
+
+    def to_average(self) -> Sequence[Tensor]:
+        """What `update` takes from the last `step` that must be the same in all processes of a run.
+
+        Gradients of learned step sizes, say, or what a step measured of its batch: floating-point tensors that are
+        means over the images of a batch. They are averaged over all processes in place, before `update`.
+        """
+        return ()
 
     def perturbing(self, model: Model) -> Forward:
         """The model for the passes that make the perturbation, with `batchnorm` and without gradients of weights."""

@@ -1,5 +1,6 @@
 """FGSM with a penalty on the local linearity error: ELLE, and ELLE-A, which switches it on when the error jumps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,6 +134,10 @@ class ELLEA(ELLE):
     def weight(self, error: Tensor) -> Tensor:
         self.error = error
         return self.current
+
+    @override
+    def to_average(self) -> Sequence[Tensor]:
+        return (self.error,)
 
     @override
     def update(self) -> None:

@@ -48,6 +48,7 @@ class FastAdvPlus(Method):
         https://arxiv.org/abs/2006.03089.
     """
 
+    decides_within_epochs = True
     every: int = 20
     drop: float = 0.1
     reference: str = "best"

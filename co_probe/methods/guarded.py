@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,7 @@ class Guarded(Method):
         self.switched = 0  # the step of the switch, 0 before it
         self._steps, self._losses = 0, list[Tensor]()
         self._alarm = Alarm()
+        self._seen: Tensor | None = None  # the means of a window that ended with the last step
         self._series: StepSeries | None = None
 
     @property
@@ -111,22 +112,26 @@ class Guarded(Method):
         with self._series.step(batch.y):
             result = self.inner.step(model, batch)
         self._losses.append(result.loss)
+        if len(self._losses) >= self._alarm.window:
+            loss, self._losses = torch.stack(self._losses).mean(), []
+            found = self._series.take()
+            alignment, gain = (found[name].nanmean() for name in ("pert_alignment", "loss_gain"))
+            self._seen = torch.stack([alignment, loss.float(), gain])
         return result
+
+    @override
+    def to_average(self) -> Sequence[Tensor]:
+        return [*self.current.to_average(), *([] if self._seen is None else [self._seen])]
 
     @override
     def update(self) -> None:
         self.current.update()
-        if self.switched or self._series is None:
-            return
-        if len(self._losses) >= self._alarm.window:
-            self._look(self._series)
+        if self._seen is not None:
+            seen, self._seen = self._seen, None
+            self._look(seen.tolist())
 
-    def _look(self, series: StepSeries) -> None:
-        """Decide on the alarm at the end of a window, which waits for the device."""
-        loss, self._losses = torch.stack(self._losses).mean(), []
-        found = series.take()
-        alignment, gain = (found[name].nanmean() for name in ("pert_alignment", "loss_gain"))
-        values = torch.stack([alignment, loss.float(), gain]).tolist()
+    def _look(self, values: list[float]) -> None:
+        """Decide on the alarm by the means of a window: alignment, loss and loss gain."""
         fired = self._alarm.update(step=self._steps, alignment=values[0], train_loss=values[1], loss_gain=values[2])
         if fired:
             self._switch()

@@ -1,5 +1,6 @@
 """FGSM from a random start whose step shrinks while the loss is curved."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,10 @@ class SORA(Method):
         assert x.grad is not None
         self.ratio = linearity_ratio(gradient, len(x) * x.grad)  # g is of the sum over images, g′ of the mean
         return result
+
+    @override
+    def to_average(self) -> Sequence[Tensor]:
+        return (self.ratio,)
 
     @override
     def update(self) -> None:

@@ -16,12 +16,17 @@ from co_probe.files.atomic import changing, sync_folder
 from co_probe.files.lock import Lock
 from co_probe.store import rounding, schema, tree
 from co_probe.store.info import RunInfo, info_to_tree
+from co_probe.store.parts import PART_FILE
 from co_probe.store.stored_run import SCHEMA, StoredRun, check_mark, epoch_file, epoch_number
 from co_probe.store.upgrade import ARCHITECTURE
 
 RESUME_FILE = re.compile(r"resume-(\d{4,})\.h5")
-PARTIAL_FILE = re.compile(r"\.(run|epoch-\d+|resume-\d+)\.h5\.partial")  # a results file may be in the making
-OWN_FILE = re.compile(r"run\.h5|run\.lock|results(-ema)?\.(h5|lock)|epoch-\d+\.h5|resume-\d+\.h5|\..*\.partial")
+PARTIAL_FILE = re.compile(
+    r"\.(run|epoch-\d+|resume-\d+)(?P<rank>-rank\d+of\d+)?\.h5\.partial"
+)  # a results file may be in the making
+OWN_FILE = re.compile(
+    r"run\.h5|run\.lock|results(-ema)?\.(h5|lock)|epoch-\d+\.h5|resume-\d+(-rank\d+of\d+)?\.h5|\..*\.partial"
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class RunWriter:
         if exists and not self.overwrite:
             self._go_on_with(StoredRun(self.path))
         self._write_main()
-        self._tidy()
+        self._tidy(at_start=True)
 
     def _go_on_with(self, stored: StoredRun) -> None:
         """Keep what the run recorded at its start. Raises UserError if its settings are others than those given."""
@@ -191,14 +196,20 @@ class RunWriter:
         tree.write(self.path / epoch_file(epoch), {**checkpoint, **mark})
         self._tidy()
 
-    def _tidy(self) -> None:
-        """Delete what nothing needs any more: resume files of other epochs than the newest, and what a crash left."""
+    def _tidy(self, *, at_start: bool = False) -> None:
+        """Delete what nothing needs any more: older resume files, and what a crash left.
+
+        Args:
+            at_start: Whether there is no other process of the run yet, which may be writing a part of a newer epoch.
+        """
         last = self.last
         with changing(self.path):
             for file in self.path.iterdir():
-                resume = RESUME_FILE.fullmatch(file.name)
-                if (resume and int(resume[1]) != last) or PARTIAL_FILE.fullmatch(file.name):
-                    file.unlink()
+                resume = RESUME_FILE.fullmatch(file.name) or PART_FILE.fullmatch(file.name)
+                old = resume and (int(resume[1]) < last or (at_start and int(resume[1]) > last))
+                partial = PARTIAL_FILE.fullmatch(file.name)
+                if old or (partial and (at_start or not partial["rank"])):
+                    file.unlink(missing_ok=True)
         sync_folder(self.path)
 
     def _write_main(self) -> None:

@@ -10,6 +10,7 @@ from co_probe.config import Config
 from co_probe.errors import DamagedFile, Stopped
 from co_probe.inference.forward import Forward
 from co_probe.numerics.rng import make_rng
+from co_probe.training.group import ALONE, Group
 
 DROP = 0.2  # a share of images
 STEPS = 5
@@ -46,8 +47,8 @@ class EarlyStop:
         """Show a batch of the epoch, images (B, C, H, W) and classes (B,); the first one is kept for `look`."""
         self._batch = self._batch or (x, y)
 
-    def look(self, forward: Forward, epoch: int) -> None:
-        """Measure accuracy at the end of `epoch`.
+    def look(self, forward: Forward, epoch: int, group: Group = ALONE) -> None:
+        """Measure accuracy at the end of `epoch`, on the first batch of each process of the run.
 
         Raises:
             Stopped: It fell by more than 20 points.
@@ -56,7 +57,10 @@ class EarlyStop:
         (x, y), self._batch = self._batch, None
         inner = forward.for_perturbation("update")
         delta = self._attack.generate(inner, x, y, make_rng(x.device, self._seed, "early stop", epoch))
-        accuracy = is_correct(inner, x + delta, y).double().mean().item()
+        seen = is_correct(inner, x + delta, y).double().mean()
+        if group.size > 1:
+            group.average([seen], weight=len(x))
+        accuracy = seen.item()
         if accuracy - self.accuracy < -DROP:
             raise Stopped(
                 f"stopped in epoch {epoch}: accuracy under PGD-{STEPS} on a training batch fell from "

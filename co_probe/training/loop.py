@@ -22,7 +22,10 @@ from co_probe.methods.base import Batch, Method
 from co_probe.numerics.rng import derive_seed, make_rng
 from co_probe.runs.build import check_parts, describe, kept_epochs, make_data, make_method, make_model, pick_device
 from co_probe.training.averaging import WeightAverage
+from co_probe.training.batchnorm import synchronise_batchnorm
 from co_probe.training.early_stop import EarlyStop
+from co_probe.training.following import Follower
+from co_probe.training.group import ALONE, Group, join
 from co_probe.training.memory import keep_freed_memory
 from co_probe.training.metrics import EpochMetrics, Robustness, measure
 from co_probe.training.optimizers import make_optimizer, optimizer_state
@@ -61,6 +64,9 @@ def epochs(
         compile: Run the network through torch.compile.
         progress: Called after each batch with the epoch, the number of images done of it, and that of all images.
 
+    Where torchrun started several processes, they train the run together, and all call this with the same arguments:
+    the first one writes it (`co_probe.training.group`).
+
     Yields:
         The metrics of each epoch when it is trained and measured, while its file is being written. An error of writing
         is raised with the next epoch, or at the end.
@@ -70,7 +76,8 @@ def epochs(
         Diverged: The loss is no longer finite.
         Stopped: The guard or the early stop has ended the run.
     """
-    target = pick_device(device)
+    group = join(pick_device(device))
+    target = group.device
     if target.type == "cpu":
         keep_freed_memory()
     check_parts(config)
@@ -78,25 +85,18 @@ def epochs(
     seed = config.seed
     method, last_epoch = make_method(config, data.bounds), kept_epochs(config)
     index = draw_probe(config, data)
-    stages = ResolutionStages(config, data, last_epoch, method.replays, target, index.get("validation"))
+    stages = ResolutionStages(config, data, last_epoch, method.replays, target, index.get("validation"), group)
+    if group.size > 1 and method.decides_within_epochs and not config.sync_batchnorm:
+        raise UserError(
+            f"method {config.method.name} decides by its accuracy within epochs, where BatchNorm's running statistics "
+            "differ between processes: set sync_batchnorm=true"
+        )
     info = describe(config, data, resolve(config.precision, target))
     if stage := stages.constant:
         info = replace(info, batch_size=config.batch_size, steps_per_epoch=stage.steps)
-    with torch.random.fork_rng(), ExitStack() as stack:
-        torch.manual_seed(derive_seed(seed, "initial weights"))
-        model = make_model(config, data)
-        if config.init_from and not (resume and any(Path(out).glob("epoch-*.h5"))):
-            load_start(model, config, data)
-        model = model.to(target).train()
-        average = WeightAverage(model, config.ema) if config.ema else None
-        early_stop = EarlyStop(config, data.bounds) if config.early_stop else None
-        optimizer = make_optimizer(config.optimizer, model.parameters())
-        schedule = SCHEDULES.make(config.schedule.name, **config.schedule.settings)
-        try:
-            stages.setup(method, model)
-        except ValueError as error:
-            raise UserError(f"method {config.method.name}: {error}") from error
-        recorder = Recorder(
+
+    def record() -> Recorder:
+        return Recorder(
             out,
             info=info,
             test=(data.test_x[index["test"]], data.test_y[index["test"]]),
@@ -106,15 +106,33 @@ def epochs(
             device=target,
             resume=resume,
             overwrite=overwrite,
+            processes=group.size,
         )
-        stack.enter_context(recorder)  # not before: settings that cannot be used must not cost the run that is there
+
+    with torch.random.fork_rng(), ExitStack() as stack:
+        torch.manual_seed(derive_seed(seed, "initial weights"))
+        model = make_model(config, data)
+        if config.init_from and not (resume and any(Path(out).glob("epoch-*.h5"))):
+            load_start(model, config, data)
+        model = (synchronise_batchnorm(model) if config.sync_batchnorm else model).to(target).train()
+        group.start_equal(model)
+        average = WeightAverage(model, config.ema) if config.ema else None
+        early_stop = EarlyStop(config, data.bounds) if config.early_stop else None
+        optimizer = make_optimizer(config.optimizer, model.parameters())
+        schedule = SCHEDULES.make(config.schedule.name, **config.schedule.settings)
+        try:
+            stages.setup(method, model)
+        except ValueError as error:
+            raise UserError(f"method {config.method.name}: {error}") from error
+        with group.first_leads():  # not before: settings that cannot be used must not cost the run that is there
+            recorder = Follower(out, group) if group.rank else stack.enter_context(record())
         execute(model, recorder.info.precision, compiled=compile)
         forward = Forward(model, compiled=compile)
         if average:
             execute(average.model, recorder.info.precision)
         if 0 < recorder.last < last_epoch:
             stages.go_on(method, recorder.last)
-            restore(recorder, model, average, optimizer, config.optimizer, method, early_stop)
+            restore(recorder, group, model, average, optimizer, config.optimizer, method, early_stop)
         probe_train = torch.from_numpy(recorder.index["train"]).to(target)
         test = torch.from_numpy(recorder.index["test"])
         test_x, test_y = to_unit(data.test_x[test]).to(target), data.test_y[test].to(target)
@@ -141,15 +159,15 @@ def epochs(
             stages.enter(method, epoch)
             steps = stages.stage(epoch).steps
             rising = round(config.epsilon_warmup * steps)  # steps until ε is what it is to be
-            rng = make_rng(target, seed, "epoch", epoch)
-            torch.manual_seed(derive_seed(seed, "global", epoch))  # for models that draw, by dropout say
+            rng = make_rng(target, seed, "epoch", epoch, *group.salt)
+            torch.manual_seed(derive_seed(seed, "global", epoch, *group.salt))  # for models that draw, by dropout say
             total = torch.zeros((), device=target)
             correct = torch.zeros((), device=target, dtype=torch.long)
             step, done = (epoch - 1) * steps, 0
             batches = stages.batches(epoch, rng)
             method.start_epoch(epoch, rng)
 
-            for x, y, view in batches:
+            for (x, y, view), size in zip(batches, stages.sizes(epoch), strict=True):
                 if early_stop:
                     early_stop.watch(x, y)
                 for _ in range(method.replays):
@@ -157,13 +175,14 @@ def epochs(
                     step += 1
                     batch = Batch(x, y, view, config.epsilon * warmup(step, rising), share, rng, config.label_smoothing)
                     with indicators.step(y):
-                        loss, right = train_step(forward, method, optimizer, batch, config.optimizer.learning_rate)
+                        rate = config.optimizer.learning_rate
+                        loss, right = train_step(forward, method, optimizer, batch, rate, group)
                     if average:
                         average.update()
-                    recorder.step(loss=loss, train_accuracy=right / len(x))
-                    total += loss * len(x)
+                    recorder.step(loss=loss, train_accuracy=right / size)
+                    total += loss * size
                     correct += right
-                done += len(x)
+                done += size
                 if progress:
                     progress(epoch, done, stages.count)
 
@@ -174,8 +193,10 @@ def epochs(
             if not math.isfinite(train_loss):
                 raise _diverged(out, epoch, f"training loss {train_loss:g}")
             if early_stop:
-                early_stop.look(forward, epoch)
-            robustness = robustness_on(test_x, test_y)
+                early_stop.look(forward, epoch, group)
+            group.average_statistics(*([model, average.model] if average else [model]))
+            group.require_equal(epoch, model.state_dict(), method.parameters())
+            robustness = robustness_on(test_x, test_y)  # every process measures the same, so that none has to wait
             # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
             if not math.isfinite(robustness.gap):
                 raise _diverged(out, epoch, f"training loss {train_loss:g}, gap {robustness.gap:g}")
@@ -196,20 +217,25 @@ def epochs(
                 going_on["ema"] = {"steps": average.steps}
             if early_stop:
                 going_on["early_stop"] = early_stop.state_dict()
-            recorder.epoch(
-                Checkpoint(
-                    epoch=epoch,
-                    model=model.state_dict(),
-                    ema=average.model.state_dict() if average else None,
-                    metrics=metrics.to_dict(),
-                    method=method.parameters(),
-                    # Not of images of another size than diagnostics see: it would belong to other pixels.
-                    images=method.image_state(probe_train) if stages.stage(epoch).shape == data.shape else None,
-                    steps=indicators.take(),
-                    resume=going_on if epoch < last_epoch else None,
-                )
+            series = indicators.take()
+            if series and group.size > 1:
+                group.average([*series.values()])
+            checkpoint = Checkpoint(
+                epoch=epoch,
+                model=model.state_dict(),
+                ema=average.model.state_dict() if average else None,
+                metrics=metrics.to_dict(),
+                method=method.parameters(),
+                # Not of images of another size than diagnostics see: it would belong to other pixels.
+                images=stages.image_state(method, probe_train) if stages.stage(epoch).shape == data.shape else None,
+                steps=series,
+                resume=going_on if epoch < last_epoch else None,
             )
+            with group.first_follows():  # an epoch is finished when every process has stored its part
+                recorder.epoch(checkpoint)
             yield metrics
+
+    group.wait()  # until the first process has written all
 
 
 def _diverged(out: str | Path, epoch: int, seen: str) -> Diverged:
@@ -224,13 +250,27 @@ def _images(data: Dataset, index: np.ndarray | None) -> tuple[Tensor, Tensor] | 
 
 
 def train_step(
-    model: Model, method: Method, optimizer: torch.optim.Optimizer, batch: Batch, learning_rate: float
+    model: Model,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    learning_rate: float,
+    group: Group = ALONE,
 ) -> tuple[Tensor, Tensor]:
-    """Take one step of the method and the optimizer; return the batch's mean loss and its number of correct images."""
+    """Take one step of the method and the optimizer; return the batch's mean loss and its number of correct images.
+
+    Where several processes train together, `batch` is the part of this one, and the results are those of all parts.
+    """
     optimizer.zero_grad()
     result = method.step(model, batch)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * batch.lr_scale
+    loss, correct = result.loss, result.correct
+    if group.size > 1:
+        gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        loss, share = loss.clone(), correct / len(batch.x)
+        size = group.average([*gradients, *method.to_average(), loss, share], weight=len(batch.x))
+        correct = (share * size).round().long()
+    for settings in optimizer.param_groups:
+        settings["lr"] = learning_rate * batch.lr_scale
     optimizer.step()
     method.update()
-    return result.loss, result.correct
+    return loss, correct

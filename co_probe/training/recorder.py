@@ -59,6 +59,7 @@ class Recorder:
         device: Where the tensors are that will be recorded.
         resume: Go on if there is a run, else start one.
         overwrite: Delete the run that is there.
+        processes: Number of processes that train it.
 
     Raises:
         UserError: There is a run and neither is set, the folder holds something else, or it has another writer; or an
@@ -84,13 +85,14 @@ class Recorder:
         device: torch.device | str = "cpu",
         resume: bool = False,
         overwrite: bool = False,
+        processes: int = 1,
     ):
         device = torch.device(device)
         splits = {"test": test, "train": train, "validation": validation}
         probe = {
             split: _stored(images, (index or {}).get(split)) for split, images in splits.items() if images is not None
         }
-        about = environment(device, info.precision)
+        about = environment(device, info.precision) | ({"processes": str(processes)} if processes > 1 else {})
         self._writer = RunWriter(Path(out), info, probe, about, resume=resume, overwrite=overwrite)
         self._stream = copying_stream(device)
         self._thread = ThreadPoolExecutor(1, "writing an epoch")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from co_probe.errors import UserError
 from co_probe.methods.base import Method, TrainingContext
 from co_probe.numerics.memory import require_memory
 from co_probe.numerics.rng import derive_seed, make_rng
+from co_probe.training.group import ALONE, Group
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,7 @@ class Stage:
 
     Attributes:
         images: (n, channels, height + 2 `padding`, width + 2 `padding`), on the training device or on the disk.
+        numbers: The images of this process among `images`, if these are all on the disk; else None.
         shape: (channels, height, width) of the crops.
         padding: Width of the border that crops may reach into, in pixels.
         batch_size: Number of images per batch.
@@ -30,6 +32,7 @@ class Stage:
     """
 
     images: Tensor
+    numbers: Tensor | None
     shape: tuple[int, int, int]
     padding: int
     batch_size: int
@@ -51,9 +54,11 @@ class ResolutionStages:
         replays: Number of optimizer steps on every batch.
         device: Where training takes place.
         held_out: Numbers of training images that are not trained on, sorted, or None.
+        group: The processes that train together. Each has images of its own throughout, every `size`-th one, and draws
+            its part of each batch from them; a method stores the state of these only.
 
     Attributes:
-        count: Number of images that are trained on.
+        count: Number of images that are trained on, by all processes.
 
     Raises:
         UserError: The data set has images of one size and `config` has stages, or the other way round.
@@ -67,17 +72,33 @@ class ResolutionStages:
         replays: int,
         device: torch.device,
         held_out: np.ndarray | None = None,
+        group: Group = ALONE,
     ):
         self._seed, self._flip, self._device = config.seed, config.augmentation.flip, device
         self._epsilon = config.epsilon
-        self._labels = data.train_y.to(device)
+        self._group, self._replays = group, replays
         kept = np.setdiff1d(np.arange(len(data.train_y)), [] if held_out is None else held_out)
-        self._kept = torch.from_numpy(kept).to(device)
+        own = (
+            torch.from_numpy(kept[group.rank :: group.size].copy())
+            if group.size > 1
+            else torch.arange(len(data.train_y))
+        )
+        self._own, self._labels = own.to(device), data.train_y[own].to(device)
+        # Positions in `own` of images that are trained on.
+        self._kept = torch.from_numpy(kept if group.size == 1 else np.arange(len(own))).to(device)
         self._data, self._for_watching = data, kept if held_out is None else held_out
         self.count = count = len(kept)
 
-        def stage(images: Tensor, shape: tuple[int, int, int], padding: int, batch_size: int) -> Stage:
-            return Stage(images, shape, padding, batch_size, math.ceil(count / batch_size) * replays)
+        def stage(
+            images: Tensor, numbers: Tensor | None, shape: tuple[int, int, int], padding: int, batch_size: int
+        ) -> Stage:
+            steps = math.ceil(count / batch_size)
+            if count // group.size < steps:
+                raise UserError(
+                    f"batch_size = {batch_size} of {count} images is too small for {group.size} processes: every one "
+                    "needs an image of each batch"
+                )
+            return Stage(images, numbers, shape, padding, batch_size, steps * replays)
 
         if bool(config.resolution_stages) != (data.train_at is not None):
             raise UserError(
@@ -95,8 +116,9 @@ class ResolutionStages:
                 f"augmentation.padding = {padding} of {len(data.train_y)} images",
                 "choose a smaller one",
             )
-            images = pad_images(data.train_x.to(device), padding)
-            self._stages = [stage(images, data.shape, padding, config.batch_size)] * epochs
+            mine = data.train_x if group.size == 1 else data.train_x[own]
+            images = pad_images(mine.to(device), padding)
+            self._stages = [stage(images, None, data.shape, padding, config.batch_size)] * epochs
             return
         stages = config.resolution_stages
         ends = [sum(each.epochs for each in stages[: number + 1]) for number in range(len(stages))]
@@ -105,7 +127,8 @@ class ResolutionStages:
         for number in sorted(set(numbers)):
             asked = stages[number]
             shape, padding = (data.shape[0], asked.crop, asked.crop), (asked.size - asked.crop) // 2
-            made[number] = stage(data.train_at(asked.size), shape, padding, asked.batch_size or config.batch_size)
+            images, batch_size = data.train_at(asked.size), asked.batch_size or config.batch_size
+            made[number] = stage(images, None if group.size == 1 else self._own, shape, padding, batch_size)
         self._stages = [made[number] for number in numbers]
 
     def stage(self, epoch: int) -> Stage:
@@ -123,17 +146,39 @@ class ResolutionStages:
         Raises:
             UserError, ValueError: It cannot train on these images.
         """
-        method.setup(model, self._context(1, make_rng(self._device, self._seed, "method")))
+        method.setup(model, self._context(1, self._rng()))
 
     def go_on(self, method: Method, epoch: int) -> None:
         """Let `method`, newly set up, make room for the state that it had after `epoch`."""
         if self.stage(epoch) is not self.stage(1):
-            method.start_stage(self._context(epoch, make_rng(self._device, self._seed, "method")))
+            method.start_stage(self._context(epoch, self._rng()))
 
     def enter(self, method: Method, epoch: int) -> None:
         """Tell `method`, before `epoch`, if a new stage begins with it."""
         if epoch > 1 and self.stage(epoch) is not self.stage(epoch - 1):
-            method.start_stage(self._context(epoch, make_rng(self._device, self._seed, "method", epoch)))
+            method.start_stage(self._context(epoch, self._rng(epoch)))
+
+    def sizes(self, epoch: int) -> list[int]:
+        """Number of images of each batch of `epoch`, all processes together."""
+        stage, size = self.stage(epoch), self._group.size
+        steps = stage.steps // self._replays
+        if size == 1:
+            return [min(stage.batch_size, self.count - start) for start in range(0, self.count, stage.batch_size)]
+        shares = [len(range(rank, self.count, size)) for rank in range(size)]
+        return [sum(share // steps + (step < share % steps) for share in shares) for step in range(steps)]
+
+    def image_state(self, method: Method, numbers: Tensor) -> Tensor | None:
+        """State of these training images, (n, C, H, W), from the processes that store it; None if there is none."""
+        if self._group.size == 1:
+            return method.image_state(numbers)
+        here = torch.isin(numbers, self._own)
+        state = method.image_state(torch.searchsorted(self._own, numbers[here]))
+        if state is None:
+            return None
+        whole = state.new_zeros(len(numbers), *state.shape[1:])
+        whole[here] = state
+        self._group.sum(whole)
+        return whole
 
     def batches(self, epoch: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor, View]]:
         """Shuffle the images of `epoch` at once, and crop and flip them batch by batch.
@@ -143,15 +188,19 @@ class ResolutionStages:
             rng: For the order, the crops and the flips.
 
         Returns:
-            Images (B, C, H, W), floating point; classes (B,); and where the images were cut out.
+            Images (B, C, H, W), floating point; classes (B,); and where the images were cut out. Of several processes
+            each has its part of a batch, which differ by one image at most.
         """
         stage = self.stage(epoch)
-        order = self._kept[torch.randperm(self.count, generator=rng, device=self._device)]
+        order = self._kept[torch.randperm(len(self._kept), generator=rng, device=self._device)]
+        alone = self._group.size == 1
+        parts = order.split(stage.batch_size) if alone else order.tensor_split(stage.steps // self._replays)
 
         def each() -> Iterator[tuple[Tensor, Tensor, View]]:
-            for index in order.split(stage.batch_size):
+            for index in parts:
                 view = random_view(index, stage.shape[1:], stage.padding, self._flip, rng)
-                yield to_unit(view.take(stage.images)), self._labels[index], view
+                shown = view if stage.numbers is None else replace(view, index=stage.numbers[index])
+                yield to_unit(shown.take(stage.images)), self._labels[index], view
 
         return each()
 
@@ -160,11 +209,17 @@ class ResolutionStages:
         index = np.random.default_rng(derive_seed(0, "watched")).permutation(self._for_watching)[:count]
         return to_unit(self._data.train_x[index]).to(self._device), self._data.train_y[index].to(self._device)
 
+    def _rng(self, *numbers: int) -> torch.Generator:
+        """For what a method draws at its setup, of images of this process."""
+        return make_rng(self._device, self._seed, "method", *numbers, *self._group.salt)
+
     def _context(self, epoch: int, rng: torch.Generator) -> TrainingContext:
-        here = self.stage(epoch)
-        steps, largest = sum(s.steps for s in self._stages), max(s.images.numel() for s in self._stages)
+        here, count = self.stage(epoch), len(self._own)
+        steps = sum(stage.steps for stage in self._stages)
+        largest = max(count * math.prod(stage.images.shape[1:]) for stage in self._stages)
+        epochs = len(self._stages)
         return TrainingContext(
-            len(here.images),
+            count,
             here.shape,
             here.padding,
             steps,
@@ -172,6 +227,6 @@ class ResolutionStages:
             rng.device,
             rng,
             largest,
-            epochs=len(self._stages),
+            epochs=epochs,
             watched=self._watched,
         )

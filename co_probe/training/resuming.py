@@ -4,20 +4,23 @@ import torch
 from torch import Tensor, nn
 
 from co_probe.config.optimizers import Optimizer
-from co_probe.errors import DamagedFile, one_line
+from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.methods.base import Method
 from co_probe.runs import load_weights
 from co_probe.store import StoredRun
 from co_probe.store.schema import whole
 from co_probe.training.averaging import WeightAverage
 from co_probe.training.early_stop import EarlyStop
+from co_probe.training.following import Follower
+from co_probe.training.group import Group
 from co_probe.training.optimizers import restore_optimizer
 from co_probe.training.recorder import Recorder
 from co_probe.training.state import Tensors, tensors
 
 
 def restore(
-    recorder: Recorder,
+    recorder: Recorder | Follower,
+    group: Group,
     model: nn.Module,
     average: WeightAverage | None,
     optimizer: torch.optim.Optimizer,
@@ -29,6 +32,7 @@ def restore(
 
     Args:
         recorder: The run.
+        group: The processes that go on with it, as many as trained it.
         model: Its network.
         average: The moving average of its weights, if it has one.
         optimizer: What `settings` made.
@@ -37,19 +41,25 @@ def restore(
         early_stop: The rule that may end the run, if it has one.
 
     Raises:
-        UserError: The resume file is missing.
+        UserError: The resume file is missing, or other many processes trained the run.
         DamagedFile: A file does not verify, or has another state than the optimizer or the method would.
     """
+    stored = StoredRun(recorder.path)
+    if (before := str(stored.environment.get("processes", 1))) != str(group.size):
+        raise UserError(
+            f"{recorder.path} was trained by {one_line(before)} process(es), onto which its images are dealt: go on "
+            f"with as many, not {group.size} (torchrun --nproc-per-node, or --nproc)"
+        )
     source = f"{recorder.path}, epoch {recorder.last}"
-    load_weights(model, tensors(StoredRun(recorder.path).weights(recorder.last)), source)
+    load_weights(model, tensors(stored.weights(recorder.last)), source)
     state = recorder.resume_state()
     if average:
         try:
             steps = whole(state["ema"]["steps"], "the number of averaged steps", 0)
         except (LookupError, TypeError, ValueError) as error:
             raise DamagedFile(f"{source}: the resume file has no number of averaged steps") from error
-        stored = StoredRun(recorder.path, weights="ema").weights(recorder.last)
-        average.load(tensors(stored), steps, f"{source}, moving average")
+        averaged = StoredRun(recorder.path, weights="ema").weights(recorder.last)
+        average.load(tensors(averaged), steps, f"{source}, moving average")
     if early_stop:
         early_stop.load(state, source)
     restore_optimizer(model, optimizer, settings, {name: tensors(group) for name, group in state.items()}, source)
