@@ -187,9 +187,9 @@ def test_each_phase_has_its_size_and_batches_and_the_learning_rate_runs_through(
     shapes, rates = seen_by(FGSM, monkeypatch), []
     original = loop.train_step
 
-    def step(model, method, optimizer, batch, learning_rate):
+    def step(model, method, optimizer, batch, *rest):
         rates.append(batch.lr_scale)
-        return original(model, method, optimizer, batch, learning_rate)
+        return original(model, method, optimizer, batch, *rest)
 
     monkeypatch.setattr(loop, "train_step", step)
     train(tiny(tree), tmp_path / "run")
