@@ -48,7 +48,7 @@ def restore(
     if (before := str(stored.environment.get("processes", 1))) != str(group.size):
         raise UserError(
             f"{recorder.path} was trained by {one_line(before)} process(es), onto which its images are dealt: go on "
-            f"with as many, not {group.size} (torchrun --nproc-per-node, or --nproc)"
+            f"with as many, not {group.size}"
         )
     source = f"{recorder.path}, epoch {recorder.last}"
     load_weights(model, tensors(stored.weights(recorder.last)), source)
