@@ -1,11 +1,12 @@
 """FGSM that gives way to a remedy on the alarm, beside FGSM alone and the remedies throughout, into figures/guard/.
 
-    python analyses/guard.py                trains 27 runs of the preset digits in sweeps/guard, or goes on, and attacks
+    python analyses/guard.py                trains 21 runs of the preset digits in sweeps/guard, or goes on, and attacks
     python analyses/guard.py --seeds 1      fewer
     python analyses/guard.py --parts table  writes the table and the figure of what has been measured
 
-The last epoch of each run is attacked, by PGD-20 and AutoAttack, on test images that nothing was chosen by. Cost is
-counted in passes: a forward and a backward pass per training image, two per step of FGSM and of N-FGSM, k + 1 of PGD-k.
+The last epoch of each run is attacked, by PGD-20 and AutoAttack, on test images that nothing was chosen by. The guard
+`stop` needs no run of its own: what it leaves is FGSM's epoch before the step at which the guard `pgd2` switches. Cost
+is counted in passes: a forward and a backward pass per training image, two per step of FGSM and N-FGSM, k + 1 of PGD-k.
 """
 
 import argparse
@@ -18,8 +19,6 @@ import pandas as pd
 import co_probe
 from co_probe.config import Config
 from co_probe.config.presets import configure
-from co_probe.config.settings import GUARDS
-from co_probe.errors import CoProbeError
 from co_probe.store import StoredRun
 from co_probe.sweeps.sweep import is_complete, train_cells
 
@@ -31,12 +30,13 @@ EPSILON = 0.15
 # name -> (title, method, settings, passes per step)
 ROWS = {
     "fgsm": ("FGSM", "fgsm", {}, 2),
-    **{f"guard-{kind}": (f"FGSM, guard {kind}", "fgsm", {"guard": kind}, 2) for kind in GUARDS},
+    **{f"guard-{kind}": (f"FGSM, guard {kind}", "fgsm", {"guard": kind}, 2) for kind in ("pgd2", "n-fgsm", "rollback")},
     "n-fgsm": ("N-FGSM", "n-fgsm", {}, 2),
     "pgd2": ("PGD-2, steps of ε/2", "pgd", {"method": {"steps": 2, "step_size": EPSILON / 2}}, 3),
     "pgd10": ("PGD-10", "pgd", {}, 11),
 }
 REMEDY_PASSES = {"pgd2": 3, "rollback": 3, "n-fgsm": 2}
+STOPPED = "FGSM, guard stop"
 COLUMNS = {"clean": "clean", "pgd20": "PGD-20", "aa": "AutoAttack"}
 
 
@@ -52,23 +52,46 @@ def main() -> None:
     parser.add_argument("--parts", default="runs,attacks,table", help="[default: %(default)s]")
     arguments = parser.parse_args()
     parts, wanted = arguments.parts.split(","), arguments.rows.split(",")
-    names = {arguments.runs / f"{row}-seed{seed}": (row, seed) for seed in range(arguments.seeds) for row in wanted}
+    names = {arguments.runs / f"{row}-seed{seed}": (row, seed) for row in wanted for seed in range(arguments.seeds)}
     cells = {path: settings_of(row, seed) for path, (row, seed) in names.items()}
     if "runs" in parts:
         for path, error in train_cells(cells, jobs=arguments.jobs):
             print(path, error or "trained", flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    complete = {path: names[path] for path, config in cells.items() if is_complete(path, config)}
     if "attacks" in parts:
-        for path, (row, _) in names.items():
-            if is_complete(path, cells[path]) or row == "guard-stop":
-                evaluate(path, arguments.images)
+        for path, epoch in [(path, "last") for path in complete] + list(stopped(complete).items()):
+            evaluate(path, epoch, arguments.images)
     if "table" in parts:
-        table = pd.DataFrame([measured for path, (row, _) in names.items() if (measured := numbers(path, row))])
+        rows = [numbers(path, row, StoredRun(path).last_epoch) for path, (row, _) in complete.items()]
+        rows += [numbers(path, STOPPED, epoch) for path, epoch in stopped(complete).items()]
+        table = pd.DataFrame(rows).dropna(subset="pgd20")
         table.to_csv(arguments.out / "guard.csv", index=False, float_format="%.5g")
         (arguments.out / "guard.md").write_text(markdown(table), encoding="utf-8")
-        draw(table, names, arguments.out / "guard.png")
-        about = {"command": "python analyses/guard.py", **StoredRun(next(iter(names))).environment}
+        draw(table, complete, arguments.out / "guard.png")
+        about = {"command": "python analyses/guard.py", **StoredRun(next(iter(complete))).environment}
         (arguments.out / "environment.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def stopped(complete: dict[Path, tuple[str, int]]) -> dict[Path, int]:
+    """{run of FGSM: its last epoch before the step at which the guard fires}."""
+    found = {}
+    for path, (row, seed) in complete.items():
+        alone = path.with_name(f"fgsm-seed{seed}")
+        if row == "guard-pgd2" and alone in complete and (switch := switched_at(StoredRun(path))):
+            found[alone] = switch // steps_per_epoch(StoredRun(path))
+    return found
+
+
+def switched_at(run: StoredRun) -> int:
+    """The step at which the guard of a run has switched; 0 if it has not."""
+    return int(run.metrics(run.last_epoch).get("guard_step", 0))
+
+
+def steps_per_epoch(run: StoredRun) -> int:
+    """The number of optimizer steps per epoch."""
+    assert run.info.steps_per_epoch
+    return run.info.steps_per_epoch
 
 
 def settings_of(row: str, seed: int) -> Config:
@@ -77,37 +100,37 @@ def settings_of(row: str, seed: int) -> Config:
     return configure("digits", method, {"seed": seed, "epsilon": EPSILON}, PROBE, settings)
 
 
-def evaluate(path: Path, images: int) -> None:
-    """Attack the last epoch: PGD-20 on all test images, AutoAttack on some; the run stores the tables."""
-    co_probe.evaluate(path, ["clean", "pgd20"], epoch="last")
-    co_probe.evaluate(path, ["clean", "aa"], epoch="last", images=images)
-    print(path, "attacked", flush=True)
+def evaluate(path: Path, epoch: int | str, images: int) -> None:
+    """Attack an epoch: PGD-20 on all test images, AutoAttack on some; the run stores the tables."""
+    co_probe.evaluate(path, ["clean", "pgd20"], epoch=epoch)
+    co_probe.evaluate(path, ["clean", "aa"], epoch=epoch, images=images)
+    print(path, epoch, "attacked", flush=True)
 
 
-def numbers(path: Path, row: str) -> dict[str, object] | None:
-    """Accuracies at the last epoch, the step of the switch, and the cost of a run; None if it is not measured yet."""
-    try:
-        run = StoredRun(path)
-        found = run.frame("eval")
-    except CoProbeError as error:
-        print(f"{path}: left out, {error}")
-        return None
-    found = found[(found["quantity"] == "accuracy") & (found["epoch"] == run.last_epoch)].sort_values("n")
-    value = found.drop_duplicates("attack", keep="last").set_index("attack")["value"]
-    title, _, _, passes = ROWS[row]
-    assert run.info.steps_per_epoch
-    steps = run.last_epoch * run.info.steps_per_epoch
-    switched = int(run.method_parameters(run.last_epoch).get("guard", {}).get("step", 0))
-    after = steps - switched if switched else 0
-    cost = (passes * (steps - after) + REMEDY_PASSES.get(row.removeprefix("guard-"), 0) * after) / steps
+def numbers(path: Path, row: str, epoch: int) -> dict[str, object]:
+    """Accuracies at an epoch, the step of the switch, and the cost of a run; NaN for what is not measured."""
+    run = StoredRun(path)
+    found = run.frame("eval")
+    if len(found) == 0:
+        found = pd.DataFrame(columns=["quantity", "epoch", "attack", "value", "n"])
+    found = found[(found["quantity"] == "accuracy") & (found["epoch"] == epoch)].sort_values("n")
+    value = found.drop_duplicates("attack", keep="last").set_index("attack")
+    title, _, _, passes = ROWS.get(row, (row, "", {}, 2))
+    steps, switched = run.last_epoch * steps_per_epoch(run), switched_at(run)
+    if row == STOPPED:
+        switched = epoch * steps_per_epoch(run)
+        cost = passes * switched / steps
+    else:
+        after = steps - switched if switched else 0
+        cost = (passes * (steps - after) + REMEDY_PASSES.get(row.removeprefix("guard-"), 0) * after) / steps
     return {
         "row": row,
         "title": title,
         "seed": run.config.seed,
-        "epochs": run.last_epoch,
+        "epoch": epoch,
         "switched": switched or None,
-        **{attack: value.get(attack) for attack in COLUMNS},
-        "best": max(run.metrics(epoch)["pgd10"] for epoch in run.epochs),
+        **{attack: value["value"].get(attack, float("nan")) for attack in COLUMNS},
+        **{f"{attack}_images": value["n"].get(attack, 0) for attack in COLUMNS},
         "passes": cost,
     }
 
@@ -119,45 +142,44 @@ def markdown(table: pd.DataFrame) -> str:
         "|---" * (len(COLUMNS) + 5) + "|",
     ]
     for title, part in table.groupby("title", sort=False):
-        accuracies = [f"{100 * part[attack].mean():.1f}%" if part[attack].notna().all() else "–" for attack in COLUMNS]
+        cells = []
+        for attack in COLUMNS:
+            known = 100 * part[attack].dropna()
+            seeds = part.loc[known.index, "seed"]
+            few = f" (seed {', '.join(map(str, seeds))} alone)" if len(known) < len(part) else ""
+            cells.append(f"{known.mean():.1f}%{few}" if len(known) else "–")
         switched = ", ".join("–" if pd.isna(step) else f"{step:.0f}" for step in part["switched"])
         each = ", ".join(f"{100 * value:.1f}" for value in part["pgd20"])
-        ended = ", ".join(str(epoch) for epoch in part["epochs"] if epoch < table["epochs"].max())
-        title = f"{title} (stopped after epoch {ended})" if ended else title
         lines.append(
             f"| {title} | {len(part)} | {switched if part['switched'].notna().any() else ''} "
-            f"| {' | '.join(accuracies)} | {each} | {part['passes'].mean():.2f} |"
+            f"| {' | '.join(cells)} | {each} | {part['passes'].mean():.2f} |"
         )
-    return "\n".join(lines) + "\n"
+    images = "; ".join(f"{label} on {table[f'{attack}_images'].max():.0f}" for attack, label in COLUMNS.items())
+    return (
+        "\n".join(lines) + f"\n\nTest images: {images}. A pass is a forward and a backward pass per training image.\n"
+    )
 
 
 def draw(table: pd.DataFrame, names: dict[Path, tuple[str, int]], path: Path) -> None:
     """Robust accuracy over the epochs, a line per seed; and what a row ends with against what it costs."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", width_ratios=(1.5, 1))
-    shown = [row for row in ("fgsm", "guard-pgd2", "guard-n-fgsm", "pgd2") if row in set(table["row"])]
-    colors = {row: f"C{place}" for place, row in enumerate(ROWS)}
-    for folder, (row, seed) in names.items():
-        if row not in shown or not ((table["row"] == row) & (table["seed"] == seed)).any():
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", width_ratios=(1.7, 1))
+    colors = {row: f"C{place}" for place, row in enumerate((*ROWS, STOPPED))}
+    for folder, (row, _) in names.items():
+        if row not in ("fgsm", "guard-pgd2", "pgd2"):
             continue
         run = StoredRun(folder)
         curve = [100 * run.metrics(epoch)["pgd10"] for epoch in run.epochs]
-        left.plot(run.epochs, curve, color=colors[row], lw=1.1, alpha=0.8, label=None if seed else ROWS[row][0])
-        switched = run.method_parameters(run.last_epoch).get("guard", {}).get("step", 0)
-        if switched and run.info.steps_per_epoch:
-            at = int(switched // run.info.steps_per_epoch)
-            left.plot(at, curve[max(at - 1, 0)], "v", color=colors[row], ms=6)
+        left.plot(run.epochs, curve, color=colors[row], lw=1.2, alpha=0.8)
+        if switched := switched_at(run):
+            left.axvline(switched / steps_per_epoch(run), color=colors[row], lw=0.9, ls=(0, (1, 1.5)))
     left.set(xlabel="epoch", ylabel="accuracy under PGD-10 (%)", ylim=(0, None))
-    left.legend(frameon=False, fontsize=8, title="a line per seed; ▾ the switch", title_fontsize=8)
-    for row, part in table[table["epochs"] == table["epochs"].max()].groupby("row", sort=False):
-        right.plot(part["passes"], 100 * part["pgd20"], "o", color=colors[str(row)], ms=5, alpha=0.7, mew=0)
-        right.annotate(
-            part["title"].iloc[0], (part["passes"].mean(), 100 * part["pgd20"].mean()),
-            xytext=(6, 0), textcoords="offset points", fontsize=7, va="center",
-        )  # fmt: skip
-    right.set(xlabel="passes per step", ylabel="accuracy under PGD-20, last epoch (%)", xscale="log", ylim=(-3, None))
-    right.set_xticks([2, 3, 5, 11], ["2", "3", "5", "11"], minor=False)
-    right.minorticks_off()
-    right.set_xlim(1.8, 22)
+    left.set_title("each seed; dotted: the switch to PGD-2", fontsize=9, loc="left")
+    for row, part in table.groupby("row", sort=False):
+        look = {"color": colors[str(row)], "ms": 6, "alpha": 0.75, "mew": 0, "label": part["title"].iloc[0]}
+        right.plot(part["passes"], 100 * part["pgd20"], "o", **look)
+    right.set(xlabel="passes per step", ylabel="accuracy under PGD-20 (%)", ylim=(-3, None))
+    right.set_title("at the end, a dot per seed", fontsize=9, loc="left")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

@@ -42,7 +42,7 @@ def main() -> None:
         co_probe.sweep(cells, jobs=arguments.jobs, progress=True)
     runs = [path for path, config in cells.items() if is_complete(path, config)]
     arguments.out.mkdir(parents=True, exist_ok=True)
-    co_probe.draw("lead", runs, out=arguments.out / "lead.png")
+    co_probe.draw("lead", runs).savefig(arguments.out / "lead.png", dpi=150)
     table = lead([StoredRun(path) for path in runs])
     table.to_csv(arguments.out / "lead.csv", index=False, float_format="%.5g")
     (arguments.out / "lead.md").write_text(markdown(table), encoding="utf-8")
