@@ -85,9 +85,9 @@ class Monitor:
         UserError: An argument cannot be used.
 
     Note:
-        Cost: that of the input gradient of the first layer, and of the indicators: below 1% of a step of PreActResNet18,
-        5% of a step of 20 ms on a CPU (`co-probe bench --parts indicators`). An alarm is
-        confirmed by one FGSM and one PGD-10 attack on 128 images: 13 forward and 11 backward passes, once.
+        Cost: that of the input gradient of the first layer, and of the indicators: on a CPU, below 1% of a step of
+        PreActResNet18, and 5% of a step of 20 ms (`co-probe bench --parts indicators`). An alarm is confirmed by one
+        FGSM and one PGD-10 attack on 128 images: 13 forward and 11 backward passes, once.
         In a process group, the numbers are means over processes, so every process has the same alarm; the first one
         measures and records.
 
