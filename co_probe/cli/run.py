@@ -82,6 +82,14 @@ COLUMNS = (
     metavar="DIR",
     help="Also write TensorBoard events to this folder: scalars per epoch and step, and figures at the end.",
 )
+@click.option(
+    "--nproc",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes of this machine that train the run together, each on a GPU of its own if there are enough. Across "
+    "machines: torchrun -m co_probe run ...",
+)
 @options.compile
 @options.device
 def run(
@@ -98,6 +106,7 @@ def run(
     resume: bool,
     overwrite: bool,
     tensorboard: Path | None,
+    nproc: int,
     compile: bool,
     device: str,
     **sections: Any,
@@ -110,8 +119,6 @@ def run(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
     from co_probe.config import parse_assignment
-    from co_probe.runs.build import kept_epochs
-    from co_probe.training.loop import epochs as train_epochs
     from co_probe.training.train import resolve_config
 
     folder = out or Path("runs") / method.rpartition(":")[2]
@@ -123,6 +130,35 @@ def run(
     config = resolve_config(folder, method, preset, overrides, resume)
     options.check_sections(sections, config)
 
+    arguments = method, config.to_dict(), folder, tensorboard
+    how = {"resume": resume, "overwrite": overwrite, "device": device, "compile": compile}
+    if nproc > 1:
+        from co_probe.cli.launch import launch
+
+        raise click.exceptions.Exit(launch(nproc, train, *arguments, how))
+    train(*arguments, how)
+
+
+def train(method: str, settings: dict[str, Any], folder: Path, tensorboard: Path | None, how: dict[str, Any]) -> None:
+    """Train, and print a line per epoch; of several processes of a run, the first one prints.
+
+    Args:
+        method: Its name, as it was typed.
+        settings: Settings of the run as plain data.
+        folder: Where it goes.
+        tensorboard: Folder of TensorBoard events, or None.
+        how: Further arguments of `co_probe.training.loop.epochs`.
+    """
+    from co_probe.config import Config
+    from co_probe.runs.build import kept_epochs
+    from co_probe.training.group import launched
+    from co_probe.training.loop import epochs as train_epochs
+
+    config, (rank, _) = Config.from_dict(settings), launched()
+    if rank:
+        for _ in train_epochs(config, folder, **how):
+            pass
+        return
     finished, planned = 0, kept_epochs(config)
     with ExitStack() as stack:
         events = None
@@ -137,9 +173,7 @@ def run(
 
         # Off a terminal the line an epoch is progress enough.
         progress = within_epoch if sys.stderr.isatty() else None
-        for metrics in train_epochs(
-            config, folder, resume=resume, overwrite=overwrite, device=device, compile=compile, progress=progress
-        ):
+        for metrics in train_epochs(config, folder, progress=progress, **how):
             if not finished:
                 click.echo("  epoch " + " ".join(f"{name:>{width}}" for name, _, width, _ in COLUMNS))
             finished = metrics.epoch

@@ -141,6 +141,13 @@ class Group:
 ALONE = Group()
 
 
+def launched() -> tuple[int, int]:
+    """(number of this process, number of processes) as torchrun set them; (0, 1) if it did not start this one."""
+    if not all(name in os.environ for name in VARIABLES):
+        return 0, 1
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
 def join(device: torch.device) -> Group:
     """Join the processes that torchrun started with this one, if it did.
 
@@ -153,8 +160,7 @@ def join(device: torch.device) -> Group:
     Raises:
         Left: The others do not answer.
     """
-    size = int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in VARIABLES) else 1
-    if size == 1:
+    if launched()[1] == 1:
         return Group(device=device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())

@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import children
@@ -12,6 +14,7 @@ import torch
 from conftest import TINY, tiny_config
 
 import co_probe
+from co_probe.cli.main import main
 from co_probe.config import Config
 from co_probe.config.presets import configure
 from co_probe.data.augment import View
@@ -191,6 +194,32 @@ def test_killed_inside_a_write(rank, call, tmp_path):
     assert together(2, _train_with_a_fuse, run, settings, 2, 0) == [0, 0]
     np.testing.assert_equal(learned(run), learned(tmp_path / "whole"))
     assert {*run.iterdir()} == {run / file.name for file in (tmp_path / "whole").iterdir()}
+
+
+COMMAND = ["run", "fgsm", "--device", "cpu", "--epochs", "1", "--set", "data.size=8", "--set", "data.limit=70"]
+COMMAND += ["--set", "model.width=8", "--set", "probe.test=40"]
+
+
+@pytest.mark.slow
+def test_the_command_line_starts_processes_and_says_each_error_once(tmp_path, capfd, call):
+    with pytest.raises(SystemExit) as end:
+        main([*COMMAND, "--out", str(tmp_path / "run"), "--nproc", "2"])
+    out, err = capfd.readouterr()
+    assert end.value.code == 0 and "  1/1 " in out and out.count("Kept in") == 1, err
+    assert StoredRun(tmp_path / "run").environment["processes"] == "2"
+    with pytest.raises(SystemExit) as end:
+        main([*COMMAND, "--out", str(tmp_path / "run"), "--nproc", "2"])
+    err = capfd.readouterr().err
+    assert end.value.code == 2 and err.count("\n") == 1 and "is a run already: --resume goes on" in err
+
+
+@pytest.mark.slow
+def test_torchrun_starts_processes(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "co_probe", *COMMAND, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.count("Kept in") == 1, done.stderr
+    assert StoredRun(tmp_path / "run").environment["processes"] == "2"
 
 
 @pytest.mark.slow
