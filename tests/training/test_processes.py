@@ -201,7 +201,7 @@ COMMAND += ["--set", "model.width=8", "--set", "probe.test=40"]
 
 
 @pytest.mark.slow
-def test_the_command_line_starts_processes_and_says_each_error_once(tmp_path, capfd, call):
+def test_the_command_line_starts_processes_and_says_each_error_once(tmp_path, capfd):
     with pytest.raises(SystemExit) as end:
         main([*COMMAND, "--out", str(tmp_path / "run"), "--nproc", "2"])
     out, err = capfd.readouterr()
