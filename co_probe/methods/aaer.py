@@ -1,24 +1,24 @@
 """F+FGSM or N-FGSM with a penalty on abnormal adversarial examples: those whose loss falls along the attack's step."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from co_probe.attacks import Rng
 from co_probe.attacks.base import Model
-from co_probe.methods.base import Batch, Method, StepResult, check_not_negative
+from co_probe.methods.base import Batch, StepResult, check_not_negative
 from co_probe.methods.fgsm_rs import FGSMRS
 from co_probe.methods.n_fgsm import NFGSM
+from co_probe.methods.penalised import Penalised
 
-BASES: dict[str, type[Method]] = {"fgsm-rs": FGSMRS, "n-fgsm": NFGSM}
 WEIGHTS = {"fgsm-rs": (2.5, 1.5), "n-fgsm": (1.5, 0.15)}  # λ₂ and λ₃ at ε = 8/255 on CIFAR-10
 
 
 @dataclass(eq=False, kw_only=True)
-class AAER(Method):
+class AAER(Penalised):
     """AAER: θ descends L(x + δ) + R, with δ of F+FGSM or N-FGSM and R on the images that the step did not harm.
 
     Let η be the noise that the base starts from; z₀, l₀ and z₁, l₁ the logits and losses of an image at x + η and at
@@ -46,6 +46,8 @@ class AAER(Method):
         agree.
     """
 
+    BASES: ClassVar = {"fgsm-rs": FGSMRS, "n-fgsm": NFGSM}
+
     base: str = "n-fgsm"
     loss_weight: float | None = None
     logit_weight: float | None = None
@@ -53,20 +55,11 @@ class AAER(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.base not in BASES:
-            raise ValueError(f"base must be one of {', '.join(BASES)}, not {self.base!r}")
         check_not_negative(loss_weight=self.loss_weight, logit_weight=self.logit_weight)
-        self._base = BASES[self.base](bounds=self.bounds)
         given = (self.loss_weight, self.logit_weight)
         self._weights = [
             known if weight is None else weight for weight, known in zip(given, WEIGHTS[self.base], strict=True)
         ]
-
-    @override
-    def perturb(
-        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
-    ) -> Tensor:
-        return self._base.perturb(model, x, y, epsilon=epsilon, rng=rng)
 
     @override
     def step(self, model: Model, batch: Batch) -> StepResult:

@@ -2,25 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from co_probe.attacks import Attack, Rng
 from co_probe.attacks.base import Model
 from co_probe.inference.forward import Forward
-from co_probe.methods.base import Batch, Method, StepResult, TrainingContext, check_not_negative
+from co_probe.methods.base import Batch, StepResult, TrainingContext, check_not_negative
 from co_probe.methods.fgsm import FGSM
 from co_probe.methods.n_fgsm import NFGSM
-
-BASES: dict[str, type[Method]] = {"fgsm": FGSM, "n-fgsm": NFGSM}
+from co_probe.methods.penalised import Penalised
 
 
 @dataclass(eq=False, kw_only=True)
-class ELLE(Method):
+class ELLE(Penalised):
     """ELLE: θ descends L(x + δ) + λ · E, with δ of FGSM and E the mean local linearity error of the batch.
 
     x_a, x_b = x + U(−ε, ε), not clipped; a ~ U(0, 1) for each image and x_c = (1 − a)·x_a + a·x_b:
@@ -44,25 +42,14 @@ class ELLE(Method):
         overfitting", https://arxiv.org/abs/2401.11618; github.com/LIONS-EPFL/ELLE, with which gradients agree.
     """
 
+    BASES: ClassVar = {"fgsm": FGSM, "n-fgsm": NFGSM}
+
     base: str = "fgsm"
     penalty: float = 1000.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.base not in BASES:
-            raise ValueError(f"base must be one of {', '.join(BASES)}, not {self.base!r}")
         check_not_negative(penalty=self.penalty)
-        self._base = BASES[self.base](bounds=self.bounds)
-
-    @override
-    def attack_at(self, epsilon: float) -> Attack | None:
-        return self._base.attack_at(epsilon)
-
-    @override
-    def perturb(
-        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
-    ) -> Tensor:
-        return self._base.perturb(model, x, y, epsilon=epsilon, rng=rng)
 
     def weight(self, error: Tensor) -> float | Tensor:
         """λ of a step whose error E is `error`."""

@@ -1,24 +1,24 @@
 """FGSM adversarial training whose input gradients are kept aligned within the ε-ball."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from co_probe.attacks import Attack, Rng, project
+from co_probe.attacks import project
 from co_probe.attacks.base import Model
 from co_probe.inference.forward import Forward
-from co_probe.methods.base import Batch, Method, StepResult, check_not_negative, forward_backward
+from co_probe.methods.base import Batch, StepResult, check_not_negative, forward_backward
 from co_probe.methods.fgsm import FGSM
 from co_probe.methods.fgsm_rs import FGSMRS
-
-BASES: dict[str, type[Method]] = {"fgsm": FGSM, "fgsm-rs": FGSMRS}
+from co_probe.methods.penalised import Penalised
 
 
 @dataclass(eq=False, kw_only=True)
-class GradAlign(Method):
+class GradAlign(Penalised):
     """FGSM or F+FGSM with the regulariser λ · (1 − cos(∇ₓL(x), ∇ₓL(x + η))), η ~ U(−ε, ε), a mean over the batch.
 
     θ descends L(x + δ) plus the regulariser; its gradient goes through both input gradients (double backward).
@@ -35,27 +35,15 @@ class GradAlign(Method):
         `fgsm` is their choice there.
     """
 
+    BASES: ClassVar = {"fgsm": FGSM, "fgsm-rs": FGSMRS}
+
     base: str = "fgsm"
     penalty: float = 0.2
     detach: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.base not in BASES:
-            raise ValueError(f"base must be one of {', '.join(BASES)}, not {self.base!r}")
         check_not_negative(penalty=self.penalty)
-
-        self._base = BASES[self.base](bounds=self.bounds)
-
-    @override
-    def attack_at(self, epsilon: float) -> Attack | None:
-        return self._base.attack_at(epsilon)
-
-    @override
-    def perturb(
-        self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
-    ) -> Tensor:
-        return self._base.perturb(model, x, y, epsilon=epsilon, rng=rng)
 
     @override
     def step(self, model: Model, batch: Batch) -> StepResult:
