@@ -1,5 +1,6 @@
 """Runs as leaderboards: methods by their robust accuracy, with spread over seeds, verdict and cost."""
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,11 +41,13 @@ Column = tuple[str, str]  # (`best` or `last`, attack)
 
 @dataclass
 class Entry:
-    """The runs of one method.
+    """Runs that differ in their seeds alone.
 
     Attributes:
-        method: What it is called.
-        seeds: Seed of each run; −1 if unknown.
+        method: Label of the method; followed by the name of the first run where a table has several such entries.
+        name: Name of the first run.
+        settings: Their settings without the seed, as JSON.
+        seeds: Seed of each run, each once; −1 if unknown.
         verdicts: Kind of the verdict on each run, of those in `NO_COLLAPSE`, or `collapsed`.
         accuracy: Accuracies in [0, 1] of the runs that were measured, by epoch and attack.
         passes: Cost of a training step in forward passes; None if unknown.
@@ -52,6 +55,8 @@ class Entry:
     """
 
     method: str
+    name: str = ""
+    settings: str = ""
     seeds: list[int] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
     accuracy: dict[Column, list[float]] = field(default_factory=dict)
@@ -220,7 +225,7 @@ def leaderboard(
 
     A run counts as collapsed if its verdict is catastrophic overfitting to the end or from the start, if its gradients
     are masked, or if AutoAttack finds what PGD missed: accuracy under it is below half of that under PGD. PGD-50 with
-    ten restarts alone can miss a collapse.
+    ten restarts alone can miss a collapse. Runs share a row if they differ in their seeds alone.
 
     Args:
         runs: Paths or runs, one or several.
@@ -264,8 +269,7 @@ def leaderboard(
             key, Board(*key, columns=columns, chosen=chosen_label([run.chosen_on]).removeprefix("best epoch "))
         )
         results = {at: _results(run, attacks, at, images) for at in epochs}
-        entry = _entry(board, labels("method").get(info.method, info.method))
-        entry.seeds.append(-1 if info.seed is None else info.seed)
+        entry = _entry(board, run)
         entry.verdicts.append(_kind(verdict_of(run), results))
         for at, name in columns:
             if name in results[at]:
@@ -277,6 +281,9 @@ def leaderboard(
         if entry.passes is None:
             entry.passes = passes_of(run, measure=not quick)
     for board in boards.values():
+        counts = Counter(entry.method for entry in board.entries)
+        for entry in board.entries:
+            entry.method += f" ({entry.name})" if counts[entry.method] > 1 else ""
         known = {column for entry in board.entries for column in entry.accuracy}
         board.columns = [column for column in board.columns if column in known]
         order = sorted(board.columns, key=lambda column: (-names.index(column[1]), epochs.index(column[0])))
@@ -284,11 +291,18 @@ def leaderboard(
     return Leaderboard(list(boards.values()))
 
 
-def _entry(board: Board, method: str) -> Entry:
+def _entry(board: Board, run: StoredRun) -> Entry:
+    """The entry that a run belongs to, with its seed added: a new one if other settings or the same seed are there."""
+    info = run.info
+    method = labels("method").get(info.method, info.method)
+    settings = {name: value for name, value in (info.settings or {}).items() if name != "seed"}
+    told = json.dumps([settings, run.chosen_weights], sort_keys=True, default=str)
+    seed = -1 if info.seed is None else info.seed
     for entry in board.entries:
-        if entry.method == method:
+        if entry.method == method and entry.settings == told and seed not in entry.seeds:
+            entry.seeds.append(seed)
             return entry
-    board.entries.append(Entry(method))
+    board.entries.append(Entry(method, run.name, told, [seed]))
     return board.entries[-1]
 
 

@@ -65,7 +65,7 @@ def diagnose(
     columns are recognised: epoch, clean_acc, val_acc, fgsm, pgd10, "Test Robust Acc", train_acc. Percentages are, too.
     """
     from co_probe.diagnosis.diagnose import diagnose_all
-    from co_probe.runs import Run
+    from co_probe.runs.run import open_with
 
     paths = [path if path.exists() or not (runs_dir / path).exists() else runs_dir / path for path in sources]
     settings: dict[str, Any] = {"columns": parse_columns(columns), "images": images, "classes": classes}
@@ -74,7 +74,7 @@ def diagnose(
         averaged = weights == "ema"
         each_source = options.each_readable(
             paths or options.find((), runs_dir),
-            lambda path: diagnose_all([Run(path, model=model, weights=weights) if averaged else path], **settings),
+            lambda path: diagnose_all([open_with(path, model, weights=weights) if averaged else path], **settings),
         )
         found = [each for several in each_source for each in several]
     if style == "json":

@@ -311,9 +311,9 @@ def open_live(
     weights: str = "trained",
 ) -> list["Run"]:
     """`find`, opened with their models and data. Damaged runs beside others are passed over with a line."""
-    from co_probe.runs import Run
+    from co_probe.runs.run import open_with
 
-    return _opened(named, runs_dir, lambda path: Run(path, model=model, results=results, weights=weights))
+    return _opened(named, runs_dir, lambda path: open_with(path, model, results=results, weights=weights))
 
 
 def _opened(named: tuple[Path, ...], runs_dir: Path, make: Callable[[Path], AnyRun]) -> list[AnyRun]:

@@ -175,9 +175,9 @@ def _as_run(source: Source, model: Any) -> StoredRun | None:
         return None
     if model is None:
         return StoredRun(source)
-    from co_probe.runs import Run
+    from co_probe.runs.run import open_with
 
-    return Run(source, model=model)
+    return open_with(source, model)
 
 
 def _is_run(path: Path) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from co_probe.attacks import PGD, Perturbation
 from co_probe.attacks.named import named_attack
 from co_probe.config.ball import check_ball
-from co_probe.data.coerce import coerce
+from co_probe.data.coerce import check_labels, coerce
 from co_probe.data.dataset import to_unit
 from co_probe.data.normalisation import as_normalisation
 from co_probe.errors import UserError
@@ -157,6 +157,7 @@ class Monitor:
                 overwrite=overwrite,
                 resume=resume,
             )
+            self._recording.check_folder()
             atexit.register(self.close)
         self._values, self._labels = StepValues(), list[Tensor]()
         self._series: list[dict[str, np.ndarray]] = []  # of all windows since the start
@@ -242,6 +243,9 @@ class Monitor:
             with self._aside() as model:
                 x, y = self._probe_images()
                 own = self._attack.perturb if self._attack else None
+                if not self._classes:
+                    model(x[:1])
+                    check_labels(y, "probe", model.classes)
                 measured = measure(
                     model, x, y, epsilon=self.epsilon, norm=self.norm, bounds=self.bounds, train_attack=own
                 ).to_dict()

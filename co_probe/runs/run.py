@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from co_probe.config.exports import EXPORTS
+from co_probe.config.plugins import is_own
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.inference.execution import execute
@@ -290,6 +291,21 @@ def open_run(
         >>> run = co_probe.open_run("runs/mine", model=SmallNet)
     """
     return Run(path, model=model, results=results, weights=weights)
+
+
+def open_with(path: str | Path, model: ModelLike | None, **options: Any) -> Run:
+    """Open a run, with `model` only if its network is not one of co-probe's own.
+
+    Args:
+        path: Its folder or packed file.
+        model: A network that was named for several runs, some of which may have another one.
+        **options: As in `open_run`.
+    """
+    run = Run(path, **options)
+    spec = run._facts.model
+    if spec.foreign or is_own(spec.name):
+        run.model = model
+    return run
 
 
 def _tensors(weights: Weights) -> dict[str, Tensor]:

@@ -46,6 +46,15 @@ def runs(tmp_path_factory) -> list[StoredRun]:
     return [*made, evaluated(sound, clean=0.85, pgd50x10=0.55, aa=0.52)]
 
 
+def test_runs_of_other_settings_or_the_same_seed_have_rows_of_their_own(runs, tmp_path):
+    again = evaluated(synthetic_run(tmp_path / "again", healthy(), seed=0), clean=0.7)
+    (board,) = co_probe.leaderboard([*runs[:3], again], quick=True).boards
+    assert {entry.method: entry.seeds for entry in board.entries} == {
+        "FGSM (fgsm-0)": [0, 1, 2],
+        "FGSM (again)": [0],
+    }
+
+
 def test_rows_are_means_over_seeds_and_autoattack_decides(runs):
     (board,) = co_probe.leaderboard(runs, quick=True).boards
     rows = {row[0]: dict(zip(board.header, row, strict=True)) for row in board.rows()}

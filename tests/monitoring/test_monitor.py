@@ -230,3 +230,19 @@ def test_errors_say_what_to_do(tmp_path):
         Monitor(model, optimizer, epsilon=0.1, out=tmp_path / "run")
     with pytest.raises(UserError, match="snapshots"):
         watch(model, optimizer).rollback()
+
+
+def test_a_folder_that_holds_a_run_is_refused_at_once(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.h5").write_bytes(b"")
+    model, optimizer = made()
+    with pytest.raises(UserError, match="is a run already"):
+        Monitor(model, optimizer, epsilon=0.1, probe=images(20), out=tmp_path / "run")
+
+
+def test_labels_that_count_from_1_are_refused_with_the_reason():
+    model, optimizer = made()
+    x, y = images(40)
+    monitor = watch(model, optimizer, probe=(x, y + 1))
+    with pytest.raises(UserError, match="pass y - 1"):
+        monitor.epoch()

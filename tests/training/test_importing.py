@@ -16,6 +16,7 @@ from co_probe.cli.main import main
 from co_probe.data.digits import digits
 from co_probe.errors import UserError
 from co_probe.models.preact_resnet import PreActResNet
+from co_probe.runs.run import open_with
 
 DATA = digits()
 TEST = DATA.test_x[:80], DATA.test_y[:80]
@@ -253,3 +254,11 @@ def test_an_attack_that_is_left_out_later_is_named(ckpts, tmp_path):
     co_probe.import_run(ckpts / "model_epoch_1.pth", **ASK, attack="fgsm", out=tmp_path / "run")
     with pytest.raises(UserError, match="was imported with attack 'fgsm', now without: give attack='fgsm' again"):
         co_probe.import_run(pattern(ckpts), **ASK, out=tmp_path / "run")
+
+
+def test_a_network_that_is_named_for_several_runs_is_that_of_the_imported_ones_alone(imported, runs):
+    own, foreign = (open_with(path, SmallNet) for path in (runs / "fgsm", imported))
+    assert not isinstance(own.load_model(1), SmallNet) and own.model is None
+    torch.testing.assert_close(
+        foreign.load_model(2)(TEST[0]), co_probe.open_run(imported, model=SmallNet).load_model(2)(TEST[0])
+    )
