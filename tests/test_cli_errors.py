@@ -72,7 +72,7 @@ TRAIN = ["run", "fgsm", "--out", "new", *SMALL]
 
 REFUSED = {
     "unknown method": (["run", "fgms", *SMALL], "unknown method 'fgms': did you mean fgsm"),
-    "nothing like it": (["run", "xyz", *SMALL], "unknown method 'xyz': there are: apart, apart-simple"),
+    "nothing like it": (["run", "xyz", *SMALL], "unknown method 'xyz': there are: aaer, apart"),
     "unknown preset": (["run", "fgsm", "--preset", "digit"], "unknown preset 'digit': did you mean digits?"),
     "missing preset": (["run", "fgsm", "--preset", "no.toml"], "preset file no.toml: No such file or directory"),
     "unknown figure": (["plot", "gaps"], "unknown figure 'gaps': did you mean gap?"),
@@ -111,7 +111,7 @@ REFUSED = {
     "flag": ([*TRAIN, "--set", "model.width=true"], "width must be a whole number, not True"),
     "steps": (["run", "pgd", "--set", "method.steps=2.5", *SMALL], "method pgd: steps must be a whole number"),
     "size": ([*TRAIN, "--set", "data.size=7"], "data set digits: size must be at least 8, not 7"),
-    "section": ([*TRAIN, "--set", "optimizer=sgd"], "optimizer is a section of settings, not one value"),
+    "section": ([*TRAIN, "--set", "probe=5"], "probe is a section of settings, not one value"),
     "part": ([*TRAIN, "--set", "model=5"], "model must have a name, as text, not 5"),
     "name": ([*TRAIN, "--set", "model.name=preact_resent"], "unknown model 'preact_resent': did you mean preact"),
     "rate": ([*TRAIN, "--set", "optimizer.learning_rate=-1"], "optimizer.learning_rate must not be negative"),
@@ -119,7 +119,7 @@ REFUSED = {
     # runs, epochs, files
     "no run": (["show", "runs"], "runs is not a run: it has no run.h5"),
     "nowhere": (["export", "runs/fgms", "-o", "x.pt"], "runs/fgms is not a run: it does not exist"),
-    "text as run": (["show", "notes.txt"], "notes.txt is damaged or is not such a file"),
+    "text as run": (["show", "notes.txt"], "notes.txt is not a run: it is a file of another kind"),
     "no runs": (["show", "--runs", "empty"], "no runs in empty/: name one, or make one with: co-probe run fgsm"),
     "no such runs": (["gap", "--runs", "nowhere"], "no runs in nowhere/"),
     "epoch 4": (["export", "runs/fgsm", "--epoch", "4", "-o", "x.pt"], "fgsm has no epoch 4; finished epochs: 1 to 3"),

@@ -80,7 +80,7 @@ def test_cifar_is_unpacked_checked_and_read(name, home, monkeypatch):
     assert data.test_y.tolist() == test_y and data.test_y.dtype == torch.int64
     assert data.classes == ("cat", "dog") and data.shape == (3, 32, 32)
     (home / "archive.tar.gz").unlink()
-    monkeypatch.setattr(downloads, "alone", lambda *_: pytest.fail("a shared folder may be read-only"))
+    monkeypatch.setattr(downloads, "exclusive_lock", lambda *_: pytest.fail("a shared folder may be read-only"))
     assert torch.equal(DATA.make(name).train_x, data.train_x), "unpacked once, it needs neither archive nor network"
 
 

@@ -29,7 +29,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
         output.get("text", "")
         for cell in notebook.cells
         for output in cell.get("outputs", [])
-        if output.name == "stdout"
+        if output.get("name") == "stdout"
     )
     assert "20,1.0000" in printed or "20,0.9" in printed  # FGSM's training accuracy, epoch 20
     assert "mine: " in printed and "mended: " in printed

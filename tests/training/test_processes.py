@@ -1,6 +1,5 @@
 """One run in several processes (gloo, on the CPU): the same as in one, and as safe."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, tiny_config
+from group_tasks import member, train, train_until, train_with_a_fuse
 
 import co_probe
 from co_probe.cli.main import main
@@ -45,7 +45,7 @@ def together(count: int, work, *arguments, kill: int | None = None, patience: fl
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = [
-        children.context.Process(target=_member, args=(rank, count, port, work, arguments)) for rank in range(count)
+        children.context.Process(target=member, args=(rank, count, port, work, arguments)) for rank in range(count)
     ]
     for process in started:
         process.start()
@@ -54,18 +54,6 @@ def together(count: int, work, *arguments, kill: int | None = None, patience: fl
         process.kill()
         process.join()
     return [process.exitcode for process in started]
-
-
-def _member(rank: int, count: int, port: int, work, arguments) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    os.fsync = lambda handle: None
-    work(*arguments)
-
-
-def train(runs: dict[Path, dict]) -> None:
-    for path, settings in runs.items():
-        list(loop.epochs(Config.from_dict(settings), path, device="cpu"))
 
 
 def learned(path: Path) -> dict:
@@ -153,34 +141,18 @@ def test_a_run_of_two_processes_is_like_any(two):
     assert StoredRun(two / "guarded", weights="ema").weights(1).keys() == run.weights(1).keys()
 
 
-def _train_until(path: Path, settings: dict, rank: int, epoch: int) -> None:
-    """Train; the process `rank` is killed in this epoch."""
-
-    def progress(now: int, done: int, total: int) -> None:
-        if now == epoch and done == total and os.environ["RANK"] == str(rank):
-            children.kill_myself()
-
-    list(loop.epochs(Config.from_dict(settings), path, resume=True, device="cpu", progress=progress))
-
-
-def _train_with_a_fuse(path: Path, settings: dict, rank: int, call: int) -> None:
-    if os.environ["RANK"] == str(rank):
-        children.arm(call)
-    list(loop.epochs(Config.from_dict(settings), path, resume=True, device="cpu"))
-
-
 @pytest.mark.slow
 def test_a_killed_process_costs_at_most_the_running_epoch(tmp_path):
     settings = tiny_config("apart", **(PARTS | {"epochs": 3})).to_dict()
     assert together(2, train, {tmp_path / "whole": settings}) == [0, 0]
     whole, run = learned(tmp_path / "whole"), tmp_path / "run"
     for rank, epoch in ((1, 2), (0, 3)):
-        codes = together(2, _train_until, run, settings, rank, epoch)
+        codes = together(2, train_until, run, settings, rank, epoch)
         assert codes[rank] == KILLED and codes[1 - rank] == 1, "the other one ends with an error"
         assert StoredRun(run).epochs in ([*range(1, epoch)], [*range(1, epoch - 1)])
     with pytest.raises(UserError, match=r"was trained by 2 process\(es\).*not 1"):
         list(loop.epochs(Config.from_dict(settings), run, resume=True, device="cpu"))
-    assert together(2, _train_with_a_fuse, run, settings, 2, 0) == [0, 0]
+    assert together(2, train_with_a_fuse, run, settings, 2, 0) == [0, 0]
     np.testing.assert_equal(learned(run), whole)
     assert sorted(f.name for f in run.iterdir()) == sorted(f.name for f in (tmp_path / "whole").iterdir())
 
@@ -189,9 +161,9 @@ def test_a_killed_process_costs_at_most_the_running_epoch(tmp_path):
 @pytest.mark.parametrize(("rank", "call"), [(1, 2), (1, 4), (0, 30)])
 def test_killed_inside_a_write(rank, call, tmp_path):
     settings, run = tiny_config("apart", **(PARTS | {"epochs": 2})).to_dict(), tmp_path / "run"
-    assert together(2, _train_with_a_fuse, tmp_path / "whole", settings, 2, 0) == [0, 0]
-    assert together(2, _train_with_a_fuse, run, settings, rank, call)[rank] == KILLED
-    assert together(2, _train_with_a_fuse, run, settings, 2, 0) == [0, 0]
+    assert together(2, train_with_a_fuse, tmp_path / "whole", settings, 2, 0) == [0, 0]
+    assert together(2, train_with_a_fuse, run, settings, rank, call)[rank] == KILLED
+    assert together(2, train_with_a_fuse, run, settings, 2, 0) == [0, 0]
     np.testing.assert_equal(learned(run), learned(tmp_path / "whole"))
     assert {*run.iterdir()} == {run / file.name for file in (tmp_path / "whole").iterdir()}
 

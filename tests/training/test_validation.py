@@ -120,7 +120,7 @@ def test_best_epoch_and_verdict_are_judged_on_validation_images(held_out):
     run = rewritten(StoredRun(held_out), pgd10=[0.2, 0.5], validation_pgd10=[0.6, 0.3])
     assert run.best_epoch == 1
     assert curves_of(run)["pgd"].tolist() == [0.6, 0.3]
-    assert curves_of(run)["fgsm"].tolist() == list(run.metric("validation_own").values())
+    assert curves_of(run)["fgsm"].tolist() == list(run.metric("validation_train_attack").values())
     assert "100 validation images" in co_probe.diagnose(run, quick=True).basis
 
 
