@@ -2,7 +2,7 @@
 
     python analyses/alarm.py RUNS... [--public steps.csv.gz]
 
-RUNS: runs with step indicators (those of `lead.py` and `guard.py`, say), and folders of what `alarm_traces.py` writes.
+RUNS: runs with step indicators (such as those of `lead.py` and `guard.py`), and output folders of `alarm_traces.py`.
 `--public`: step traces of other people (run, step, cosine, train_loss, train_acc, loss_gain, pgd_acc).
 
 A collapse is dated to the first time that accuracy under PGD-10 is at most 10% and 20 points below its peak. Of runs,

@@ -5,7 +5,7 @@
     python analyses/guard.py --parts table  writes the table and the figure of what has been measured
 
 The last epoch of each run is attacked, by PGD-20 and AutoAttack, on test images that nothing was chosen by. The guard
-`stop` needs no run of its own: what it leaves is FGSM's epoch before the step at which the guard `pgd2` switches. Cost
+`stop` needs no run of its own: its result is FGSM's last epoch before the step at which the guard `pgd2` switches. Cost
 is counted in passes: a forward and a backward pass per training image, two per step of FGSM and N-FGSM, k + 1 of PGD-k.
 """
 
@@ -41,7 +41,7 @@ COLUMNS = {"clean": "clean", "pgd20": "PGD-20", "aa": "AutoAttack"}
 
 
 def main() -> None:
-    """Train, attack, and write what was measured."""
+    """Train, attack, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 [default: %(default)s]")
     parser.add_argument("--rows", default=",".join(ROWS), help="[default: all]")
@@ -108,7 +108,7 @@ def evaluate(path: Path, epoch: int | str, images: int) -> None:
 
 
 def numbers(path: Path, row: str, epoch: int) -> dict[str, object]:
-    """Accuracies at an epoch, the step of the switch, and the cost of a run; NaN for what is not measured."""
+    """Accuracies at an epoch, the step of the switch, and the cost of a run; NaN where a number was not measured."""
     run = StoredRun(path)
     found = run.frame("eval")
     if len(found) == 0:
@@ -161,7 +161,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def draw(table: pd.DataFrame, names: dict[Path, tuple[str, int]], path: Path) -> None:
-    """Robust accuracy over the epochs, a line per seed; and what a row ends with against what it costs."""
+    """Robust accuracy over the epochs, a line per seed; and final accuracy against cost."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", width_ratios=(1.7, 1))
     colors = {row: f"C{place}" for place, row in enumerate((*ROWS, STOPPED))}
     for folder, (row, _) in names.items():

@@ -26,7 +26,7 @@ GROUPS = {  # name -> (method, settings, number of seeds)
 
 
 def main() -> None:
-    """Train what is missing, then write the figure, its table and a summary."""
+    """Train missing runs, then write the figure, its table and a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("sweeps/lead"), help="[default: %(default)s]")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures" / "lead")
