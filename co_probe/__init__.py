@@ -70,9 +70,9 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from co_probe.config.version import package_version
 
-        return version("co-probe")
+        return package_version()
     if name == "indicators":
         return import_module("co_probe.indicators")
     if not name.startswith("_"):

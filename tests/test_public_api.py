@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 
 import co_probe
 from co_probe.config.commands import COMMANDS
@@ -43,3 +44,12 @@ def test_export_and_pack_take_paths(runs, tmp_path):
     assert co_probe.open_run(tmp_path / "fgsm.h5").epochs == [1, 2, 3]
     frame = co_probe.strength(tmp_path / "fgsm.h5", tmp_path / "last.pt", device="cpu")
     assert set(frame["epoch"]) >= {1, 2, 3}
+
+
+def test_the_version_is_unknown_where_the_package_is_not_installed(monkeypatch):
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    assert co_probe.__version__ == metadata.version("co-probe")
+    monkeypatch.setattr(metadata, "version", missing)
+    assert co_probe.__version__ == "unknown"

@@ -5,12 +5,12 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from importlib.resources import files
 
 import pandas as pd
 
 from co_probe.config.labels import AttackLike, attack_label, attack_name, bound_label, chosen_label, labels
+from co_probe.config.version import package_version
 from co_probe.diagnosis.stored import verdict_of
 from co_probe.diagnosis.verdict import OVERFITTED, Verdict
 from co_probe.errors import UserError
@@ -203,9 +203,7 @@ class Leaderboard:
         template = environment.from_string(
             (files("co_probe.benchmarks") / "leaderboard.html.jinja").read_text(encoding="utf-8")
         )
-        return template.render(
-            boards=self.boards, version=version("co-probe"), spread=mean_and_spread, percent=_percent
-        )
+        return template.render(boards=self.boards, version=package_version(), spread=mean_and_spread, percent=_percent)
 
     def __str__(self) -> str:
         return self.to_markdown()

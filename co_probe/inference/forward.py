@@ -93,6 +93,15 @@ class Forward:
             return nullcontext(self.model)
         return _evaluating(self.model) if self.batchnorm == "eval" else _untracked(self.model)
 
+    def copy_gradients(self) -> None:
+        """Move the weights' gradients out of the memory to which the next compiled pass writes.
+
+        To be called between two backward passes of one step. Without effect on plain code.
+        """
+        if self.compiled:
+            for weights in self.model.parameters():
+                weights.grad = None if weights.grad is None else weights.grad.clone()
+
     def as_one(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """`function(module, *inputs)`; if compiled, all of it as one graph with the module in it.
 

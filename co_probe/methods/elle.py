@@ -61,6 +61,7 @@ class ELLE(Penalised):
         error = linearity_error(replace(Forward.of(model), batchnorm=self.batchnorm), batch)
         regulariser = self.weight(error.detach()) * error
         regulariser.backward()
+        Forward.of(model).copy_gradients()
         result = super().step(model, batch)
         return StepResult(result.loss + regulariser.detach(), result.correct)
 

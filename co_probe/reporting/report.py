@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from co_probe.config.labels import bound_label
+from co_probe.config.version import package_version
 from co_probe.diagnosis.diagnose import Diagnosis, diagnose
 from co_probe.errors import UserError
 from co_probe.files.atomic import write_atomic
@@ -173,7 +173,7 @@ def report(
         start=len(epochs) - 1,
         jumps=_jumps(parts, epochs),
         open_sections=("episodes", "timeline", "mechanism", "what_to_try_next") if len(parts) == 1 else (),
-        version=version("co-probe"),
+        version=package_version(),
         today=date.today().isoformat(),
         command=shlex.join(["co-probe", "report", *(str(run.path) for run in stored), "-o", path.name]),
     )

@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from co_probe.config import Config
+from co_probe.config.version import package_version
 from co_probe.data.dataset import Dataset
 from co_probe.numerics.rng import derive_seed
 from co_probe.store.tree import Rows
@@ -51,7 +51,7 @@ def draw_probe(config: Config, data: Dataset) -> dict[str, np.ndarray]:
 def environment(device: torch.device, precision: str) -> dict[str, str]:
     """The machine and the versions that a run is made with, and what its network computes in."""
     return {
-        "co_probe": version("co-probe"),
+        "co_probe": package_version(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
