@@ -6,6 +6,7 @@ trains, measures and draws for at most so many minutes (9 if not given), and goe
 again: exit code 3 if there is more to do, 0 when all is done. In order (`--parts`):
 
     main        fgsm, apart-simple, apart, pgd for 30 epochs; strength against the last PGD-10 model, gap to PGD-10, -20
+    guard       fgsm with a guard that goes on with two steps of ε/2 when the alarm fires
     more        the same of fgsm-rs and n-fgsm
     long        pgd and apart for 200 epochs: Figure 5
     seeds       the runs of `main` with seeds 1 and 2
@@ -28,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,10 @@ from co_probe.training.loop import epochs
 TITLE = "CIFAR-10 (JPEG)"
 MAIN = ("fgsm", "apart-simple", "apart", "pgd")
 MORE = ("fgsm-rs", "n-fgsm")
-SHOWN = {"steps": ("apart-simple", "apart"), "robust-overfitting": ("pgd", "apart")}  # methods of a figure, if not all
+# Runs of `main` that figures of other parts show too; of `seeds`, those that have several.
+BESIDE: dict[str, tuple[str, ...]] = {"guard": ("fgsm",), "more": MAIN, "seeds": ()}
+# Methods of a figure, if not all.
+SHOWN = {"steps": ("apart-simple", "apart"), "robust-overfitting": ("pgd", "apart"), "indicators": ("fgsm",)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ SCALES = {
 }
 AGAINST = ("pgd10", "pgd20")
 ATTACKS = ("clean", "gaussian", "pgd20", "cw")  # on all test images; AutoAttack on some
-PARTS = ("main", "more", "long", "seeds", "autoattack")
+PARTS = ("main", "guard", "more", "long", "seeds", "autoattack")
 FIGURES = 60.0  # seconds that are left for figures and tables at the end of a piece
 MORE_TO_DO = 3  # exit code
 
@@ -150,6 +154,8 @@ class Reproduction:
                 for seed in (1, 2)
                 for method in self.scale.seeds
             }
+        if part == "guard":
+            return {self.runs / "fgsm-guard": replace(self.config("fgsm"), guard="pgd2")}
         methods = {"main": MAIN, "more": MORE, "autoattack": MAIN + MORE}[part]
         return {self.runs / method: self.config(method) for method in methods}
 
@@ -220,8 +226,9 @@ class Reproduction:
         runs: list[StoredRun] = [Run(path) for path in self.cells(part)]
         if not runs:
             return
-        if part == "seeds" or part == "more":
-            runs = [Run(path) for path in self.cells("main") if part == "more" or path.name in self.scale.seeds] + runs
+        if part in BESIDE:
+            beside = BESIDE[part] or self.scale.seeds
+            runs = [Run(path) for path in self.cells("main") if path.name in beside] + runs
         epsilon, precision, planned = epsilon_label(runs[0].epsilon), runs[0].precision, runs[0].planned
         about = f"{TITLE}{self.scale.size}, ε = {epsilon}\n{runs[0].config.model.name}, {planned} epochs, {precision}"
         title = f"{self.trial}\n{about}" if self.trial else about
@@ -235,7 +242,7 @@ class Reproduction:
         """(name, kind, against) of each figure of a part."""
         if part == "long" or (part == "main" and not self.scale.long):
             yield "robust-overfitting", "robust-overfitting", None
-        if part in ("main", "more", "seeds"):
+        if part in ("main", "guard", "more", "seeds"):
             yield "deterioration", "deterioration", None
             for against in AGAINST:
                 yield f"gap-{against}", "gap", against
@@ -243,16 +250,18 @@ class Reproduction:
             yield "steps", "steps", None
         if part == "main":
             yield "perturbations", "perturbations", None
+            yield "indicators", "indicators", None
 
     def tables(self) -> None:
         """Everything that is measured so far, as tidy tables; and with what it was made."""
         every = [path for part in PARTS[:-1] for path in self.cells(part)]
         runs = [StoredRun(path) for path in every if (path / "run.h5").exists()]
         runs = [run for run in runs if run.epochs]
-        for name in ("metrics", "gap", "strength", "steps", "eval"):
+        for name in ("metrics", "gap", "strength", "steps", "step-indicators", "eval"):
             frames = [frame for run in runs if len(frame := run.frame(name))]
             if frames:
-                write_table(pd.concat(frames, ignore_index=True), self.out / f"{name}.csv")
+                suffix = "csv.gz" if name == "step-indicators" else "csv"
+                write_table(pd.concat(frames, ignore_index=True), self.out / f"{name}.{suffix}")
         if runs:
             write_table(pd.DataFrame([summary(run) for run in runs]), self.out / "summary.csv")
         self.record({run.name: run.environment for run in runs})

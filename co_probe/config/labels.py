@@ -74,8 +74,8 @@ def attack_label(name: str) -> str:
 
 
 def bound_label(epsilon: float, norm: str) -> str:
-    """`ε = 0.13`, and for balls of another norm than L∞ which: `L2 ε = 9.4`."""
-    return f"{'' if norm == 'linf' else NORMS[norm] + ' '}ε = {epsilon:.3g}"
+    """`ε = 0.13` or `ε = 8/255`, and for balls of another norm than L∞ which: `L2 ε = 9.4`."""
+    return f"{'' if norm == 'linf' else NORMS[norm] + ' '}ε = {epsilon_label(epsilon)}"
 
 
 def epsilon_label(epsilon: float) -> str:
