@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 import co_probe
-from co_probe.drawing import draw
 from co_probe.plots.style import headless, save
+from co_probe.reporting.drawing import draw
 from co_probe.sweeps.grid import Grid
 from co_probe.sweeps.sweep import train_cells
 

@@ -15,8 +15,8 @@ import pandas as pd
 import co_probe
 from co_probe.config import Config
 from co_probe.config.presets import configure
-from co_probe.drawing import draw
 from co_probe.plots.style import headless, save
+from co_probe.reporting.drawing import draw
 from co_probe.studies.memorisation.phases_figure import boundaries
 from co_probe.sweeps.sweep import train_cells
 

@@ -18,8 +18,8 @@ import co_probe
 from co_probe.cli.output import print_table
 from co_probe.config import Config
 from co_probe.config.labels import epsilon_label
-from co_probe.drawing import draw, table
 from co_probe.plots.style import headless, save
+from co_probe.reporting.drawing import draw, table
 from co_probe.runs import Run
 from co_probe.studies.injection.settings import Inject
 from co_probe.sweeps.grid import Grid, split

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 import co_probe
-from co_probe.drawing import draw, table
 from co_probe.plots.style import headless, save
+from co_probe.reporting.drawing import draw, table
 from co_probe.runs import Run
 from co_probe.studies.injection.settings import Inject
 from co_probe.sweeps.grid import Grid

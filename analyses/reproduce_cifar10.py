@@ -41,12 +41,12 @@ from co_probe.config import Config
 from co_probe.config.labels import epsilon_label
 from co_probe.config.presets import configure
 from co_probe.diagnosis import verdict_of
-from co_probe.drawing import draw
 from co_probe.errors import CoProbeError
 from co_probe.plots.style import headless, save
 from co_probe.probes.eval import evaluate
 from co_probe.probes.gap import gap
 from co_probe.probes.strength import strength
+from co_probe.reporting.drawing import draw
 from co_probe.runs import Run
 from co_probe.runs.build import pick_device
 from co_probe.runs.checkpoints import export

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from co_probe import indicators as indicators
     from co_probe.benchmarks import bench as bench
-    from co_probe.benchmarks.leaderboard import leaderboard as leaderboard
     from co_probe.config.plugins import allow as allow
     from co_probe.diagnosis.diagnose import diagnose as diagnose
     from co_probe.diagnosis.stored import verdict_of as verdict_of
     from co_probe.diagnosis.verdict import Verdict as Verdict
     from co_probe.diagnosis.verdict import verdict as verdict
-    from co_probe.drawing import draw as draw
     from co_probe.indicators.alarm import Alarm as Alarm
     from co_probe.monitoring.monitor import Monitor as Monitor
     from co_probe.probes.eval import evaluate as evaluate
     from co_probe.probes.gap import gap as gap
     from co_probe.probes.named import probe as probe
     from co_probe.probes.strength import strength as strength
+    from co_probe.reporting.drawing import draw as draw
+    from co_probe.reporting.leaderboard import leaderboard as leaderboard
     from co_probe.reporting.report import report as report
     from co_probe.runs import Run as Run
     from co_probe.runs import open_run as open_run

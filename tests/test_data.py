@@ -318,7 +318,7 @@ def test_a_relative_path_is_also_looked_for_in_the_data_folder(tree, home):
 
 def test_a_run_on_a_folder_can_be_opened_and_titled(tree, tmp_path):
     import co_probe
-    from co_probe.drawing import draw
+    from co_probe.reporting.drawing import draw
 
     run = co_probe.train(
         "fgsm",

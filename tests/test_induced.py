@@ -15,10 +15,10 @@ import co_probe
 import co_probe.probes.base as runner
 from co_probe.attacks import FGSM, input_gradient
 from co_probe.cli.main import cli, main
-from co_probe.drawing import draw
 from co_probe.errors import UserError
 from co_probe.plots.spectrum import bands
 from co_probe.probes import PROBES
+from co_probe.reporting.drawing import draw
 from co_probe.store import StoredRun
 from co_probe.studies.injection.carriers import make_carriers
 from co_probe.studies.injection.induced_figure import phase_diagram

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "co_probe"
 # A room may import those before it; rooms of one line do not import each other.
 ORDER = [
-    {"errors", "progress", "tables"},
+    {"errors", "progress"},
     {"numerics"},
     {"config", "executor"},
     {"files"},
@@ -20,8 +20,8 @@ ORDER = [
     {"training"},
     {"probes"},
     {"diagnosis", "monitoring"},
-    {"drawing", "sweeps", "lightning"},
-    {"benchmarks", "reporting"},
+    {"sweeps", "lightning", "benchmarks"},
+    {"reporting"},
     {"cli"},
     {"studies"},  # what comes from outside: nothing in the core imports it
 ]

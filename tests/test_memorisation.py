@@ -12,8 +12,8 @@ from conftest import TINY
 
 import co_probe
 from co_probe.cli.main import cli, main
-from co_probe.drawing import draw
 from co_probe.errors import UserError
+from co_probe.reporting.drawing import draw
 from co_probe.studies.memorisation.attack import Shrink
 from co_probe.studies.memorisation.capacity_figure import capacity
 from co_probe.studies.memorisation.phases import memorisation_phases

@@ -123,7 +123,7 @@ def test_attack_labels(name, label):
 
 def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     import co_probe
-    from co_probe.drawing import draw, figure_spec
+    from co_probe.reporting.drawing import draw, figure_spec
     from co_probe.runs.checkpoints import export
 
     signal = shutil.copytree(memorising, tmp_path / "shrink")
@@ -179,7 +179,7 @@ def test_plots_need_neither_torch_nor_the_training_code(runs):
 
     co_probe.gap(runs / "fgsm", device="cpu")
     code = (
-        "import sys; from co_probe.store import StoredRun; from co_probe.drawing import draw\n"
+        "import sys; from co_probe.store import StoredRun; from co_probe.reporting.drawing import draw\n"
         f"draw('gap', [StoredRun({str(runs / 'fgsm')!r})]); draw('steps', [StoredRun({str(runs / 'apart')!r})])\n"
         "sys.exit('torch' in sys.modules or 'co_probe.methods.base' in sys.modules)"
     )

@@ -45,10 +45,10 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
 
     It takes a few minutes on two CPU cores. A demo that was interrupted goes on where it stopped.
     """
-    from co_probe.drawing import draw, figure_spec
     from co_probe.plots.style import headless, save
     from co_probe.probes.gap import gap
     from co_probe.probes.strength import strength
+    from co_probe.reporting.drawing import draw, figure_spec
     from co_probe.runs import Run
     from co_probe.runs.checkpoints import export
 

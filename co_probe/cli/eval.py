@@ -12,7 +12,7 @@ from co_probe.cli import options
 from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import PRINTERS, print_frame, progress_bar
 from co_probe.config.labels import attack_label, chosen_label, epsilon_label
-from co_probe.tables import mean_and_spread
+from co_probe.reporting.tables import mean_and_spread
 
 PUBLISHED = "robustbench:"
 IMAGES = 1000  # of such a model, unless --images says otherwise

@@ -58,7 +58,7 @@ def leaderboard(
     miss one. Missing measurements are made first and stored; with ten restarts and AutoAttack they take long, so begin
     with few --images. AutoAttack needs another package: pip install "co-probe[autoattack]".
     """
-    from co_probe.benchmarks.leaderboard import leaderboard as compare
+    from co_probe.reporting.leaderboard import leaderboard as compare
 
     stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     with progress_bar("evaluating, batches") as progress:

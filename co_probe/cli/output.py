@@ -7,7 +7,7 @@ import pandas as pd
 
 from co_probe.config.labels import epsilon_label
 from co_probe.progress import progress_bar as progress_bar
-from co_probe.tables import latex_table, markdown_table
+from co_probe.reporting.tables import latex_table, markdown_table
 
 
 def print_frame(frame: pd.DataFrame, style: str) -> None:

@@ -62,8 +62,8 @@ def plot(
     device: str,
 ) -> None:
     """Draw a figure and save it."""
-    from co_probe.drawing import draw, figure_spec
     from co_probe.plots.style import check_name, headless, save
+    from co_probe.reporting.drawing import draw, figure_spec
 
     spec = figure_spec(kind)
     path = out or Path(f"{kind}.png")

@@ -13,12 +13,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
 
 from co_probe.config.probes import PROBES
-from co_probe.drawing import draw, figure_spec, spans_of
 from co_probe.errors import UserError
 from co_probe.plots import PLOTS
 from co_probe.plots.style import COLUMN
 from co_probe.probes.named import make_probe, probe
 from co_probe.probes.runner import Progress
+from co_probe.reporting.drawing import draw, figure_spec, spans_of
 from co_probe.store import StoredRun
 
 CAPTIONS = {

@@ -5,12 +5,10 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from co_probe.config.labels import bound_label
@@ -33,6 +31,7 @@ from co_probe.reporting.facts import (
     training_command,
 )
 from co_probe.reporting.figures import Figure, figures
+from co_probe.reporting.pages import environment, text
 from co_probe.store import RunLike, StoredRun, opened
 
 TONES = {
@@ -186,14 +185,9 @@ def report(
 
 def render(page: Page) -> str:
     """The HTML of a report; every text is escaped."""
-    folder = files("co_probe.reporting") / "templates"
-
-    def text(name: str) -> str:
-        return folder.joinpath(name).read_text(encoding="utf-8")
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["linked"] = _linked
-    template = environment.from_string(text("report.html.jinja"))
+    templates = environment()
+    templates.filters["linked"] = _linked
+    template = templates.from_string(text("report.html.jinja"))
     return template.render(
         page=page, style=Markup(text("report.css")), script=Markup(text("report.js")), data=_script_data(page)
     )

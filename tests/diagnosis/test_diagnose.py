@@ -14,8 +14,8 @@ from co_probe.diagnosis.diagnose import diagnose_all
 from co_probe.diagnosis.stored import curves_of, verdict_of
 from co_probe.diagnosis.telling import telling_epochs
 from co_probe.diagnosis.verdict import KINDS, OVERFITTED, verdict
-from co_probe.drawing import spans_of
 from co_probe.errors import UserError
+from co_probe.reporting.drawing import spans_of
 from co_probe.store import StoredRun
 
 COLLAPSE = {

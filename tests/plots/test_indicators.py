@@ -6,8 +6,8 @@ from synthetic_runs import STEPS, collapsing, healthy, step_series, synthetic_ru
 
 import co_probe
 from co_probe.diagnosis.lead import collapse_of, lead
-from co_probe.drawing import figure_spec, table
 from co_probe.errors import UserError
+from co_probe.reporting.drawing import figure_spec, table
 
 
 @pytest.fixture(scope="module")

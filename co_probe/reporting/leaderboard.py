@@ -5,7 +5,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 
 import pandas as pd
 
@@ -17,8 +16,8 @@ from co_probe.errors import UserError
 from co_probe.numerics.statistics import wilson
 from co_probe.probes.eval import Eval, evaluate
 from co_probe.probes.runner import Progress, live_run
+from co_probe.reporting.tables import latex_table, markdown_table, mean_and_spread
 from co_probe.store import RunLike, StoredRun, opened
-from co_probe.tables import latex_table, markdown_table, mean_and_spread
 
 ATTACKS = ("clean", "pgd50x10", "aa")
 EPOCHS = ("best", "last")
@@ -197,12 +196,9 @@ class Leaderboard:
 
     def to_html(self) -> str:
         """Return a page that needs no other file, with a bar in every cell of an accuracy."""
-        from jinja2 import Environment, StrictUndefined
+        from co_probe.reporting.pages import environment, text
 
-        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        template = environment.from_string(
-            (files("co_probe.benchmarks") / "leaderboard.html.jinja").read_text(encoding="utf-8")
-        )
+        template = environment().from_string(text("leaderboard.html.jinja"))
         return template.render(boards=self.boards, version=package_version(), spread=mean_and_spread, percent=_percent)
 
     def __str__(self) -> str:
