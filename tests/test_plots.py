@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from conftest import tiny_config
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 matplotlib.use("Agg")
 
@@ -20,7 +22,7 @@ from co_probe.plots.gap import attack_label, gap
 from co_probe.plots.lines import name_lines
 from co_probe.plots.spec import FigureOptions
 from co_probe.plots.steps import steps
-from co_probe.plots.style import method_style, paper_style, save
+from co_probe.plots.style import COLLAPSED, method_style, paper_style, save
 from co_probe.training.loop import epochs
 
 
@@ -48,10 +50,27 @@ def test_gap_draws_each_run_in_its_methods_colour_and_shades_episodes():
     ax = gap(table(quantity="gap", against="pgd20"), episodes={"fgsm": [(2, 3)]})
     assert lines(ax)["FGSM"] == pytest.approx([0.1, 0.2, 0.3]) and set(lines(ax)) == {"FGSM", "APART"}
     assert "PGD-20 (nats)" in ax.get_ylabel() and "larger = weaker" in ax.get_ylabel()
-    assert [t.get_text() for t in ax.texts] == ["collapsed"]
-    assert shades(ax) == [(1.5, 3.0, method_style("fgsm")["color"])]
+    assert [t.get_text() for t in ax.texts] == ["FGSM collapsed"]
+    assert shades(ax) == [(1.5, 3.0, COLLAPSED)]
     colours = {line.get_label(): line.get_color() for line in ax.lines}
     assert colours["FGSM"] == method_style("fgsm")["color"]
+
+
+def test_runs_that_collapsed_stand_out_in_one_colour():
+    ax = gap(table(quantity="gap", against="pgd20"), episodes={"fgsm": [(3, 3)], "apart": [(2, 3)]})
+    assert [t.get_text() for t in ax.texts] == ["APART collapsed", "FGSM collapsed"]
+    assert {colour for _, _, colour in shades(ax)} == {COLLAPSED}
+    assert ax.texts[0].xyann[1] != ax.texts[1].xyann[1]
+    ax = gap(table(quantity="gap", against="pgd20"), episodes={"fgsm": [(3, 3)]})
+    widths = {line.get_label(): line.get_linewidth() for line in ax.lines}
+    assert widths["FGSM"] > widths["APART"]
+    fgsm, apart = (band.get_alpha() for band in ax.collections)
+    assert fgsm > apart
+
+
+def test_intervals_are_lighter_the_more_runs_there_are():
+    one, two = table(quantity="gap", against="pgd20").query("method == 'fgsm'"), table(quantity="gap", against="pgd20")
+    assert gap(one).collections[0].get_alpha() == 2 * gap(two).collections[0].get_alpha()
 
 
 def test_shades_of_many_runs_stay_light_and_within_the_epochs():
@@ -81,6 +100,21 @@ def test_lines_are_named_at_their_ends_without_overlap():
     assert colours == {name: method_style(name.lower())["color"] for name in at}
 
 
+def test_labels_that_would_overlap_are_joined_to_their_lines_and_stay_within_the_axes():
+    frame = table(quantity="gap", against="pgd20")
+    line = frame[frame["run"] == "fgsm"]
+    near = [line.assign(run=name, method=name) for name in ("fgsm", "apart", "pgd", "trades", "free")]
+    ax = gap(pd.concat([*near, line.assign(run="nuat", method="nuat", value=9.0)]))
+    assert name_lines(ax)
+    ax.get_figure().canvas.draw()
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in ax.texts}  # without the line to its end
+    ordered = sorted(boxes.values(), key=lambda box: box.y0)
+    assert len(ordered) == 6 and not any(low.overlaps(high) for low, high in pairwise(ordered))
+    assert ordered[0].y0 > ax.get_window_extent().y0 - 8
+    joined = {text.get_text() for text in ax.texts if text.arrow_patch}
+    assert joined == set(boxes) - {"NuAT"}
+
+
 def test_many_lines_are_left_to_a_legend():
     runs = [table(quantity="gap", against="pgd20").assign(run=f"{ε}", method="fgsm") for ε in range(7)]
     ax = gap(pd.concat(runs))
@@ -105,7 +139,7 @@ def test_steps_tell_layers_apart():
         [table(layer=layer).query("method == 'apart'") for layer in ("omega", "input", "a.conv1", "b.conv1")]
     )
     ax = steps(frame)
-    assert list(lines(ax)) == ["$α_ω$ (initialisation)", "$α_1$ (input)", "block 1", "block 2"]
+    assert list(lines(ax)) == ["$α_ω$ (init)", "$α_1$ (input)", "block 1", "block 2"]
     looks = {(str(line.get_color()), line.get_linestyle()) for line in ax.lines[:4]}
     assert len(looks) == 4
 
@@ -163,6 +197,17 @@ def test_a_figure_chooses_its_title_its_options_and_the_run_that_it_shows(traine
         co_probe.draw("steps", runs, agianst="pgd20")
     assert spec.shown(runs, {}) == runs and replace(spec, single=True).shown(runs, {}) == runs[:1]
     assert replace(spec, single=True).shown(runs, {"apart-simple": [(2, 3)]}) == runs[1:]
+
+
+def test_perturbations_of_all_runs_are_drawn(trained):
+    import co_probe
+
+    runs = [co_probe.open_run(trained / method) for method in ("fgsm", "pgd")]
+    figure = co_probe.draw("perturbations", runs, device="cpu")
+    assert [part.get_suptitle() for part in figure.subfigs] == ["fgsm", "pgd"]
+    pictures = [sum(len(ax.images) for ax in part.axes) for part in figure.subfigs]
+    epochs = [len({run.best_epoch, run.last_epoch}) for run in runs]
+    assert pictures == [2 * (1 + epochs[0]), 2 * (1 + epochs[1])]
 
 
 def test_figures_that_compare_runs_say_what_cannot_be_compared(runs, memorising):

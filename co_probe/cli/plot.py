@@ -63,7 +63,7 @@ def plot(
 ) -> None:
     """Draw a figure and save it."""
     from co_probe.plots.style import check_name, headless, save
-    from co_probe.reporting.drawing import draw, figure_spec
+    from co_probe.reporting.drawing import draw, figure_spec, spans_of
 
     spec = figure_spec(kind)
     path = out or Path(f"{kind}.png")
@@ -82,3 +82,7 @@ def plot(
             figure = draw(kind, options.verified(fit), **about)
     save(figure, path)
     click.echo(f"Wrote {path}")
+    if spec.single and len(fit) > 1:
+        episodes = {run.name: spans for run in fit if (spans := spans_of(run))}
+        (shown,) = spec.shown(fit, episodes)
+        click.echo(f"It shows {shown.name}: the figure {kind} is of one run. Name another run to draw that one.")

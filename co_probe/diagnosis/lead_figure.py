@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from co_probe.config.indicators import STEP_INDICATORS
 from co_probe.diagnosis.lead import lead
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun
-from co_probe.plots.style import COLUMN, OKABE_ITO
+from co_probe.plots.style import BLUE, COLUMN
 
-OURS, BASELINE = OKABE_ITO[2], "0.55"
+OURS, BASELINE = BLUE, "0.55"
 
 
 def table(runs: Sequence[Any], options: FigureOptions, measure: Measure) -> pd.DataFrame:

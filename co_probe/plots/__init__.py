@@ -16,14 +16,14 @@ PLOTS = Registry(
         "trade-off": "co_probe.plots.trade_off:FIGURE",
     },
     about={
-        "deterioration": "robust accuracy and strength (Figures 1b and 2a of arXiv 2010.08034), which `co-probe "
-        "strength` measures first",
+        "deterioration": "robust accuracy and strength (Figures 1b and 2a of arXiv 2010.08034); "
+        "run `co-probe strength` first",
         "gap": "the gap to PGD-10 (2b, 5c)",
-        "indicators": "what one run has recorded of its steps and epochs, in the order in which it moved",
-        "lead": "of several runs, by how many steps the alarm of each step indicator precedes the collapse, and false "
-        "alarms",
-        "perturbations": "images and their perturbations before and during a collapse (1a), of the first run that has "
-        "one, else of the first run at its best and last epochs",
+        "indicators": "all indicators that one run has stored, in the order in which they moved",
+        "lead": "for each step indicator, the number of steps from its alarm to the collapse, and false alarms; needs "
+        "several runs",
+        "perturbations": "images and their perturbations before and during a collapse, else at the best and last "
+        "epochs (1a)",
         "robust-overfitting": "training accuracy, test accuracy under PGD-20, gap (5)",
         "spectrum": "frequencies of one run's perturbations (arXiv 2206.08242)",
         "steps": "APART's step sizes (3)",

@@ -19,16 +19,20 @@ BASELINES = {
 
 
 def strength(frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | None = None, **style: Any) -> Axes:
-    """Accuracy of the reference model on each epoch's perturbations, with the lines of noise; lower = stronger.
+    """Draw the accuracy of the reference model on each epoch's perturbations, and on noise; lower = stronger.
 
-    `frame`: the table of the probe `strength`, for one reference and one generator. `style` goes to `Axes.plot`.
+    Args:
+        frame: Table of the probe `strength`, for one reference and one generator.
+        ax: Axes to draw on; new ones if None.
+        episodes: Epochs in which a run has collapsed, which are shaded.
+        **style: Arguments of `Axes.plot`.
     """
     ax = axes_or_new(ax)
     for quantity, (label, dashes) in BASELINES.items():
         values = frame.loc[frame["quantity"] == quantity, "value"]
         if len(values):
             ax.axhline(100 * values.mean(), linestyle=dashes, label=label, **BASELINE)
-    epoch_lines(frame[frame["quantity"] == "strength"], ax, scale=100, **style)
+    epoch_lines(frame[frame["quantity"] == "strength"], ax, scale=100, episodes=episodes, **style)
     shade_episodes(frame, ax, episodes or {}, name=False)
     ax.set_ylabel("accuracy of the reference (%)\nlower = stronger perturbation")
     return ax
@@ -37,7 +41,7 @@ def strength(frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | N
 def robust_accuracy(
     frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | None = None, **style: Any
 ) -> Axes:
-    """Test accuracy under PGD-10 against epochs.
+    """Draw test accuracy under PGD-10 against epochs.
 
     Args:
         frame: The table `metrics`, or that of the probe `gap` to PGD-10.
@@ -46,7 +50,7 @@ def robust_accuracy(
         **style: Arguments of `Axes.plot`.
     """
     ax = axes_or_new(ax)
-    epoch_lines(frame[frame["quantity"].isin(["pgd10", "accuracy"])], ax, scale=100, **style)
+    epoch_lines(frame[frame["quantity"].isin(["pgd10", "accuracy"])], ax, scale=100, episodes=episodes, **style)
     shade_episodes(frame, ax, episodes or {})
     percent_axis(ax)
     ax.set_ylabel("test accuracy\nunder PGD-10 (%)")
@@ -54,7 +58,7 @@ def robust_accuracy(
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """Robust accuracy above, strength below, on one axis of epochs."""
+    """Draw robust accuracy above and strength below, on one axis of epochs."""
     figure, (top, bottom) = panels(2, sharex=True)
     robust_accuracy(frames["gap"], top, episodes)
     strength(frames["strength"], bottom, episodes)
@@ -69,17 +73,17 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
 
 
 def strength_rows(run: StoredRun, options: FigureOptions) -> pd.DataFrame:
-    """The stored strength of the reference that was asked for, or of the newest."""
+    """Return the stored strength for the reference in `options`, or for the newest."""
     return run.frame("strength", reference=options.reference, generator=options.generator)
 
 
 def strengths(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """The strength of several runs. It is not measured now, since the reference may not be at hand."""
+    """Return the stored strength of several runs; nothing is measured, since the reference model may be missing."""
     return pd.concat([strength_rows(run, options) for run in runs], ignore_index=True)
 
 
 def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
-    """No strength is stored."""
+    """Say that no strength is stored."""
     if len(strength_rows(run, options)):
         return None
     return f"{run.name} has no such strength measured yet: measure it against a fixed model first, which strength does"

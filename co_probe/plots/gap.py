@@ -12,15 +12,24 @@ from co_probe.plots.spec import AGAINST, GENERATOR, Episodes, FigureSpec, Frames
 from co_probe.plots.style import axes_or_new
 
 
-def gap(frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | None = None, **style: Any) -> Axes:
-    """L(δ_B) − L(δ_A) against epochs, with its 95% interval: larger = weaker, about 0 for a healthy run.
+def gap(
+    frame: pd.DataFrame, ax: Axes | None = None, episodes: Episodes | None = None, *, name: bool = True, **style: Any
+) -> Axes:
+    """Draw L(δ_B) − L(δ_A) in nats against epochs, with its 95% interval.
 
-    `frame`: the table of the probe `gap`, for one attack B. `style` goes to `Axes.plot`.
+    Larger = weaker δ_A; about 0 for a healthy run.
+
+    Args:
+        frame: Table of the probe `gap`, for one attack B.
+        ax: Axes to draw on; new ones if None.
+        episodes: Epochs in which a run has collapsed, which are shaded.
+        name: Whether to write "collapsed" above the axes.
+        **style: Arguments of `Axes.plot`.
     """
     ax = axes_or_new(ax)
     against = attack_label(frame["against"].iloc[0])
-    epoch_lines(frame[frame["quantity"] == "gap"], ax, **style)
-    shade_episodes(frame, ax, episodes or {})
+    epoch_lines(frame[frame["quantity"] == "gap"], ax, episodes=episodes, **style)
+    shade_episodes(frame, ax, episodes or {}, name=name)
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set_ylabel(f"gap to {against} (nats)\n$L(δ_B) - L(δ_A)$\nlarger = weaker $δ_A$")
     return ax

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from co_probe.config.indicators import EPOCH_INDICATORS, STEP_INDICATORS, Indicator
 from co_probe.plots.lines import EPOCHS
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Span, StoredRun, stored
-from co_probe.plots.style import COLUMN, OKABE_ITO
+from co_probe.plots.style import BLUE, COLLAPSED, COLUMN, SKY, VERMILION
 
 COLUMNS = 3
 LEGEND = (
@@ -22,11 +22,11 @@ LEGEND = (
     "that indicators\nmove at a collapse. Grey titles: baselines of every log."
 )
 ACCURACY = Indicator(label="robust accuracy", direction=-1)
-LINE, MARK, EPISODE, GREY = OKABE_ITO[2], OKABE_ITO[0], OKABE_ITO[0], "0.45"
+LINE, MARK, TEXT = BLUE, VERMILION, "0.45"
 ACCURACIES = {  # metric of a run: name at the line, colour
     "clean": ("clean", "0.6"),
-    "train_attack": ("training attack", OKABE_ITO[1]),
-    "pgd10": ("PGD-10", OKABE_ITO[0]),
+    "train_attack": ("training attack", SKY),
+    "pgd10": ("PGD-10", VERMILION),
 }
 
 
@@ -63,7 +63,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
             continue
         ax.set_label(EPOCHS)
         for start, end in spans:
-            ax.axvspan(start - 1, end, color=EPISODE, alpha=0.13, linewidth=0, zorder=0)
+            ax.axvspan(start - 1, end, color=COLLAPSED, alpha=0.13, linewidth=0, zorder=0)
         if lost is not None:
             ax.axvline(lost, color="black", linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -72,7 +72,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
             ax.set_xlabel("epoch")
             ax.tick_params(labelbottom=True)
     if main is not None:
-        figure.supxlabel(LEGEND, fontsize=6.5, color=GREY)
+        figure.supxlabel(LEGEND, fontsize=6.5, color=TEXT)
     return figure
 
 
@@ -96,7 +96,7 @@ def _panel(moved: float | None, indicator: Indicator, rows: pd.DataFrame, *, col
         ax.axvline(moved, color=MARK, linewidth=1, linestyle=(0, (3, 1.5)))
         ax.set_title(f"{moved:.1f}", fontsize=7, loc="right", pad=3, color=MARK)
     elif collapsed:
-        ax.set_title("did not move", fontsize=6, loc="right", pad=3, color=GREY)
+        ax.set_title("did not move", fontsize=6, loc="right", pad=3, color=TEXT)
 
 
 def _accuracies(frame: pd.DataFrame, ax: Axes) -> None:

@@ -10,23 +10,22 @@ from co_probe.plots.style import panels
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """Training accuracy (on the perturbed images trained on; if recorded), test accuracy under B, and the gap to B."""
+    """Draw training accuracy (on perturbed images; if recorded), test accuracy under B, and the gap to B."""
     metrics, measured = frames["metrics"], frames["gap"]
     against = attack_label(measured["against"].iloc[0])
     trained = metrics[metrics["quantity"] == "train_accuracy"]
     figure, axes = panels(3 if len(trained) else 2, height=1.7, sharex=True)
     *above, test, bottom = axes
     for training in above:
-        epoch_lines(trained, training, scale=100)
+        epoch_lines(trained, training, scale=100, episodes=episodes)
         training.set_ylabel("training accuracy (%)")
-    epoch_lines(measured[measured["quantity"] == "accuracy"], test, scale=100)
+    epoch_lines(measured[measured["quantity"] == "accuracy"], test, scale=100, episodes=episodes)
     test.set_ylabel(f"test accuracy\nunder {against} (%)")
     for ax in (*above, test):
         percent_axis(ax)
-        shade_episodes(measured, ax, episodes, name=ax is test)
+        shade_episodes(measured, ax, episodes, name=ax is axes[0])
         ax.set_xlabel("")
-    gap(measured, bottom)
-    shade_episodes(measured, bottom, episodes, name=False)
+    gap(measured, bottom, episodes, name=False)
     bottom.set_ylabel(f"gap to {against} (nats)\nlarger = weaker")
     if not all([name_lines(ax) for ax in axes]):
         handles, labels = test.get_legend_handles_labels()

@@ -178,17 +178,18 @@ def probed(probe: str, **settings: Any) -> Table:
 
 
 def computed(target: str, **settings: Any) -> Table:
-    """The table of a figure of a single run that is not stored, because it holds images or perturbations.
+    """Make a table that is not stored, because it holds images or perturbations.
 
     Args:
-        target: The function that makes it of the run and the settings, as `package.module:name`; it is imported when
+        target: The function of a run and the settings that computes its rows, as `package.module:name`; imported when
             the figure is drawn.
         **settings: Its keyword arguments, as in `probed`.
     """
     module, _, name = target.partition(":")
 
     def table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-        return getattr(import_module(module), name)(runs[0], **_chosen(settings, options))
+        compute, chosen = getattr(import_module(module), name), _chosen(settings, options)
+        return pd.concat([compute(run, **chosen) for run in runs], ignore_index=True)
 
     return table
 

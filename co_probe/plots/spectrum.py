@@ -1,4 +1,4 @@
-"""Which frequencies a run's perturbations are made of, from epoch to epoch: figures of arXiv 2206.08242."""
+"""Spatial frequencies of a run's perturbations at each epoch: figures of arXiv 2206.08242."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,16 +14,21 @@ from matplotlib.ticker import MaxNLocator
 
 from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
 from co_probe.plots.spec import GENERATOR, Episodes, FigureSpec, Frames, Span, probed
-from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new
+from co_probe.plots.style import BLUE, COLUMN, VERMILION, axes_or_new
 
-SHARES = {"low": (OKABE_ITO[2], "-"), "high": (OKABE_ITO[0], (0, (4, 1.2)))}
-RANGE, RANGE_EACH = (0.1, 100), (0.01, 10)  # percent of the energy, in a band and in a frequency of colour scales
+SHARES = {"low": (BLUE, "-"), "high": (VERMILION, (0, (4, 1.2)))}
+RANGE, RANGE_EACH = (0.1, 100), (0.01, 10)  # of colour scales: percent of the energy in a band, in a frequency
 
 
 def bands(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
-    """Share of the energy in each band of frequencies (the larger of row and column) against epochs, in percent.
+    """Draw the share of the energy in each band of frequencies against epochs, in percent.
 
-    `frame`: the table of the probe `spectrum` of one run. `style` goes to `Axes.pcolormesh`.
+    The band of a frequency is the larger of its row and column.
+
+    Args:
+        frame: Table of the probe `spectrum` of one run.
+        ax: Axes to draw on; new ones if None.
+        **style: Arguments of `Axes.pcolormesh`.
     """
     ax = axes_or_new(ax)
     energy = frame[frame["quantity"] == "energy"]
@@ -41,7 +46,7 @@ def bands(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """Maps of all frequencies at up to four epochs; bands against epochs; the shares of low and high ones."""
+    """Draw maps of all frequencies at up to four epochs, bands against epochs, and the shares of low and high bands."""
     frame = frames["spectrum"]
     spans = episodes.get(frame["run"].iloc[0], [])
     figure = plt.figure(figsize=(COLUMN, 4.6))
@@ -67,7 +72,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
 
 
 def _maps(energy: pd.DataFrame, spans: Sequence[Span], figure: Any) -> None:
-    """Every frequency's share at the first epoch, around the start of an episode or in the middle, and at the last."""
+    """Draw the share of each frequency at the first, last and middle epochs, or around the start of an episode."""
     epochs = sorted(int(epoch) for epoch in energy["epoch"].unique())
     middle = epochs[len(epochs) // 2]
     start = spans[0][0] if spans else middle
@@ -87,7 +92,7 @@ def _maps(energy: pd.DataFrame, spans: Sequence[Span], figure: Any) -> None:
 
 
 def _scale(bar: Colorbar, ends: tuple[float, float]) -> None:
-    """Powers of ten in plain figures between both `ends` of a colour scale of percent."""
+    """Label a colour scale in percent with powers of ten between both `ends`."""
     low, high = ends
     ticks = [10.0**power for power in range(-3, 3) if low <= 10.0**power <= high]
     bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])

@@ -8,19 +8,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from co_probe.plots.lines import RUN, name_lines
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, StoredRun, stored
-from co_probe.plots.style import OKABE_ITO, axes_or_new, method_style, panels
+from co_probe.plots.style import BLACK, axes_or_new, method_style, panels
 
 NAMED: dict[str, dict[str, Any]] = {
-    "omega": {"color": OKABE_ITO[0], "linestyle": (0, (4, 1.2)), "label": "$α_ω$ (initialisation)"},
-    "input": {"color": OKABE_ITO[0], "linestyle": "-", "label": "$α_1$ (input)"},
+    "omega": {"color": BLACK, "linestyle": (0, (4, 1.2)), "label": "$α_ω$ (init)"},
+    "input": {"color": BLACK, "linestyle": "-", "label": "$α_1$ (input)"},
 }
 
 
 def steps(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
-    """α of one run against epochs, in units of ε: the initialisation, the input, and the blocks from first to last.
+    """Draw α of one run against epochs, in units of ε: the initialisation, the input, and the blocks in order.
 
-    `frame`: the table `steps` of one run. `style` goes to `Axes.plot`.
+    Args:
+        frame: Table `steps` of one run.
+        ax: Axes to draw on; new ones if None.
+        **style: Arguments of `Axes.plot`.
     """
     ax = axes_or_new(ax)
     blocks = [layer for layer in frame["layer"].unique() if layer not in NAMED]
@@ -31,8 +35,8 @@ def steps(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
         else:
             place = blocks.index(layer)
             shade = shades(0.85 * place / max(1, len(blocks) - 1))  # the palest are hard to see on white
-            look = {"color": shade, "linestyle": (0, (1.2, 1)), "label": f"block {place + 1}"}
-        ax.plot(rows["epoch"], rows["value"], **(look | style))
+            look = {"color": shade, "linewidth": 1.0, "label": f"block {place + 1}"}
+        ax.plot(rows["epoch"], rows["value"], **(look | {"gid": RUN} | style))
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -42,7 +46,7 @@ def steps(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """A panel for each run that learns step sizes."""
+    """Draw a panel for each run that learns step sizes."""
     groups = list(frames["steps"].groupby(["method", "run"], sort=False))
     figure, axes = panels(len(groups), squeeze=False, sharex=True)
     labels: dict[Any, Any] = {}
@@ -52,12 +56,13 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
         ax.set_title(name if run == method else f"{name} ({run})")
         ax.set_xlabel("epoch" if ax is axes[-1, 0] else "")
         labels |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=3)
+    if not all([name_lines(ax) for ax in axes[:, 0]]):
+        figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=3)
     return figure
 
 
 def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
-    """The run learns no step sizes."""
+    """Say that the run learns no step sizes."""
     return None if len(run.frame("steps")) else f"{run.name} learns no step sizes (only APART does)"
 
 

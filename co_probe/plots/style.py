@@ -17,8 +17,11 @@ from co_probe.errors import UserError
 COLUMN = 3.5  # inches: one column of a two-column page
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart; dashes tell them apart in grey.
-# The first eight methods registered have a colour each, the next eight the same ones with other dashes, and so on.
-OKABE_ITO = ("#D55E00", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#000000", "#999999")
+# The first eight registered methods have a colour each; the next eight repeat them with other dashes, and so on.
+# The two blues are apart in the order, since the first methods are often drawn together.
+OKABE_ITO = ("#D55E00", "#CC79A7", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#000000", "#999999")
+VERMILION, PINK, BLUE, GREEN, ORANGE, SKY, BLACK, GREY = OKABE_ITO
+COLLAPSED = VERMILION  # shades every episode of catastrophic overfitting, whatever the method
 DASHES = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (4, 1, 1, 1)))
 LOOKS = len(OKABE_ITO) * len(DASHES)
 

@@ -15,20 +15,30 @@ from co_probe.config.labels import AttackLike, attack_label, attack_name, epsilo
 from co_probe.diagnosis import verdict_of
 from co_probe.plots.lines import epoch_lines, percent_axis, shade_episodes
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun, stored
-from co_probe.plots.style import COLUMN, OKABE_ITO, axes_or_new, method_style, panels
+from co_probe.plots.style import (
+    BLACK,
+    BLUE,
+    COLLAPSED,
+    COLUMN,
+    GREEN,
+    VERMILION,
+    axes_or_new,
+    method_style,
+    panels,
+)
 from co_probe.studies.injection.settings import Inject
 
-EDGE: dict[str, Any] = {"color": OKABE_ITO[0], "linewidth": 2.0}
+EDGE: dict[str, Any] = {"color": COLLAPSED, "linewidth": 2.0}
 VIEWS = {
-    "both": ("image and carrier", OKABE_ITO[6], "-"),
-    "image": ("image alone", OKABE_ITO[2], (0, (4, 1.2))),
-    "carrier": ("carrier alone", OKABE_ITO[0], (0, (4, 1, 1, 1))),
-    "reversed": ("image, carrier reversed", OKABE_ITO[3], (0, (1.2, 1))),
+    "both": ("image and carrier", BLACK, "-"),
+    "image": ("image alone", BLUE, (0, (4, 1.2))),
+    "carrier": ("carrier alone", VERMILION, (0, (4, 1, 1, 1))),
+    "reversed": ("image, carrier reversed", GREEN, (0, (1.2, 1))),
 }
 ACCURACIES = {
-    "clean": ("no perturbation", OKABE_ITO[6], "-"),
-    "fgsm": ("FGSM", OKABE_ITO[0], (0, (4, 1.2))),
-    "pgd10": ("PGD-10", OKABE_ITO[2], "-"),
+    "clean": ("no perturbation", BLACK, "-"),
+    "fgsm": ("FGSM", VERMILION, (0, (4, 1.2))),
+    "pgd10": ("PGD-10", BLUE, "-"),
 }
 
 

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from co_probe.config.labels import attack_label
 from co_probe.plots.lines import percent_axis
 from co_probe.plots.spec import AGAINST, Episodes, FigureSpec, Frames, probed
-from co_probe.plots.style import OKABE_ITO, axes_or_new, method_style, panels
+from co_probe.plots.style import BLUE, VERMILION, axes_or_new, method_style, panels
 
-CLEAN, ROBUST = OKABE_ITO[2], OKABE_ITO[0]
+CLEAN, ROBUST = BLUE, VERMILION
 LOOKS: dict[tuple[str, str], dict[str, Any]] = {
     # (view, images): a view has its colour, and the images that were trained on are dashed.
     ("clean", "train"): {"color": CLEAN, "linestyle": (0, (4, 1.2)), "label": "clean, train"},

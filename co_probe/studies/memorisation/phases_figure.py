@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from co_probe.config.labels import attack_label
 from co_probe.plots.lines import percent_axis
 from co_probe.plots.spec import AGAINST, Episodes, FigureOptions, FigureSpec, Frames, StoredRun, probed
-from co_probe.plots.style import OKABE_ITO, axes_or_new, panels
+from co_probe.plots.style import GREEN, PINK, axes_or_new, panels
 from co_probe.studies.memorisation.generalisation_figure import curves
 from co_probe.studies.memorisation.phases import memorisation_phases
 
 COMPONENTS: dict[str, dict[str, Any]] = {
-    "signal": {"color": OKABE_ITO[3], "linestyle": "-", "label": "signal, $max_r ⟨w_r, w^*⟩$"},
-    "noise": {"color": OKABE_ITO[5], "linestyle": (0, (4, 1.2)), "label": "noise, $max_{r,j} ⟨w_r, ξ_i[j]⟩$"},
+    "signal": {"color": GREEN, "linestyle": "-", "label": "signal, $max_r ⟨w_r, w^*⟩$"},
+    "noise": {"color": PINK, "linestyle": (0, (4, 1.2)), "label": "noise, $max_{r,j} ⟨w_r, ξ_i[j]⟩$"},
 }
 NAMES = ("I: signal", "II: noise", "III: memorised")
 
