@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from co_probe.diagnosis import verdict
 from co_probe.drawing import figure_spec
+from co_probe.plots.lines import mark_switches
 from co_probe.plots.spec import Frames, Span
 from co_probe.plots.style import headless, paper_style, save
 
@@ -40,6 +41,37 @@ def draw(kind: str, frames: Frames, episodes: Mapping[str, list[Span]], title: s
     figure = figure_spec(kind).draw(frames, episodes)
     figure.suptitle(title, fontsize=8)
     return figure
+
+
+def cifar10(folder: Path) -> Drawn:
+    """Figures at the paper's scale: four methods, then FGSM with and without a guard."""
+    frames = {name: pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "gap", "strength", "steps")}
+    title = "CIFAR-10 (JPEG), ε = 8/255\npreact_resnet18, 30 epochs, bfloat16"
+    episodes, metrics = episodes_of(frames["metrics"]), frames["metrics"]
+    step = metrics.loc[metrics["quantity"] == "guard_step", "value"].max()
+    for part, runs, switches in (("main", SMALL, {}), ("guard", ("fgsm", "fgsm-guard"), {"fgsm-guard": step / 391})):
+        some = {name: frame[frame["run"].isin(runs)] for name, frame in frames.items()}
+        gaps = {against: some["gap"][some["gap"]["against"] == against] for against in ("pgd10", "pgd20")}
+        drawn = {f"gap-{name}": draw("gap", {"gap": frame}, episodes, title) for name, frame in gaps.items()}
+        drawn["deterioration"] = draw("deterioration", some | {"gap": gaps["pgd10"]}, episodes, title)
+        for name, figure in drawn.items():
+            mark_switches(figure, switches)
+            yield f"{part}-{name}", figure
+    yield "main-steps", draw("steps", frames, episodes, title)
+    steps = pd.read_csv(folder / "step-indicators.csv.gz")
+    tables = {
+        "metrics": metrics[metrics["run"] == "fgsm"],
+        "steps": steps[steps["run"] == "fgsm"],
+        "epochs": pd.concat(
+            [gaps_of("fgsm", frames["gap"]), frames["strength"].query("run == 'fgsm' and quantity == 'strength'")]
+        ),
+    }
+    yield "main-indicators", draw("indicators", tables, {"fgsm": episodes["fgsm"]}, title)
+
+
+def gaps_of(run: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of one run that hold the gap to PGD-10."""
+    return frame[(frame["run"] == run) & (frame["against"] == "pgd10") & (frame["quantity"] == "gap")]
 
 
 def digits(folder: Path) -> Drawn:
@@ -109,6 +141,7 @@ def _number(values: pd.Series) -> pd.Series:
 
 
 FOLDERS: dict[str, Callable[[Path], Drawn]] = {
+    "cifar10-jpeg": cifar10,
     "digits": digits,
     "cifar10-jpeg-small": cifar10_small,
     "induced-digits": induced_digits,

@@ -1,13 +1,11 @@
-"""Indicators of one run as small multiples, so that what moved first is seen."""
+"""Indicators of one run as small multiples, in the order in which they moved."""
 
 import math
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from co_probe.config.indicators import EPOCH_INDICATORS, STEP_INDICATORS, Indicator
@@ -17,9 +15,9 @@ from co_probe.plots.style import BLUE, COLLAPSED, COLUMN, SKY, VERMILION
 
 COLUMNS = 3
 LEGEND = (
-    "Shaded: robust accuracy has collapsed. Dashed and number: epoch at which the indicator had made half of its "
-    "change.\nDotted: the same of PGD-10 accuracy, measured after each epoch. Panels in this order; arrows: the way "
-    "that indicators\nmove at a collapse. Grey titles: baselines of every log."
+    "Shaded: robust accuracy has collapsed. Dashed line and number: epoch at which the indicator had made half of its "
+    "change;\npanels are in this order. Dotted: the same for PGD-10 accuracy, measured per epoch. Arrows: direction "
+    "expected\nat a collapse. Grey titles: baselines that every training log has."
 )
 ACCURACY = Indicator(label="robust accuracy", direction=-1)
 LINE, MARK, TEXT = BLUE, VERMILION, "0.45"
@@ -31,13 +29,13 @@ ACCURACIES = {  # metric of a run: name at the line, colour
 
 
 def moved_at(rows: pd.DataFrame, indicator: Indicator, span: Span | None, **clear: float) -> float | None:
-    """When an indicator had made half of its change at a collapse, in epochs; None if it did not change."""
+    """Return the epoch at which an indicator had made half of its change at a collapse; None if it did not change."""
     change = None if span is None else indicator.change(rows["epoch"], rows["value"], span, **clear)
     return None if change is None else change.at
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """Accuracies first, then the indicators, in the order in which they moved; those that did not move come last."""
+    """Draw accuracies, then the indicators in the order in which they moved, and last those that did not move."""
     metrics, steps, epochs = frames["metrics"], frames["steps"], frames["epochs"]
     spans = next(iter(episodes.values()), [])
     main = max(spans, key=lambda span: span[1] - span[0], default=None)
@@ -77,7 +75,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
 
 
 def _varies(rows: pd.DataFrame) -> bool:
-    """Whether there is something to see: the series is defined, and not zero throughout."""
+    """Tell whether a series is defined and not zero throughout."""
     values = rows["value"].dropna()
     return len(values) > 1 and bool((values != 0).any())
 
@@ -100,35 +98,21 @@ def _panel(moved: float | None, indicator: Indicator, rows: pd.DataFrame, *, col
 
 
 def _accuracies(frame: pd.DataFrame, ax: Axes) -> None:
-    """Clean accuracy, and accuracy under the training attack and under PGD-10, named where they are far apart."""
+    """Draw accuracies on clean images, under the training attack and under PGD-10, with a legend at the top."""
     wide = 100 * frame.pivot_table(index="epoch", columns="quantity", values="value")
-    names = [name for name in ACCURACIES if name in wide]
-    for name in names:
-        ax.plot(wide.index, wide[name], color=ACCURACIES[name][1], linewidth=1.1)
-    ax.set_ylim(-3, 118)
+    for name, (label, color) in ACCURACIES.items():
+        if name in wide:
+            ax.plot(wide.index, wide[name], color=color, linewidth=1.1, label=label)
+    ax.set_ylim(-3, 130)
     ax.set_yticks([0, 50, 100])
     ax.set_title("test accuracy (%)", fontsize=7, loc="left", pad=3)
-    levels = wide[names].to_numpy()
-    apart = np.diff(np.sort(levels, axis=1), axis=1).min(1) if len(names) > 1 else np.zeros(len(wide))
-    # Not at the right edge, where the names would be cut.
-    place = int(np.argmax(apart[: max(1, 2 * len(wide) // 3)]))
-    for name in names:
-        label, color = ACCURACIES[name]
-        ax.annotate(
-            label,
-            (wide.index[place], wide[name].iloc[place]),
-            xytext=(0, 2),
-            textcoords="offset points",
-            fontsize=6,
-            color=color,
-            ha="center",
-            va="bottom",
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-        )
+    ax.legend(
+        loc="upper center", ncols=3, fontsize=6, labelcolor="linecolor", handlelength=1, columnspacing=0.8, borderpad=0
+    )
 
 
 def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
-    """The run has neither step series nor tables of probes."""
+    """Say that the run has neither step series nor tables of probes."""
     known = run.step_series(run.last_epoch).keys() & STEP_INDICATORS.keys()
     if known or "gap" in run.metrics(run.last_epoch) or any(len(run.frame(probe)) for probe, _ in EPOCH_INDICATORS):
         return None

@@ -132,10 +132,12 @@ def mark_switches(figure: Figure, switches: Mapping[str, float]) -> None:
         if switches and not place:
             ax.annotate(
                 "guard",
-                (min(switches.values()), 0),
+                (min(switches.values()), 1),
                 xycoords=("data", "axes fraction"),
-                xytext=(2, 2),
+                xytext=(-2, -1),
                 textcoords="offset points",
+                ha="right",
+                va="top",
                 fontsize=6.5,
                 color="0.35",
             )
