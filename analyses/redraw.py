@@ -14,10 +14,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from co_probe.diagnosis import verdict
-from co_probe.drawing import figure_spec
 from co_probe.plots.lines import mark_switches
 from co_probe.plots.spec import Frames, Span
 from co_probe.plots.style import headless, paper_style, save
+from co_probe.reporting.drawing import figure_spec
 
 FIGURES = Path(__file__).parents[1] / "figures"
 SMALL = ("fgsm", "apart-simple", "apart", "pgd")
