@@ -1,8 +1,7 @@
 """co-probe: did a single-step adversarial training run catastrophically overfit, when, and why?
 
-Everything that the command line does is a short call here; names are imported when they are first used, so that
-`co-probe --help` and figures from stored tables do not wait for torch. Studies add names of their own
-(`co_probe.config.exports`).
+Every command of the command line is a function here. Names are imported on first use, so that `co-probe --help` and
+figures from stored tables do not import torch. Studies add further names (`co_probe.config.exports`).
 """
 
 from importlib import import_module

@@ -1,26 +1,26 @@
-"""The errors that a user can cause, and the words for them."""
+"""Errors that a user can cause, and helpers for their messages."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
 class CoProbeError(Exception):
-    """Base class: one line that says what is wrong and what to do; `exit_code` is the command line's."""
+    """Base class of errors with a one-line message that says what is wrong and what to do."""
 
     exit_code = 1
 
 
 class UserError(CoProbeError):
-    """Something that the user can mend: a wrong name, value, file or folder."""
+    """An error that the user can correct: a wrong name, value, file or folder."""
 
     exit_code = 2
 
 
 class NotAllowed(UserError):
-    """A file names code of its own, which is not imported unless the user allows it.
+    """A file names code that is imported only if the user allows it.
 
     Attributes:
-        name: The name of the code, `package.module:Name`.
+        name: Name of the code, `package.module:Name`.
     """
 
     def __init__(self, kind: str, name: str):
@@ -31,32 +31,32 @@ class NotAllowed(UserError):
         self.kind, self.name = kind, name
 
     def __reduce__(self) -> tuple[type["NotAllowed"], tuple[str, str]]:
-        """Let it come over from another process."""
+        """Support pickling, for errors of other processes."""
         return type(self), (self.kind, self.name)
 
 
 class DamagedFile(UserError):
-    """A file is truncated, was altered, or is not what its name says."""
+    """A file is truncated, altered, or of another format than its name says."""
 
 
 class Diverged(CoProbeError):
-    """The training loss is no longer a finite number; the epochs before it are kept."""
+    """The training loss is not finite; earlier epochs remain stored."""
 
 
 class Stopped(CoProbeError):
-    """The guard or the early stop of a run has ended it; the epochs before are kept."""
+    """The guard or early stopping has ended a run; earlier epochs remain stored."""
 
 
 class CoProbeWarning(UserWarning):
-    """Something that a user should know, and that does not keep the call from its result."""
+    """Warning that does not prevent the result of a call."""
 
 
 class NotStored(CoProbeWarning):
-    """Results were measured and are returned, but they cannot be written."""
+    """Results are returned but could not be written."""
 
 
 def one_line(text: object) -> str:
-    r"""`text` as one line that any terminal can show: characters that are not printable are escaped.
+    r"""Return `text` as one line, with characters that are not printable escaped.
 
     Example:
         >>> one_line("a\nb")
@@ -66,7 +66,7 @@ def one_line(text: object) -> str:
 
 
 def listing(names: Sequence[str], most: int = 8) -> str:
-    """The first names, and how many there are more.
+    """List the first names, and the number of the remaining ones.
 
     Example:
         >>> listing(["a", "b", "c"], most=2)
@@ -77,9 +77,9 @@ def listing(names: Sequence[str], most: int = 8) -> str:
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
-    """The error for a name that is none of `choices`: it names the nearest ones, else all."""
+    """Make the error for a name that is not in `choices`; it suggests the nearest ones, else all."""
     choices = sorted(choices)
     near = get_close_matches(name, choices, n=3, cutoff=0.5)
-    open_ended = [choice for choice in choices if ":" in choice and choice not in near]  # folder:PATH may be meant too
+    open_ended = [choice for choice in choices if ":" in choice and choice not in near]  # such as folder:PATH
     hint = f"did you mean {' or '.join(near + open_ended)}?" if near else f"there are: {', '.join(choices)}"
     return UserError(f"unknown {kind} '{name}': {hint}")

@@ -1,4 +1,4 @@
-"""What runs functions somewhere else, and how what went wrong there is told."""
+"""Executors of tasks, and transport of their errors."""
 
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
@@ -8,14 +8,14 @@ from co_probe.errors import CoProbeError, one_line
 
 
 class Executor(Protocol):
-    """What runs the tasks of a sweep or of a probe: a `concurrent.futures.Executor`, or anything with its `submit`."""
+    """Executor of the tasks of a sweep or probe: `concurrent.futures.Executor` or anything with its `submit`."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
-        """Start `function(*arguments)` somewhere. Arguments and result can be pickled."""
+        """Schedule `function(*arguments)`; arguments and result must support pickling."""
 
 
 def error_of(future: Future[Any]) -> CoProbeError | None:
-    """Why a task that has ended failed, as an error of one line; None if it did not fail."""
+    """Return the error of a finished task as a one-line error; None if it succeeded."""
     try:
         error = future.exception()
     except CancelledError:
@@ -28,9 +28,9 @@ def error_of(future: Future[Any]) -> CoProbeError | None:
 
 
 def answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, Any]:
-    """(True, the result) or (False, the exception) of `function(*arguments)`, as it goes back to who asked for it."""
+    """Call `function(*arguments)` and return (True, result) or (False, exception)."""
     try:
         return True, function(*arguments)
-    except Exception as error:  # of any kind: who asked reports it
+    except Exception as error:  # the caller reports it
         told = error if isinstance(error, CoProbeError) else CoProbeError(f"{type(error).__name__}: {error}")
         return False, told

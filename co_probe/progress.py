@@ -1,4 +1,4 @@
-"""Progress of long work, for people."""
+"""Progress bars and lines."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
     """Show the progress of long work on standard error: a bar with rate and time left, or plain lines off a terminal.
 
     Args:
-        what: What is being done; it stands before the numbers.
+        what: Label shown before the numbers.
 
     Yields:
         A function to call with a label, the amount done and the total.
@@ -59,7 +59,7 @@ def _rich_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn(),
         TextColumn("left"),
     ]
-    # Lines printed meanwhile go above the bar, unless standard output goes elsewhere.
+    # Lines printed meanwhile appear above the bar, unless standard output is redirected.
     console, redirect = Console(stderr=True), sys.stdout.isatty()
     with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as progress:
         task = progress.add_task(what, total=None, rate="")

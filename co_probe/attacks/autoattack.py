@@ -15,14 +15,14 @@ from typing_extensions import override
 from co_probe.attacks.base import Attack, Clean, Mask, Model, Perturbation, Rng, Targets, frozen_weights, is_correct
 from co_probe.errors import CoProbeWarning, UserError
 
-TARGETS = 9  # classes that the targeted attacks of the standard version aim at
+TARGETS = 9  # number of target classes in the standard version
 NORM_NAMES = {"linf": "Linf", "l2": "L2"}
 FEW_CLASSES = ["apgd-ce", "fab", "square"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """The standard version: APGD on cross-entropy, targeted APGD on the DLR loss, targeted FAB, Square (5000 queries).
+    """AutoAttack, standard version: APGD on cross-entropy, targeted APGD on DLR, targeted FAB, Square (5000 queries).
 
     With fewer than 10 classes the targeted attacks aim at every wrong class. The targeted DLR loss needs 4 classes;
     with fewer, the attacks are APGD on cross-entropy, untargeted FAB and Square, as the authors recommend, and a
@@ -54,16 +54,16 @@ class AutoAttack(Attack):
     def robust_mask_unchecked(
         self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None, candidates: Mask = None
     ) -> Tensor:
-        """Find the images that none of the attacks breaks; each attacks only those that the ones before it left."""
+        """Find the images that no attack breaks; each attack runs on the images that are left by earlier ones."""
         robust = is_correct(model, x, y) if candidates is None else candidates.clone()
         index = robust.nonzero()[:, 0]
         if len(index):
-            # The classes as the package saw them: near the boundary, x + (x' − x) may round to the other side.
+            # Classes as predicted by the package: near the boundary, x + (x' − x) may round to the other side.
             robust[index] = self._run(model, x[index], y[index], rng, targets)[1] == y[index]
         return robust
 
     def covers(self, other: Perturbation) -> bool:
-        """It counts an image that is misclassified without an attack as broken."""
+        """Return True for `Clean`: an image that is misclassified without an attack counts as broken."""
         return isinstance(other, Clean)
 
     @property
@@ -73,7 +73,7 @@ class AutoAttack(Attack):
         return f"pyautoattack {metadata.version('pyautoattack')}"
 
     def _run(self, model: Model, x: Tensor, y: Tensor, rng: Rng, targets: Targets) -> tuple[Tensor, Tensor]:
-        """The adversarial images and their predicted classes, as one batch; global random states are restored."""
+        """Return the adversarial images and their predicted classes, as one batch; restore global random states."""
         if targets is not None:
             raise UserError("AutoAttack chooses its target classes itself: leave targets out, or use PGD")
         if self.norm == "l2" and x.shape[2] < 5:
@@ -98,7 +98,7 @@ class AutoAttack(Attack):
                     CoProbeWarning,
                     stacklevel=4,
                 )
-            # It reshapes images by `view`, which takes no channels-last layout.
+            # The package reshapes images with `view`, which rejects the channels-last layout.
             return adversary.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
 
 

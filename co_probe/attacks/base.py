@@ -13,21 +13,21 @@ from typing_extensions import override
 from co_probe.config.labels import NORMS
 from co_probe.errors import UserError
 
-Rng = torch.Generator | None  # on the device of the images; None: the global one
-Bounds = tuple[float, float]  # the least and the greatest pixel value; (-inf, inf) for data that are not images
-Model = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits (B, classes): an nn.Module, or what stands for one
+Rng = torch.Generator | None  # on the device of the images; None: the global generator
+Bounds = tuple[float, float]  # least and greatest pixel value; (-inf, inf) for data that are not images
+Model = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits (B, classes): an nn.Module or a `Forward`
 Mask = Tensor | None  # bool (B,)
-Targets = Tensor | None  # classes (B,) that a targeted attack steers towards; None: it is untargeted
+Targets = Tensor | None  # target classes (B,); None: the attack is untargeted
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, classes), y (B,)) -> per-example loss (B,)
 
-ROUNDING = 1e-6  # by how much pixels may exceed their bounds, relative to the bound where that is above 1
+ROUNDING = 1e-6  # tolerance of the bounds of pixels, relative to the bound if that exceeds 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
-    """Base class of everything that makes a δ: attacks, noise, and the zero perturbation.
+    """Base class of attacks, noise and the zero perturbation.
 
-    A new one is a frozen dataclass that defines `generate`, and one line in `co_probe.attacks.named`.
+    A subclass is a frozen dataclass that defines `generate`, plus one line in `co_probe.attacks.named`.
 
     Args:
         bounds: Least and greatest pixel value that x + δ may have.
@@ -46,15 +46,15 @@ class Perturbation:
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
         """Make δ.
 
-        The model is used in the mode it is in; no parameter's `.grad` is touched.
+        The mode of the model is not changed, and no parameter's `.grad` is touched.
 
         Args:
             model: Classifier; used on batches of the size of `x`.
             x: Images, float (B, C, H, W), within `bounds`.
             y: Classes, int64 (B,).
             rng: Source of random numbers, on the device of `x`; the global one if None.
-            targets: Classes to steer the model towards, int64 (B,); None for an untargeted attack. Perturbations that
-                do not ask the model (noise) ignore it.
+            targets: Target classes, int64 (B,); None for an untargeted attack. Perturbations that do not depend on the
+                model (noise) ignore them.
 
         Returns:
             δ, of the shape of `x`, with x + δ within `bounds`.
@@ -66,10 +66,10 @@ class Perturbation:
         return self.generate(model, x, y, rng, targets)
 
     def generate(self, model: Model, x: Tensor, y: Tensor, rng: Rng = None, targets: Targets = None) -> Tensor:
-        """Make δ like `__call__`, but without checking the input, which on a GPU means to wait for it.
+        """Make δ like `__call__`, without checking the input, which would synchronise a GPU.
 
-        This is what subclasses define. Training and probes call it: images of a run were checked when its data were
-        loaded, and a study may have moved pixels out of the bounds since.
+        Subclasses define this method. Training and probes call it: images of a run are checked when its data are
+        loaded, and a study may have moved pixels out of the bounds since then.
         """
         raise NotImplementedError(f"{type(self).__name__} must define generate")
 
@@ -78,7 +78,7 @@ class Perturbation:
     ) -> Tensor:
         """Find the images that are still classified correctly under attack; the mean is the robust accuracy.
 
-        With `targets` too, an image counts as broken when its class is not `y`, whichever it is.
+        With `targets` too, an image counts as broken as soon as its predicted class is not `y`.
 
         Args:
             model: As in `__call__`.
@@ -100,13 +100,13 @@ class Perturbation:
     ) -> Tensor:
         """Find the same images as `robust_mask`, without checking the input.
 
-        Here, the images that are correct at x + δ. Attacks that search (PGD, AutoAttack) count an image as broken if
-        any point they visit is misclassified, x itself included, and stop attacking it there.
+        The default tests x + δ alone. Iterative attacks (PGD, AutoAttack) count an image as broken if any point that
+        they visit is misclassified, x included, and stop attacking it there.
         """
         return is_correct(model, x + self.generate(model, x, y, rng, targets), y)
 
     def covers(self, other: "Perturbation") -> bool:
-        """Whether every image that `other` breaks is sure to be broken by this attack, given the same `rng`."""
+        """Return whether this attack breaks every image that `other` breaks, given the same `rng`."""
         return False
 
     @property
@@ -135,7 +135,7 @@ class Attack(Perturbation):
         ValueError: If `epsilon` is not greater than 0, or the field `norm` of a subclass is not the name of a norm.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf",)  # of the balls in which an attack without a field `norm` is defined
+    norms: ClassVar[tuple[str, ...]] = ("linf",)  # supported norms of an attack without a field `norm`
     epsilon: float
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ class Attack(Perturbation):
 
 
 def check_input(x: Tensor, y: Tensor, targets: Targets, bounds: Bounds) -> None:
-    """Raise UserError, saying what was seen, if these are not images within `bounds` with a class (and target) each."""
+    """Raise UserError unless these are images within `bounds` with a class (and target) each."""
     if x.ndim != 4 or not x.is_floating_point():
         raise UserError(f"attacks take float images of shape (B, C, H, W), not {_seen(x)}")
     for name, classes in (("y", y), ("targets", targets)):
@@ -174,8 +174,8 @@ def _slack(bound: float) -> float:
 
 @contextmanager
 def frozen_weights(model: Model) -> Iterator[None]:
-    """Within the context no weight of `model` requires a gradient, so that none is computed or collected."""
-    parameters = getattr(model, "parameters", tuple)  # of a module, or of what stands for one
+    """Disable gradients of the weights of `model` inside the context."""
+    parameters = getattr(model, "parameters", tuple)  # a `Forward` has them too
     learning = [parameter for parameter in parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
@@ -187,12 +187,12 @@ def frozen_weights(model: Model) -> Iterator[None]:
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Per-example cross-entropy in nats, (B,)."""
+    """Return the per-example cross-entropy in nats, (B,)."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
 def input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss = cross_entropy, targets: Targets = None) -> Tensor:
-    """Gradient of the summed loss with respect to the input alone, of the shape of `x`.
+    """Return the gradient of the summed loss with respect to the input alone, of the shape of `x`.
 
     The sum (not the mean) keeps small gradients of a large batch from underflowing; signs are the same.
     With `targets`, the gradient of the negative loss of these classes: following it leads towards them.
@@ -203,7 +203,7 @@ def input_gradient(model: Model, x: Tensor, y: Tensor, loss: Loss = cross_entrop
 def gradient_and_logits(
     model: Model, x: Tensor, y: Tensor, loss: Loss, targets: Targets = None
 ) -> tuple[Tensor, Tensor]:
-    """`input_gradient`, and the logits (B, classes) from which it was computed."""
+    """Return `input_gradient` and the logits (B, classes) that it was computed from."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(x)
@@ -211,20 +211,20 @@ def gradient_and_logits(
 
 
 def objective(loss: Loss, logits: Tensor, y: Tensor, targets: Targets) -> Tensor:
-    """The per-example quantity that an attack maximises, (B,): the loss of `y`, or minus the loss of `targets`."""
+    """Return the per-example objective of an attack, (B,): the loss of `y`, or minus the loss of `targets`."""
     return loss(logits, y) if targets is None else -loss(logits, targets)
 
 
 @torch.no_grad()
 def is_correct(model: Model, x: Tensor, y: Tensor) -> Tensor:
-    """Whether each image is classified correctly, bool (B,)."""
+    """Return whether each image is classified correctly, bool (B,)."""
     return model(x).argmax(1) == y
 
 
 def project(delta: Tensor, x: Tensor, epsilon: float, bounds: Bounds, norm: str = "linf") -> Tensor:
     """Project δ onto the ε-ball of `norm`, then x + δ onto `bounds`; in L∞ the result is the nearest such δ.
 
-    In L2 both limits hold as well, since clipping towards an x within the bounds only shortens δ.
+    In L2 both limits hold too, because clipping towards x, which is within the bounds, only shortens δ.
     """
     low, high = bounds
     if norm == "l2":
@@ -233,12 +233,12 @@ def project(delta: Tensor, x: Tensor, epsilon: float, bounds: Bounds, norm: str 
 
 
 def lengths(x: Tensor) -> Tensor:
-    """Euclidean length of each example over all of its numbers, (B, 1, 1, 1)."""
+    """Return the Euclidean norm of each example, (B, 1, 1, 1)."""
     return x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
-    """The step of length 1 in `norm` that increases a loss with this gradient most; 0 where the gradient is 0.
+    """Return the steepest ascent direction of length 1 in `norm`; 0 where the gradient is 0.
 
     The sign of the gradient for `linf`, its direction for `l2`.
     """
@@ -248,7 +248,7 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
 
 
 def uniform(x: Tensor, epsilon: float, norm: str, rng: Rng) -> Tensor:
-    """Uniform draws from the ε-ball of `norm`, of the shape of `x`."""
+    """Draw uniformly from the ε-ball of `norm`, in the shape of `x`."""
     if norm == "linf":
         return torch.empty_like(x).uniform_(-epsilon, epsilon, generator=rng)
     direction = torch.empty_like(x).normal_(generator=rng)
@@ -257,5 +257,5 @@ def uniform(x: Tensor, epsilon: float, norm: str, rng: Rng) -> Tensor:
 
 
 def random_start(x: Tensor, epsilon: float, bounds: Bounds, rng: Rng, norm: str = "linf") -> Tensor:
-    """A δ drawn uniformly from the ε-ball of `norm`, with x + δ clipped to `bounds`."""
+    """Draw δ uniformly from the ε-ball of `norm`, with x + δ clipped to `bounds`."""
     return project(uniform(x, epsilon, norm, rng), x, epsilon, bounds, norm)

@@ -1,4 +1,4 @@
-"""The attack of Carlini and Wagner, as the adversarial training literature uses it for L∞: PGD on the margin."""
+"""The L∞ variant of the Carlini and Wagner attack that the adversarial training literature uses: PGD on the margin."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from co_probe.attacks.pgd import PGD
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Largest logit of the wrong classes minus the logit of the correct one, (B,): above 0 if misclassified.
+    """Return the largest logit of the wrong classes minus the logit of the correct one, (B,): above 0 if misclassified.
 
     Reference:
         Carlini and Wagner (2017), "Towards evaluating the robustness of neural networks", f₆ without its floor.

@@ -1,4 +1,4 @@
-"""Attacks by the names that the command line and tables use for them."""
+"""Attacks by name, as used by the command line and tables."""
 
 import re
 from inspect import signature
@@ -36,13 +36,13 @@ def named_attack(name: AttackLike, epsilon: float, norm: str = "linf", bounds: B
     make = ATTACKS.load(entry)
     known = set(signature(make).parameters)
     if "norm" not in known and norm not in getattr(make, "norms", NORMS):
-        raise UserError(f"{name} has no {NORMS[norm]} ball, which is what ε means here: choose another attack")
+        raise UserError(f"{name} is not defined for {NORMS[norm]} balls, which the run uses: choose another attack")
     given: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "bounds": bounds}
     return make(**{key: value for key, value in given.items() if key in known}, **settings)
 
 
 def _entry(name: str) -> tuple[str, dict[str, int]]:
-    """The registry entry for `name`, and the numbers of steps and restarts in it."""
+    """Return the registry entry for `name`, and the numbers of steps and restarts in it."""
     if parts := NUMBERED.fullmatch(name):
         entry = f"{parts[1]}N" if parts[3] is None else f"{parts[1]}NxR"
         if entry in ATTACKS:

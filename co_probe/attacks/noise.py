@@ -1,4 +1,4 @@
-"""Perturbations that do not depend on the model: yardsticks for a weak generator, and for a model."""
+"""Perturbations that do not depend on the model, as baselines."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Noise(Attack):
     """δ ~ U(−ε, ε) for each pixel, with x + δ clipped to the bounds.
 
     Args:
-        sign: Take −ε or +ε with equal odds instead.
+        sign: Draw −ε or +ε with equal probability instead.
 
     Reference:
         The random line of Figures 1b and 2a of arXiv 2010.08034.

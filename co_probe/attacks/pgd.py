@@ -27,7 +27,7 @@ from co_probe.attacks.base import (
     steepest,
 )
 
-BATCH_SIZES = 32  # at most, as images leave a batch: a convolution takes time to set up for a size it has not met
+BATCH_SIZES = 32  # greatest number of batch sizes as images leave a batch: convolutions need set-up for each new size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ class PGD(Attack):
     ) -> Tensor:
         """Find the images that are classified correctly at every point that PGD visits: x, each start and each step.
 
-        A misclassified image leaves the batch; the result is the same as if all images went through all steps.
-        Looking only at the last step of each image can only give a higher accuracy.
+        A misclassified image leaves the batch; the result is the same as if all images took all steps. Testing the last
+        step alone would give an equal or higher accuracy.
 
         Reference:
             The evaluation code of Wong et al. (2020), "Fast is better than free", counts in this way.
@@ -89,7 +89,7 @@ class PGD(Attack):
         robust = is_correct(model, x, y) if candidates is None else candidates.clone()
         grain = math.ceil(len(x) / BATCH_SIZES)
         for _ in range(self.restarts):
-            # Drawn for every image, so that the start of one does not depend on which others are left.
+            # Drawn for every image, so that the start of an image does not depend on which others are left.
             start = self._start(x, rng)
             index = _padded_index(robust, grain)
             correct, delta, images, labels = robust[index], start[index], x[index], y[index]
@@ -112,7 +112,7 @@ class PGD(Attack):
         return robust
 
     def covers(self, other: Perturbation) -> bool:
-        """Whether this attack visits all points of `other`: the image itself, or those of a shorter PGD."""
+        """Return whether this attack visits all points of `other`: the image itself, or those of a shorter PGD."""
         if isinstance(other, Clean):
             return True
         if not isinstance(other, PGD) or self._ball != other._ball or self.loss != other.loss:
@@ -131,13 +131,13 @@ class PGD(Attack):
         return random_start(x, self.epsilon, self.bounds, rng, self.norm)
 
     def _limits(self, x: Tensor) -> list[Tensor]:
-        """In L∞ the least and the greatest δ of each pixel, of the shape of `x`: the same at every step."""
+        """Return the least and the greatest δ of each pixel in L∞, which are the same at every step."""
         if self.norm != "linf":
             return []
         return [project(torch.full_like(x, end), x, self.epsilon, self.bounds) for end in (-self.epsilon, self.epsilon)]
 
     def _move(self, delta: Tensor, gradient: Tensor, x: Tensor, limits: list[Tensor]) -> Tensor:
-        if limits:  # the same as below, in fewer operations
+        if limits:  # same result as below in fewer operations
             return delta.add(gradient.sign(), alpha=self._step).clamp_(*limits)
         return project(delta + self._step * steepest(gradient, self.norm), x, self.epsilon, self.bounds, self.norm)
 
@@ -153,6 +153,6 @@ class PGD(Attack):
 
 
 def _padded_index(correct: Tensor, grain: int) -> Tensor:
-    """Indices of images still classified correctly, padded with others to a multiple of `grain`."""
+    """Return the indices of images still classified correctly, padded with others to a multiple of `grain`."""
     size = math.ceil(int(correct.sum()) / grain) * grain
     return correct.int().argsort(descending=True, stable=True)[:size]

@@ -1,4 +1,4 @@
-"""Square: a random search that asks the model for its logits only, and needs no gradient."""
+"""Square: a random search that needs logits and no gradient."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from typing_extensions import override
 from co_probe.attacks.base import Attack, Model, Rng, Targets, lengths, project
 from co_probe.attacks.margin import margin
 
-FIRST_SHARE = 0.8  # of the pixels, that the first squares cover
-HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # shares of the queries after which that is halved
+FIRST_SHARE = 0.8  # share of the pixels that the first squares cover
+HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # shares of the queries after which it is halved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +70,16 @@ class Square(Attack):
         return best
 
     def _value(self, model: Model, x: Tensor, y: Tensor, targets: Targets) -> Tensor:
-        """Above 0 where the attack has succeeded, (B,)."""
+        """Return a value above 0 where the attack has succeeded, (B,)."""
         return margin(model(x), y) if targets is None else -margin(model(x), targets)
 
     def _stripes(self, x: Tensor, rng: Rng) -> Tensor:
-        """Vertical stripes of one pixel with a random sign per channel, as large as the ball allows."""
+        """Draw vertical stripes of one pixel, with a random sign per channel and the greatest size in the ball."""
         signs = _signs((len(x), x.shape[1], 1, x.shape[3]), x, rng).expand_as(x)
         return self.epsilon * (signs if self.norm == "linf" else signs / lengths(signs))
 
     def _squares(self, x: Tensor, done: float, rng: Rng) -> Tensor:
-        """A square per image, zero elsewhere; in L∞ of 2ε, which leads from any point to an end of the ball."""
+        """Draw a square per image, zero elsewhere; of 2ε in L∞, which leads from any point to the edge of the ball."""
         batch, channels, height, width = x.shape
         share = FIRST_SHARE / 2 ** sum(done > after for after in HALVINGS)
         side = min(max(round((share * height * width) ** 0.5), 1), height, width)
@@ -99,7 +99,7 @@ def _signs(shape: tuple[int, ...], x: Tensor, rng: Rng) -> Tensor:
 
 
 def _interval(batch: int, length: int, side: int, x: Tensor, rng: Rng) -> Tensor:
-    """Per image 1 on `side` adjoining places out of `length`, at random, and 0 elsewhere: (batch, length)."""
+    """Return 1 on a random interval of length `side` per image and 0 elsewhere, (batch, length)."""
     start = torch.randint(0, length - side + 1, (batch, 1), generator=rng, device=x.device)
     place = torch.arange(length, device=x.device)
     return ((place >= start) & (place < start + side)).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Writing a file so that, at any moment, its name shows the old content or the new one, whole."""
+"""Atomic writes: at any moment a file has either its old or its new content."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from co_probe.errors import UserError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write beside the final name, flush to the device, then rename.
+    """Write to a temporary file in the same folder, flush to the device, then rename.
 
     Raises UserError, with the old file untouched, if the disk is full or the folder cannot be written.
     """
@@ -24,28 +24,26 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def replace_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """`write_atomic` for content that `write` puts, piece by piece, into the new file whose name it is given."""
+    """Replace a file atomically by what `write(path)` writes to a temporary path."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the name of a file")
     beside = path.with_name(f".{path.name}.partial")
     try:
-        beside.unlink(missing_ok=True)  # a crash left it, or somebody else's link to write through
+        beside.unlink(missing_ok=True)  # left by a crash, or a link that must not be followed
         write(beside)
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
-        ) from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}; its former content is unchanged") from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and removals in `folder` survive a power cut. Raises UserError if that cannot be."""
+    """Flush renames and removals in `folder` to the device. Raises UserError if that fails."""
     with changing(folder):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -56,7 +54,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[None]:
-    """Let what the system refuses inside, where files of `folder` are made or removed, be a UserError."""
+    """Turn OSError into UserError inside the context, where files of `folder` are created or removed."""
     try:
         yield
     except OSError as error:

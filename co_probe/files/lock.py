@@ -1,4 +1,4 @@
-"""One writer at a time."""
+"""Lock files that admit one writer at a time."""
 
 import fcntl
 import json
@@ -12,16 +12,18 @@ from typing import Any
 
 from co_probe.errors import UserError, one_line
 
-BEAT, STALE = 10.0, 120.0  # seconds: a holder touches its file so often, and has died if it has not for so long
+BEAT, STALE = 10.0, 120.0  # seconds between touches of the file by its holder; age at which the holder counts as dead
 
 
 class Lock:
-    """A lock file that names its owner's process and host, held for the length of a `with`.
+    """A lock file that names the process and host of its holder; a context manager.
 
-    On one machine the kernel's file lock decides, which a dead process cannot hold, so a stale file is taken over.
-    A lock of another machine is respected for as long as its holder touches the file, and two minutes more: a machine
-    that died, or was taken away, holds up a run no longer than that. The clocks of both are supposed to agree.
-    Raises UserError if somebody else holds it, and still does after `patience` seconds.
+    On one machine the kernel's file lock decides: a dead process cannot hold it, so a stale file is taken over. A lock
+    of another machine is respected until its holder has not touched the file for two minutes. The clocks of the
+    machines must agree.
+
+    Raises:
+        UserError: When entered, if another process still holds the lock after `patience` seconds.
     """
 
     def __init__(self, path: Path, what: str, patience: float = 0.0):
@@ -44,7 +46,7 @@ class Lock:
                     raise
                 time.sleep(0.02)
                 continue
-            # Its last owner may have removed the file between our opening and our locking it: then try again.
+            # The last holder may have removed the file between opening and locking it: try again.
             if self._is_current():
                 break
             os.close(self.handle)
@@ -63,7 +65,7 @@ class Lock:
         self._released.set()
         if self._beating:
             self._beating.join()  # before the handle may become another file's
-        with suppress(OSError):  # a file that stays is taken over: the kernel's lock decides
+        with suppress(OSError):  # a remaining file is harmless: the kernel's lock decides
             self.path.unlink(missing_ok=True)
         os.close(self.handle)
 
@@ -88,11 +90,11 @@ class Lock:
                 os.utime(self.handle)
 
     def _is_stale(self, owner: dict[str, Any]) -> bool:
-        """Whether the holder would have touched the file since, if it lived."""
+        """Return whether the holder has not touched the file for too long to be alive."""
         return owner.get("beats") is True and time.time() - os.fstat(self.handle).st_mtime > STALE
 
     def _owner(self) -> dict[str, Any]:
-        """Content of the file about its owner; empty, if another program wrote it."""
+        """Read the holder's process and host from the file; empty if another program wrote it."""
         try:
             owner = json.loads(os.pread(self.handle, 1000, 0))
             fits = type(owner["pid"]) is int and 0 < owner["pid"] < 2**31 and isinstance(owner["host"], str)

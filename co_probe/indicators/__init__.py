@@ -1,6 +1,6 @@
-"""Indicators: plain functions that measure one number, or one number per example, from a model and images.
+"""Indicators: functions that compute one number, or one number per example, from a model and images.
 
-They work on any `nn.Module` and on tensors, without a run; `co_probe.probes` evaluates them at every epoch of a run.
+They work on any `nn.Module` and on tensors; `co_probe.probes` evaluates them at every epoch of a run.
 """
 
 from co_probe.indicators.abnormal import AbnormalExamples, abnormal_examples, logit_change, loss_gain

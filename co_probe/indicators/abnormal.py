@@ -10,12 +10,12 @@ from co_probe.indicators.zero_gradients import masked_mean
 
 @dataclass(frozen=True)
 class AbnormalExamples:
-    """What `abnormal_examples` returns, as scalars on the device of the losses.
+    """Result of `abnormal_examples`: scalars on the device of the losses.
 
     Attributes:
         share: Share of abnormal examples, in [0, 1].
         logit_change: Mean of ‖z₁ − z₀‖² over abnormal examples; NaN without any, or without logits.
-        normal_logit_change: The same over the other images.
+        normal_logit_change: The same mean over the other images.
     """
 
     share: Tensor
@@ -24,24 +24,24 @@ class AbnormalExamples:
 
 
 def abnormal_examples(losses: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor] | None = None) -> AbnormalExamples:
-    """Share of images with l₀ > l₁, and how far their logits move from the attack's start to its end.
+    """Compute the share of images whose loss an attack lowers, l₀ > l₁, and the change of their logits.
 
     Args:
-        losses: Losses of each image at the attack's start (x + noise, or x where it starts there) and at the
-            perturbed image, two tensors (B,), in nats.
+        losses: Losses of each image at the attack's start (x, or x + noise) and at the perturbed image, two tensors
+            (B,), in nats.
         logits: Logits at the same two points, two tensors (B, classes).
 
     Returns:
         The share and the two mean squared changes (sum over classes).
 
     Note:
-        Cost: none: the two forward passes of the step have all of it. Healthy: few, with small changes; at the onset
-        both surge. For FGSM without a random start the reference point is the clean image.
+        Cost: none, since the training step computes both forward passes. Healthy: a small share with small changes; at
+        the onset both surge.
 
     Reference:
-        AAER (NeurIPS 2023, arXiv 2404.08154). The reference is the noisy start and not the clean image in the
-        released code. Its regulariser multiplies the share by a term that is built from detached losses, so that
-        only the logits carry a gradient; as indicators the three numbers stand apart here.
+        AAER (NeurIPS 2023, arXiv 2404.08154). The released code compares with the noisy start, not with the clean
+        image. Its regulariser multiplies the share by a term of detached losses, so that only the logits carry a
+        gradient; here the three numbers are separate.
     """
     start, end = (loss.detach().float() for loss in losses)
     abnormal = start > end
@@ -53,14 +53,14 @@ def abnormal_examples(losses: tuple[Tensor, Tensor], logits: tuple[Tensor, Tenso
 
 
 def loss_gain(losses: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean of l₁ − l₀ over images, in nats: what the attack's step gains.
+    """Compute the mean of l₁ − l₀ over images, in nats: the increase of the loss by the attack.
 
     Args:
         losses: As in `abnormal_examples`.
 
     Returns:
-        A scalar. Healthy: positive; collapsed: it can fall below 0, but late: in public traces the mean stays
-        positive for 200 updates after PGD accuracy is gone.
+        A scalar. Healthy: positive; after a collapse it may fall below 0, but late: in public traces it stays positive
+        for 200 updates after PGD accuracy is lost.
 
     Note:
         Cost: none.
@@ -72,13 +72,13 @@ def loss_gain(losses: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def logit_change(logits: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean squared difference of the logits at the attack's start and end, over images and classes.
+    """Compute the mean squared difference between the logits at the attack's start and end.
 
     Args:
         logits: As in `abnormal_examples`.
 
     Returns:
-        A scalar, at least 0. Healthy: small; at the onset it surges.
+        A scalar, at least 0, over images and classes. Healthy: small; at the onset it surges.
 
     Note:
         Cost: none.

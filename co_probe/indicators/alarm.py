@@ -1,4 +1,4 @@
-"""The alarm: a fall of PertAlign against the run's own recent past."""
+"""The alarm: a fall of PertAlign below its recent level in the same run."""
 
 import math
 from collections import deque
@@ -12,31 +12,30 @@ JUDGED = ("alignment", "train_loss", "loss_gain")
 
 @dataclass
 class Alarm:
-    """Decides, during training, that an episode of catastrophic overfitting is beginning.
+    """Online detector of the beginning of an episode of catastrophic overfitting.
 
-    Values are averaged over windows of updates. A window is judged by how far its alignment (PertAlign, or another
-    indicator that falls) lies below the baseline, the median of the windows before: in shares of the baseline, and in
-    standard deviations of the noise between windows. It fires at once for a large fall, and for a smaller one that the
-    next window confirms, unless the training loss or what the attack adds to it has risen: alignment also falls while ε
-    is raised, but then the attack becomes stronger, and in a collapse it becomes weaker. Nothing depends on the level
-    of a healthy run, which differs between data sets (0.75 to 0.9 on CIFAR-10, 0.4 to 0.8 on digits), nor on its slow
-    drift.
+    Values are averaged over windows of updates. The alignment of a window (PertAlign, or another indicator that falls)
+    is compared with a baseline, the median of earlier windows: as a share of the baseline, and in standard deviations
+    of the noise between windows. The alarm fires at once on a large fall, and on a smaller one if the next window
+    confirms it, unless the training loss or the loss gain of the attack has risen. Alignment also falls while ε is
+    raised, but then the attack becomes stronger; in a collapse it becomes weaker. The rule does not depend on the level
+    of a healthy run (0.75 to 0.9 on CIFAR-10, 0.4 to 0.8 on digits) or on its slow drift.
 
     Args:
-        window: Number of updates that are averaged.
-        small: Share of the baseline by which two successive windows must lie below it.
-        large: Share of the baseline by which a single window must lie below it.
-        deviations: Number of standard deviations that both falls must exceed.
-        baseline: Number of windows of the baseline. It ends one window before the one that is judged.
+        window: Number of updates per window.
+        small: Fall of two successive windows that is needed, as a share of the baseline.
+        large: Fall of a single window that is needed, as a share of the baseline.
+        deviations: Number of standard deviations that either fall must exceed.
+        baseline: Number of windows of the baseline. They end one window before the current one.
         history: Number of windows that the noise is estimated from.
         warmup: Number of windows before the alarm is armed.
-        settled: Baseline below which it is not armed: at random weights, alignment starts near 0.
-        floor: Standard deviation of a window's mean that is assumed at least.
+        settled: Least baseline at which the alarm is armed; alignment starts near 0 at random weights.
+        floor: Least standard deviation of a window's mean.
 
     Attributes:
-        fired: Whether it has fired since the start, or since `reset`; the object itself is true then.
+        fired: Whether it has fired since the start or `reset`; also the truth value of the object.
         step: The step at which it fired, or None.
-        reason: What was seen, in one sentence with numbers; empty before that.
+        reason: The observed changes in one sentence with numbers; empty before it fires.
 
     Example:
         >>> alarm = Alarm()
@@ -45,8 +44,9 @@ class Alarm:
         ...         print(alarm.reason)
 
     Reference:
-        That the cosine falls before the collapse: SORA (arXiv 2606.00738). A drop against the median of five windows of
-        20 updates, with a threshold per data set: the repository adversarial-robustness-co-monitor.
+        SORA (arXiv 2606.00738) reports that the cosine falls before the collapse. The repository
+        adversarial-robustness-co-monitor compares with the median of five windows of 20 updates, with a threshold per
+        data set.
     """
 
     window: int = 20
@@ -74,13 +74,13 @@ class Alarm:
         return self.fired
 
     def reset(self) -> None:
-        """Forget the alarm and the past, after a remedy: a new baseline is collected before it can fire again."""
+        """Clear the alarm and its history, after a remedy; it can fire again once it has a new baseline."""
         self.fired, self.step, self.reason = False, None, ""
         self._past = deque[tuple[float, ...]](maxlen=max(self.history, self.baseline + 1))  # windows, of `JUDGED`
-        self._doubtful = False  # whether the newest window lay below the baseline by a small fall
+        self._doubtful = False  # whether the newest window showed a small fall
         self._started = self._now
         self._values: dict[str, list[float]] = {}
-        self._before: dict[str, float] = {}  # means of the window before, for the reason
+        self._before: dict[str, float] = {}  # means of the previous window, for the reason
 
     def update(
         self,
@@ -91,28 +91,28 @@ class Alarm:
         loss_gain: float = math.nan,
         **others: float,
     ) -> bool:
-        """Take the values of one update, or the means of a window of updates.
+        """Process the values of one update, or the means of a window of updates.
 
         Args:
-            step: Number of the update, or of the last one of the window; one more than before if None.
-            alignment: PertAlign, in [-1, 1]; NaN or left out if there is none.
+            step: Number of the update, or of the last one in the window; one more than the previous if None.
+            alignment: PertAlign, in [-1, 1]; NaN or omitted if undefined.
             train_loss: Loss on the perturbed images, in nats.
-            loss_gain: By how much the attack has raised it, in nats. Without the two, an ε that is raised during
-                training sets off the alarm.
-            **others: What else was measured (`train_accuracy`, `abnormal`); it is part of the reason, and has no part
-                in the decision.
+            loss_gain: Increase of the loss by the attack, in nats. Without both losses, a warm-up of ε may set off the
+                alarm.
+            **others: Other measurements (`train_accuracy`, `abnormal`), which appear in the reason and do not affect
+                the decision.
 
         Returns:
-            True once, when it fires.
+            True at the update at which the alarm fires.
 
         Raises:
-            ValueError: `step` is not greater than the one before.
+            ValueError: `step` is not greater than the previous one.
         """
         now = (self._now or 0) + 1 if step is None else step
         gap = now - (self._now if self._now is not None else now - 1)
         if gap <= 0:
             raise ValueError(f"steps must increase, and {now} comes after {self._now}")
-        if gap > 5 * self.window:  # a part of the log is missing: what came before is no baseline
+        if gap > 5 * self.window:  # part of the log is missing, so the earlier windows are no baseline
             self._past.clear()
             self._doubtful, self._values = False, {}
         self._now = now
@@ -131,7 +131,7 @@ class Alarm:
         return fires
 
     def _judge(self, means: dict[str, float]) -> bool:
-        """Judge a window and make it part of the past. Returns whether the alarm fires."""
+        """Compare a window with the baseline, add it to the history, and return whether the alarm fires."""
         window, past = tuple(means.get(name, math.nan) for name in JUDGED), list(self._past)
         self._past.append(window)
         if len(past) < self.warmup:
@@ -140,7 +140,7 @@ class Alarm:
         baseline = [median(values) for values in zip(*past[-self.baseline - 1 : -1], strict=True)]
         value = window[0]
         fall = base - value
-        # False for what is not given. Medians of NaN are arbitrary, and not used then.
+        # False for missing values, whose medians are NaN and unused.
         stronger = any(now > before for now, before in zip(window[1:], baseline[1:], strict=True))
         clear = base > self.settled and fall > self.deviations * noise and not stronger
         doubtful, self._doubtful = self._doubtful, clear and fall > self.small * base

@@ -1,4 +1,4 @@
-"""Gradient alignment: how far the input gradient agrees with itself within the ε-ball."""
+"""Gradient alignment: cosine similarity of input gradients within the ε-ball."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class AlignmentResult:
 
     Attributes:
         cosine: One value in [−1, 1] for each example that has a gradient at both points, float64 (m,), m ≤ n.
-        masked: Share of the examples without one, in [0, 1]: they are left out of `cosine`.
+        masked: Share of examples with a zero gradient, in [0, 1], which are not in `cosine`.
         gradient_norm: ‖∇ₓL(x)‖₂ of every example, float64 (n,).
     """
 
@@ -30,12 +30,12 @@ class AlignmentResult:
 
 
 def alignment(model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, seed: int = 0) -> AlignmentResult:
-    """cos(∇ₓL(x), ∇ₓL(x + η)) of each example, with η ~ U(−ε, ε) drawn once per pixel; x + η is not clipped.
+    """Compute cos(∇ₓL(x), ∇ₓL(x + η)) of each example, with η ~ U(−ε, ε) per pixel and x + η not clipped.
 
-    Near 1 for a loss that is linear within the ε-ball. Healthy adversarially trained models have roughly 0.5 to 1, a
-    value that falls slowly; after catastrophic overfitting it is near 0. A randomly initialised model may have any
-    value, so compare epochs of one run. An example whose gradient is exactly 0 at either point has no cosine: it is
-    masked and counted (libraries otherwise put 0, 1 or NaN there, which moves the mean).
+    Near 1 for a loss that is linear within the ε-ball. Healthy adversarially trained models have roughly 0.5 to 1,
+    falling slowly; after catastrophic overfitting it is near 0. A randomly initialised model may have any value, so
+    compare epochs of one run. The cosine is undefined for an example whose gradient is exactly 0 at either point: it is
+    masked and counted (libraries return 0, 1 or NaN for it, which biases the mean).
 
     Cost: 2 forward-backward passes.
 
@@ -47,7 +47,7 @@ def alignment(model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, seed: i
         seed: The same seed gives the same η, on every model.
 
     Returns:
-        Cosines, the share that is masked, and the gradient norms at x.
+        Cosines, share of masked examples, and gradient norms at x.
 
     Example:
         >>> co_probe.indicators.alignment(model, x, y, epsilon=8 / 255).value

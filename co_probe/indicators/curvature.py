@@ -14,21 +14,22 @@ from co_probe.numerics.rng import make_rng
 
 
 def curvature(model: nn.Module, x: Tensor, y: Tensor, *, top: int = 1, seed: int = 0) -> Tensor:
-    """The `top` largest eigenvalues of ∇²ₓL(x) of each example, in nats per pixel unit squared.
+    """Compute the `top` largest eigenvalues of ∇²ₓL(x) of each example, in nats per pixel unit squared.
 
     Close to 0 where the loss is linear; it rises by orders of magnitude at the onset of catastrophic overfitting.
-    Values are accurate to a hundredth of the image's largest eigenvalue or better. Products with the Hessian are exact
-    (a second backward pass), not differences of gradients.
+    Values are accurate to 1% of the image's largest eigenvalue. Hessian-vector products are exact (a second backward
+    pass), not finite differences.
 
-    Cost: 1 forward-backward pass, and up to min(pixels, a few tens) second backward passes (Lanczos iterations).
+    Cost: 1 forward-backward pass, and a second backward pass per Lanczos iteration (some tens, at most the number of
+    pixels).
 
     Args:
-        model: Takes (B, C, H, W) images and returns (B, classes) logits. Used in eval mode, in which no image depends
-            on the others of its batch; its mode is restored.
+        model: Takes (B, C, H, W) images and returns (B, classes) logits. Used in eval mode, in which images of a batch
+            are independent; its mode is restored.
         x: Images, (n, C, H, W).
         y: Class numbers, (n,).
         top: Number of eigenvalues, from 1 to C·H·W.
-        seed: The same seed gives the same start of the search.
+        seed: The same seed gives the same start vectors.
 
     Returns:
         Eigenvalues in descending order, (n, top), of the dtype of `x` or float64.
@@ -40,7 +41,7 @@ def curvature(model: nn.Module, x: Tensor, y: Tensor, *, top: int = 1, seed: int
         >>> co_probe.indicators.curvature(model, x, y)[:, 0].mean()
 
     Reference:
-        arXiv 2206.08242, section 4, whose code takes the products from differences of gradients at x ± hv.
+        arXiv 2206.08242, section 4, whose code approximates the products by differences of gradients at x ± hv.
     """
     rng = make_rng("cpu", seed, "curvature")
     forward = Forward(model, batchnorm="eval")
@@ -54,7 +55,7 @@ def curvature(model: nn.Module, x: Tensor, y: Tensor, *, top: int = 1, seed: int
 
 
 def hessian_products(model: Model, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-    """A function from vectors (n, pixels) to their products with each example's ∇²ₓL; L is the cross-entropy."""
+    """Return a function from vectors (n, pixels) to their products with each example's Hessian of the cross-entropy."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         loss = F.cross_entropy(model(x), y, reduction="sum")

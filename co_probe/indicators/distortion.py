@@ -1,4 +1,4 @@
-"""Decision boundary distortion: smaller perturbations that fool a model which withstands the full one."""
+"""Decision boundary distortion: a smaller perturbation fools a model that resists the full one."""
 
 from dataclasses import dataclass, field
 
@@ -18,9 +18,9 @@ class DistortionResult:
     """Decision boundary distortion on a set of images.
 
     Attributes:
-        distorted: Whether each image of the denominator is misclassified somewhere on the way, bool (m,), m ≤ n.
+        distorted: Whether each image of the denominator is misclassified between x and x + δ, bool (m,), m ≤ n.
         n: Number of all images.
-        masked: Share of all images without a perturbation, because the gradient is zero, in [0, 1]: they are left out.
+        masked: Share of images with a zero gradient, in [0, 1], which have no perturbation and are excluded.
     """
 
     distorted: Tensor = field(repr=False)
@@ -29,17 +29,17 @@ class DistortionResult:
 
     @property
     def denominator(self) -> int:
-        """m, the number of images that have a perturbation and are classified correctly at both ends."""
+        """m, the number of images with a perturbation that are classified correctly at both ends."""
         return len(self.distorted)
 
     @property
     def value(self) -> float | None:
-        """Share of distorted images among the m, in [0, 1]; None if m is 0."""
+        """Share of distorted images among the denominator, in [0, 1]; None if it is 0."""
         return self.distorted.float().mean().item() if self.denominator else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Ends of the 95% Wilson interval of `value`; None if m is 0."""
+        """95% Wilson interval of `value`; None if the denominator is 0."""
         return None if self.value is None else wilson(self.value, self.denominator)
 
 
@@ -54,12 +54,12 @@ def distortion(
     points: int = POINTS,
     checked: bool = False,
 ) -> DistortionResult:
-    """Share of images that are correct at x and at x + δ, and misclassified at some x + (k/points) δ between them.
+    """Compute the share of images that are correct at x and x + δ, and misclassified at a point in between.
 
-    δ is FGSM's step without a random start, clipped to the bounds. In [0, 1]. 0 in a healthy model. After catastrophic
-    overfitting smaller perturbations may fool a model that withstands the one it was trained on: all images that it
-    withstands in the source's CIFAR-10 model, at most 11% on digits, where robustness is lost off this line. The share
-    is noise where the denominator is small, as in a model that FGSM breaks: it is part of the result.
+    The points are x + (k/points) δ with FGSM's δ, without a random start, clipped to the bounds. In [0, 1]. Healthy: 0.
+    After catastrophic overfitting, smaller perturbations may fool a model that resists the one it was trained on: for
+    all images in the source's CIFAR-10 model, for at most 11% on digits, where robustness is lost off this line. The
+    share is unreliable if the denominator, which is part of the result, is small, as in a model that FGSM breaks.
 
     Cost: 1 forward-backward and 2 forward passes of all images, `points` − 1 forward passes of the denominator.
     BatchNorm is in eval mode.
@@ -71,8 +71,8 @@ def distortion(
         epsilon: Norm bound of FGSM, in pixel units of a [0, 1] image.
         norm: The norm that `epsilon` bounds, `linf` or `l2`.
         bounds: Least and greatest value of a pixel.
-        points: Number of equal parts of the way, at least 2; more can only find more distorted images.
-        checked: Whether the images are known to be good, as those of a run are; else they are checked.
+        points: Number of equal parts of δ, at least 2; a multiple of it can only find more distorted images.
+        checked: Whether the images have been validated already, as those of a run have.
 
     Returns:
         The outcome of each image of the denominator, and the number of all images.
@@ -86,9 +86,9 @@ def distortion(
         >>> result.value, result.denominator
 
     Reference:
-        Kim, Lee and Lee (AAAI 2021), https://arxiv.org/abs/2010.01799; their released notebook takes 100 parts, in
-        eval mode, prints the fraction 1.00 of a collapsed model as "1.00 %", and counts images without a perturbation
-        as undistorted.
+        Kim, Lee and Lee (AAAI 2021), https://arxiv.org/abs/2010.01799; their released notebook takes 100 parts, in eval
+        mode, prints the fraction 1.00 of a collapsed model as "1.00 %", and counts images without a perturbation as not
+        distorted.
     """
     if points < 2:
         raise ValueError(f"points must be at least 2, not {points}")

@@ -1,4 +1,4 @@
-"""The gap: how much larger the loss is under a strong attack than under a weak one."""
+"""The gap: loss under a strong attack minus loss under a weak one."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,10 +47,11 @@ def gap(
     bounds: Bounds = (0.0, 1.0),
     seed: int = 0,
 ) -> GapResult:
-    """Mean of L(x + δ_strong) − L(x + δ_weak), with L the cross-entropy in nats.
+    """Compute the mean of L(x + δ_strong) − L(x + δ_weak), with L the cross-entropy in nats.
 
-    Near 0 in a healthy model, whose loss is almost linear within the ε-ball, so that one step is as good as ten.
-    After catastrophic overfitting several nats: the weak perturbation has decayed. Slightly negative values are noise.
+    Near 0 in a healthy model, whose loss is almost linear within the ε-ball, so one step is as effective as ten.
+    Several nats after catastrophic overfitting, when the weak perturbation has decayed. Slightly negative values are
+    noise.
 
     Cost: with the defaults 11 forward-backward passes (10 of PGD-10, 1 of FGSM) and 2 forward passes.
 
@@ -60,7 +61,7 @@ def gap(
         y: Class numbers, (n,).
         epsilon: Norm bound of attacks that are given by name, in pixel units of a [0, 1] image.
         strong: Attack B: an attack's name, an attack, or its perturbations (n, C, H, W).
-        weak: Attack A, given in the same way; FGSM compares all training methods by one standard.
+        weak: Attack A, given in the same way; the default FGSM makes all training methods comparable.
         norm: The norm that `epsilon` bounds, `linf` or `l2`.
         bounds: Least and greatest value of a pixel.
         seed: The same seed gives the same random starts.

@@ -1,4 +1,4 @@
-"""The length of the input gradient."""
+"""Norm of the input gradient."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from co_probe.inference.forward import Forward
 
 
 def input_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """∇ₓL of each example in double precision, (n, pixels), so that the squares of small gradients do not vanish.
+    """Compute ∇ₓL of each example in double precision, so that squares of small gradients do not underflow.
 
     L is the cross-entropy of one example in nats, not the mean of a batch. The model is used in eval mode.
     Cost: 1 forward-backward pass.
@@ -28,10 +28,10 @@ def input_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """‖∇ₓL(x)‖₂ of each example, in nats per pixel unit, float64 (n,).
+    """Compute ‖∇ₓL(x)‖₂ of each example, in nats per pixel unit.
 
-    In [0, ∞). It grows by orders of magnitude when a model overfits catastrophically; exactly 0 where the gradient
-    has underflowed or the loss is saturated, which hides from gradient attacks that the model is not robust.
+    In [0, ∞). It grows by orders of magnitude when a model overfits catastrophically. It is exactly 0 where the
+    gradient underflows or the loss is saturated; gradient attacks then overestimate robustness.
 
     Cost: 1 forward-backward pass.
 
@@ -41,7 +41,7 @@ def gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         y: Class numbers, (n,).
 
     Returns:
-        The norm of each example's gradient.
+        The norms, float64 (n,).
 
     Example:
         >>> co_probe.indicators.gradient_norm(model, x, y).mean()

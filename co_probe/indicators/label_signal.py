@@ -1,4 +1,4 @@
-"""Label signal: whether a perturbation made for a class tells the model that class."""
+"""Label signal: whether a perturbation against a class makes the model predict that class."""
 
 from dataclasses import dataclass, field
 
@@ -17,10 +17,10 @@ class LabelSignal:
     """Effect on real images of perturbations made on a grey image.
 
     Attributes:
-        raised: Share of classes whose logit the perturbation against that class raises, of each image, (n,); NaN if
+        raised: For each image, share of classes whose logit is raised by the perturbation against them, (n,); NaN if
             every class is masked.
-        dominated: Share of classes that the perturbation against that class makes the model predict, (n,).
-        masked: Share of classes without a perturbation, because the gradient is zero, in [0, 1]: they are left out.
+        dominated: For each image, share of classes that the perturbation against them makes the model predict, (n,).
+        masked: Share of classes with a zero gradient, in [0, 1], which have no perturbation and are excluded.
     """
 
     raised: Tensor = field(repr=False)
@@ -36,12 +36,13 @@ class LabelSignal:
 def label_signal(
     model: nn.Module, x: Tensor, *, epsilon: float, norm: str = "linf", bounds: Bounds = (0.0, 1.0)
 ) -> LabelSignal:
-    """Share of images × classes c for which FGSM against c, made on a uniform grey image, raises the logit of c.
+    """Compute how often FGSM against a class, made on a uniform grey image, raises the logit of that class.
 
-    The perturbation is meant to lower that logit, and knows nothing of the image that it is added to. In [0, 1]: low in
-    a healthy model; high after catastrophic overfitting, when the perturbation itself carries the label that it was
-    computed with. `dominated` is the stricter share, of those that the model then classifies as c. On digits (uniform
-    grey is far from any of these images) it does not tell: 0.2 to 0.5, healthy or collapsed.
+    A share of images × classes, in [0, 1]. The perturbation should lower that logit, and does not depend on the image
+    that it is added to. Low in a healthy model; high after catastrophic overfitting, when the perturbation itself
+    carries the label that it was computed with. `dominated` is the stricter share of those that the model then
+    classifies as that class. On digits, which are far from uniform grey, it does not separate healthy from collapsed
+    models: 0.2 to 0.5 for both.
 
     Cost: 1 forward-backward pass of as many images as there are classes, and classes + 1 forward passes of `x`.
     BatchNorm is in eval mode.
@@ -51,7 +52,7 @@ def label_signal(
         x: Images, (n, C, H, W). Their labels are not used.
         epsilon: Norm bound of FGSM, in pixel units of a [0, 1] image.
         norm: The norm that `epsilon` bounds, `linf` or `l2`.
-        bounds: Least and greatest value of a pixel; where they are infinite, those of `x` set the grey.
+        bounds: Least and greatest value of a pixel; if infinite, the range of `x` sets the grey.
 
     Returns:
         Both shares of each image, and the share of classes that is masked.
@@ -81,6 +82,6 @@ def label_signal(
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Logits in eval mode, (n, classes)."""
+    """Return the logits in eval mode, (n, classes)."""
     forward = Forward(model, batchnorm="eval")
     return torch.cat([at_least_float32(forward(xs)) for xs in x.split(batch_size(x))])

@@ -1,4 +1,4 @@
-"""SORA's linearity ratio: how much of the loss gain that the attack's gradient promises does the update still see?"""
+"""SORA's linearity ratio: the part of the loss gain predicted at the start that the gradient at x + δ confirms."""
 
 from torch import Tensor
 
@@ -6,23 +6,23 @@ from co_probe.indicators.zero_gradients import Gradients, ImageGradients, masked
 
 
 def linearity_ratio(g_attack: Gradients, g_update: Gradients) -> Tensor:
-    """Mean over images of sign(g)·g' / ‖g‖₁, clipped to [-1, 1].
+    """Compute the mean over images of sign(g)·g' / ‖g‖₁, clipped to [-1, 1].
 
     Args:
-        g_attack: g, the input gradient that the attack steps along, (B, ...).
+        g_attack: g, the input gradient that the attack uses, (B, ...).
         g_update: g', the input gradient at the perturbed image, of the same shape and in the same scale: both of the
             mean loss, or both of the sum.
 
     Returns:
-        A scalar in [-1, 1]: 1 where the loss is linear, 0 where g' no longer knows of the step, negative where the
-        loss turns back. NaN if every image has a zero g.
+        A scalar in [-1, 1]: 1 where the loss is linear, 0 where g' is unrelated to the step, negative where the loss
+        decreases again. NaN if every image has a zero g.
 
     Note:
         Cost: none, as `pert_alignment`. Healthy: near 1; collapsed: about 0 or below.
 
     Reference:
-        SORA (arXiv 2606.00738), `linearity_coef.py` of the released code, its sign variant; the ratio drives SORA's
-        step size and has no threshold there. The released code clips the mean over the batch, as here.
+        SORA (arXiv 2606.00738), `linearity_coef.py` of the released code, its sign variant; the ratio controls SORA's
+        step size, without a threshold. The released code clips the mean over the batch, as here.
     """
     attack, update = ImageGradients.of(g_attack), ImageGradients.of(g_update)
     ratio = (attack.signs * update.rows).sum(1) / attack.l1 * (update.scale / attack.scale)

@@ -1,4 +1,4 @@
-"""Local linearity error: how far the loss is from linear between two random points of the ε-ball."""
+"""Local linearity error: deviation of the loss from linearity between two random points of the ε-ball."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from co_probe.numerics.rng import make_rng
 def local_linearity_error(
     model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, norm: str = "linf", seed: int = 0
 ) -> Tensor:
-    """(L(x_c) − (1 − a) L(x_a) − a L(x_b))² of each example, with x_c = (1 − a) x_a + a x_b.
+    """Compute (L(x_c) − (1 − a) L(x_a) − a L(x_b))² of each example, with x_c = (1 − a) x_a + a x_b.
 
     x_a and x_b are drawn uniformly from the ε-ball around x and not clipped, a ~ U(0, 1) once per example. In [0, ∞),
     in nats²: 0 for a loss that is linear within the ball. Healthy models stay near 0; at the onset of catastrophic
-    overfitting the mean rises by orders of magnitude. It needs no gradient, so that it cannot be masked.
+    overfitting the mean rises by orders of magnitude. It uses no gradient, so masking does not affect it.
 
     Cost: 3 forward passes. BatchNorm is in eval mode.
 
@@ -35,8 +35,8 @@ def local_linearity_error(
 
     Reference:
         Abad Rocamora et al. (ICLR 2024), https://arxiv.org/abs/2401.11618 (ELLE). Their released code draws the same
-        three points, in one batch of 3B images with BatchNorm in train mode, and penalises the mean. ELLE-A reacts
-        where the error of a batch exceeds the mean of all earlier batches by two standard deviations.
+        three points, in one batch of 3B images with BatchNorm in train mode, and penalises the mean. ELLE-A raises its
+        penalty when the error of a batch exceeds the mean of all earlier batches by two standard deviations.
     """
     rng = make_rng(x.device, seed, "local linearity")
     x_a, x_b = (x + _in_ball(x, epsilon, norm, rng) for _ in range(2))
@@ -48,7 +48,7 @@ def local_linearity_error(
 
 
 def _in_ball(x: Tensor, epsilon: float, norm: str, rng: torch.Generator) -> Tensor:
-    """Noise of the shape of `x`, uniform in the ε-ball of each example."""
+    """Draw noise of the shape of `x`, uniform in the ε-ball of each example."""
     if norm == "linf":
         return torch.empty_like(x).uniform_(-epsilon, epsilon, generator=rng)
     direction = torch.empty_like(x).normal_(generator=rng)

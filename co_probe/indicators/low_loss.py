@@ -1,4 +1,4 @@
-"""Low-loss examples: images that a model has become very sure of."""
+"""Low-loss examples: images that a model classifies with high confidence."""
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,12 @@ THRESHOLD = 2.0
 
 
 def low_loss(model: nn.Module, x: Tensor, y: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
-    """Whether the loss of each unperturbed image is below `threshold`.
+    """Return whether the loss of each unperturbed image is below `threshold`.
 
-    The share of such images, in [0, 1], rises while a model is trained, and surges at the onset of catastrophic
-    overfitting according to the source. A jump between epochs tells, not a level: the share depends on the threshold,
-    the data set and ε. On digits nearly all images are below the default from the fifth epoch on, and the share *falls*
-    at the collapse, when the model unlearns clean images for some epochs; choose a threshold that half of the images
-    are below.
+    The share of these images, in [0, 1], rises during training, and surges at the onset of catastrophic overfitting
+    according to the source. Interpret jumps between epochs, not levels: the share depends on the threshold, the data
+    set and ε. On digits nearly all images are below the default from the fifth epoch on, and the share *falls* at the
+    collapse, when the model forgets clean images for some epochs; choose a threshold near the median loss.
 
     Cost: 1 forward pass. BatchNorm is in eval mode.
 
@@ -23,7 +22,7 @@ def low_loss(model: nn.Module, x: Tensor, y: Tensor, *, threshold: float = THRES
         model: Takes (B, C, H, W) images and returns (B, classes) logits. Used in eval mode; its mode is restored.
         x: Images, (n, C, H, W); training images in the source.
         y: Class numbers, (n,).
-        threshold: Cross-entropy in nats, at least 0. Guessing among k classes has the loss ln k: 2.3 for ten.
+        threshold: Cross-entropy in nats, at least 0. The loss of guessing among k classes is ln k: 2.3 for ten.
 
     Returns:
         Bool (n,); its mean is the share.

@@ -1,4 +1,4 @@
-"""Masked gradients: does robustness under PGD stand up to attacks that do not rely on these gradients?"""
+"""Masked gradients: checks of robustness under PGD by attacks that do not rely on the same gradients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,29 +24,29 @@ __all__ = ["Finding", "MaskingResult", "evidence", "masking"]
 
 QUERIES = 100
 NOISE_DRAWS = 10
-STEP_SIZES = (0.1, 0.5, 1.0)  # shares of ε, beside the usual 1/4
+STEP_SIZES = (0.1, 0.5, 1.0)  # in units of ε, in addition to the usual 1/4
 LARGE_STEPS = 20
 
 VANISHING = 0.05
-"""Share of images with zero gradient that PGD leaves correct, above which they are suspicious (Athalye et al. 2018)."""
+"""Suspicious share of images with zero gradient that PGD leaves correct (Athalye et al. 2018)."""
 
 WEAKER_WINS = 0.05
-"""Accuracy by which noise or Square may fall short of PGD-10 (Carlini et al. 2019); in theory 0."""
+"""Allowed excess of PGD-10 accuracy over that of noise or Square (Carlini et al. 2019); in theory 0."""
 
 STRONGER_WINS = 0.1
-"""The same for variants of PGD, which may be the stronger attack on honest models too.
+"""The same for variants of PGD, which may be stronger than PGD-10 on models without masking too.
 
-On digits (19 runs, 35 checkpoints, 128 images) the margin was so by up to 2 points, other step sizes by up to 6.
+On digits (19 runs, 35 checkpoints, 128 images) the margin was stronger by up to 2 points, other step sizes by up to 6.
 """
 
 
 @dataclass(frozen=True)
 class MaskingResult:
-    """Accuracies, in [0, 1], under attacks that should be weaker than PGD-10, or irresistible.
+    """Accuracies, in [0, 1], under attacks that should be weaker than PGD-10, or break every image.
 
     Attributes:
-        findings: Every number, with its interval and whether it is suspicious.
-        large_epsilon: The ε at which every image can become uniform grey, in the unit of `epsilon`.
+        findings: Each number, with its interval and whether it is suspicious.
+        large_epsilon: The ε at which every image can become uniform grey, in the same unit as `epsilon`.
         n: Number of images.
     """
 
@@ -80,11 +80,11 @@ def masking(
     seed: int = 0,
     checked: bool = False,
 ) -> MaskingResult:
-    """Look for signs that robustness under PGD-10 comes from useless gradients.
+    """Check whether robustness under PGD-10 is due to masked gradients.
 
-    Each check has a threshold, which the 95% interval of the number must clear, and nothing is suspicious unless
-    accuracy under PGD-10 (as training measures it: the last of 10 steps of ε/4) is above that of guessing. Where PGD-10
-    breaks the model there is no robustness to doubt: FGSM that is weaker than noise is catastrophic overfitting.
+    A check is suspicious if the 95% interval of its number lies beyond a threshold, and only if accuracy under PGD-10
+    (as training measures it: the last of 10 steps of ε/4) is above that of guessing. If PGD-10 breaks the model, there
+    is no robustness to question: an FGSM weaker than noise is then a sign of catastrophic overfitting.
 
     - `vanishing`: share of images that PGD-10 leaves correct and whose gradient of the cross-entropy at x is zero in
       every component; above 5%. A softmax saturates in float32 where logits differ by 104.
@@ -96,18 +96,18 @@ def masking(
     - `large`: accuracy under 20 steps of PGD with ε of half the range of pixels, where all images can become the same
       grey; above that of always guessing the most frequent class.
 
-    Cost: at most about 80 forward-backward and `queries` + 10 forward passes; images that are broken leave.
+    Cost: at most about 80 forward-backward and `queries` + 10 forward passes; broken images leave the batch.
 
     Args:
         model: Takes (B, C, H, W) images and returns (B, classes) logits. Used in eval mode; its mode is restored.
         x: Images, (n, C, H, W).
-        y: Class numbers, (n,). 100 or more make the intervals narrow enough for most thresholds.
+        y: Class numbers, (n,). 100 images or more give intervals narrow enough for most thresholds.
         epsilon: Norm bound, in pixel units of a [0, 1] image.
         norm: The norm that `epsilon` bounds, `linf` or `l2`.
-        bounds: Least and greatest value of a pixel; where they are infinite, those of `x` set the large ε.
+        bounds: Least and greatest value of a pixel; if infinite, the range of `x` sets the large ε.
         queries: Forward passes of Square per image.
         seed: The same seed gives the same random starts.
-        checked: Whether the images are known to be good, as those of a run are; else they are checked.
+        checked: Whether the images have been validated already, as those of a run have.
 
     Returns:
         The findings.
@@ -122,8 +122,8 @@ def masking(
     Reference:
         Athalye et al. (2018), https://arxiv.org/abs/1802.00420, section 3.1: one-step attacks that beat iterated ones,
         black-box attacks that beat white-box ones, unbounded attacks that fail, random sampling that finds adversarial
-        examples. Carlini et al. (2019), https://arxiv.org/abs/1902.06705, for step sizes, gradient-free
-        attacks, unbounded attacks, and losses that saturate. Neither gives numbers: the thresholds are ours.
+        examples. Carlini et al. (2019), https://arxiv.org/abs/1902.06705, for step sizes, gradient-free attacks,
+        unbounded attacks, and losses that saturate. Neither source gives numbers; the thresholds are ours.
     """
     if not checked:
         check_input(x, y, None, bounds)
@@ -168,20 +168,20 @@ def masking(
 
 
 def _finding(quantity: str, images: Tensor, *, limit: float | None = None, suspicious: bool = False) -> Finding:
-    """The share of `images`, bool (n,), suspicious if its interval lies above `limit`."""
+    """Make the finding on a share of images, bool (n,): suspicious if its interval lies above `limit`."""
     value = images.float().mean().item()
     low, high = wilson(value, len(images))
     return Finding(quantity, value, low, high, suspicious or (limit is not None and low > limit))
 
 
 def _by_batch(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """`function` on batches of images, (n,)."""
+    """Apply `function` batch by batch, (n,)."""
     size = batch_size(x)
     return torch.cat([function(xs, ys) for xs, ys in zip(x.split(size), y.split(size), strict=True)])
 
 
 def _noise(model: Model, x: Tensor, y: Tensor, epsilon: float, norm: str, bounds: Bounds, rng: Rng) -> Tensor:
-    """A random δ as far out as the ball allows, of the shape of `x`."""
+    """Draw a random δ on the boundary of the ball, of the shape of `x`."""
     if norm == "linf":
         return Noise(epsilon=epsilon, sign=True, bounds=bounds).generate(model, x, y, rng)
     direction = torch.empty_like(x).normal_(generator=rng)
@@ -189,6 +189,6 @@ def _noise(model: Model, x: Tensor, y: Tensor, epsilon: float, norm: str, bounds
 
 
 def _large_epsilon(x: Tensor, norm: str, bounds: Bounds) -> float:
-    """Half the range of pixels, as a length in `norm`: x can become uniform grey within it."""
+    """Return half the range of pixels, as a length in `norm`; within it every image can become uniform grey."""
     low, high = bounds if all(abs(bound) < float("inf") for bound in bounds) else (x.min().item(), x.max().item())
     return (high - low) / 2 * (1.0 if norm == "linf" else x[0].numel() ** 0.5)

@@ -1,22 +1,22 @@
-"""Participation ratio and entropy gap: on how many pixels does the attack's gradient rest?"""
+"""Participation ratio and entropy gap: concentration of the attack's gradient on few pixels."""
 
 import torch
 from torch import Tensor
 
 from co_probe.indicators.zero_gradients import Gradients, ImageGradients, masked_mean
 
-SMALLEST = 1e-12  # of ρ in the logarithm: a zero component would make the entropy gap infinite
+SMALLEST = 1e-12  # least ρ in the logarithm, so that zero components do not make the entropy gap infinite
 
 
 def participation_ratio(g_attack: Gradients) -> Tensor:
-    """Mean over images of (‖g‖₁/‖g‖₂)²/d: the share of components that an attack along sign(g) rests on.
+    """Compute the mean over images of (‖g‖₁/‖g‖₂)²/d: the effective share of components in the gradient.
 
     Args:
         g_attack: g, the input gradient of the attack, (B, ...), with d components per image; any scale per image.
 
     Returns:
-        A scalar in [1/d, 1]: 1 if all components are of one size, 1/d if all but one are zero. NaN if every image
-        has a zero gradient.
+        A scalar in [1/d, 1]: 1 if all components have the same magnitude, 1/d if all but one are zero. NaN if every
+        image has a zero gradient.
 
     Note:
         Cost: none. It falls at the onset and rebounds afterwards, so a threshold on its level is a poor alarm.
@@ -32,14 +32,14 @@ def participation_ratio(g_attack: Gradients) -> Tensor:
 
 
 def entropy_gap(g_attack: Gradients) -> Tensor:
-    """Mean over images of H_m − H, with ρ = |g|/‖g‖₁, H = −Σ ρ ln ρ and H_m = −(1/d) Σ ln ρ.
+    """Compute the mean over images of H_m − H, with ρ = |g|/‖g‖₁, H = −Σ ρ ln ρ and H_m = −(1/d) Σ ln ρ.
 
     Args:
         g_attack: g, as in `participation_ratio`.
 
     Returns:
-        A scalar, at least 0, in nats: 0 if all components are of one size; it grows as the gradient concentrates. NaN
-        if every image has a zero gradient. Components below 1e-12 of ‖g‖₁ count as that much.
+        A scalar, at least 0, in nats: 0 if all components have the same magnitude; it grows as the gradient
+        concentrates. NaN if every image has a zero gradient. Components below 1e-12 of ‖g‖₁ are set to that value.
 
     Note:
         Cost: none.

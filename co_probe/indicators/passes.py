@@ -1,4 +1,4 @@
-"""The passes of an optimizer step, as hooks on the model see them: logits and input gradients, first and last."""
+"""Observation of the passes of an optimizer step by hooks: logits and input gradients of attack and update."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from co_probe.models.foreign import logits_of
 
 @dataclass(eq=False)
 class Pass:
-    """A forward pass for which gradients were recorded, and what its backward pass brought.
+    """A forward pass with gradients enabled, and the gradients of its backward pass.
 
     Attributes:
         logits: (B, classes).
-        asked: Whether its input required a gradient only because the observer asked for it.
+        asked: Whether its input required a gradient only because the observer requested it.
         differentiable: Whether its input required a gradient at all.
-        gradient: Input gradient of the loss that was differentiated first, of the input's shape; None before that.
+        gradient: Input gradient of the first loss that was differentiated, of the input's shape; None before that.
         logit_gradient: Gradient of the same loss with respect to the logits, (B, classes); None before that.
     """
 
@@ -30,8 +30,8 @@ class Pass:
     gradient: Tensor | None = None
     logit_gradient: Tensor | None = None
 
-    # The first gradient only: a regulariser of input gradients is differentiated through the same tensors again.
-    # A copy, because compiled code may write its next result to the same memory.
+    # The first gradient only: a regulariser of input gradients differentiates through the same tensors again.
+    # A copy, because compiled code may reuse the memory for its next result.
     def take_gradient(self, gradient: Tensor) -> None:
         """Store the input gradient, if there is none yet."""
         if self.gradient is None:
@@ -47,16 +47,16 @@ Pair = tuple[Pass, Pass]
 
 
 class PassObserver:
-    """Sees the passes of a model between two calls of `take`, without a change to the code that makes them.
+    """Records the passes of a model between two calls of `take`, without changes to the training code.
 
-    The hooks sit on the outside of the model: a view takes the place of its input, and a hook on that view receives
-    the input gradient of this pass alone. The first pass of a step whose input requires a gradient is an attack; from
-    there on, an input that does not require one is made to, so that the update pass has an input gradient too. Weights,
-    weight gradients, statistics and random numbers stay as they are without the observer, and nothing waits for a GPU.
+    Hooks replace the input of the model by a view; a hook on that view receives the input gradient of this pass alone.
+    The first pass of a step whose input requires a gradient is an attack. After it, inputs that do not require a
+    gradient are made to require one, so that the update pass has an input gradient too. Weights, weight gradients,
+    BatchNorm statistics and random numbers are the same as without the observer, and a GPU is not synchronised.
 
     Args:
-        model: What the training loop calls: inside of `torch.compile` hooks see nothing, and a wrapper's replicas are
-            not the model. None makes an observer without a model, which is what a copy of the model gets.
+        model: The module that the training loop calls. Hooks do not run inside `torch.compile` or on replicas of a
+            wrapper. None makes an observer without a model, as a copy of an observed model gets.
 
     Example:
         >>> observer = PassObserver(model)
@@ -68,7 +68,7 @@ class PassObserver:
     def __init__(self, model: nn.Module | None = None):
         self.model, self.on = model, True
         self._passes: list[Pass] = []
-        self._entered: tuple[Tensor | None, bool] | None = None  # the view of the input, and whether it was asked for
+        self._entered: tuple[Tensor | None, bool] | None = None  # view of the input; whether it was asked for
         self._handles = (
             []
             if model is None
@@ -79,25 +79,25 @@ class PassObserver:
         )
 
     def __reduce__(self) -> tuple[type["PassObserver"], tuple[()]]:
-        # Hooks are copied and pickled with a model: the copy (an average of weights, say) is not observed.
+        # Hooks are copied and pickled with a model; the copy (such as an average of weights) is not observed.
         return PassObserver, ()
 
     def take(self) -> list[Pair]:
-        """Return the (attack, update) pairs since the last call, one per backward pass of the weights, and forget them.
+        """Return and clear the (attack, update) pairs since the last call, one per backward pass of the weights.
 
-        With gradient accumulation there are several. They can be told apart only where the input of the update pass
-        does not require a gradient by itself; elsewhere, the first and the last pass of the whole step are returned.
-        A pass whose gradient did not arrive is in no pair.
+        With gradient accumulation there are several. They can be separated only if the input of the update pass does
+        not require a gradient by itself; otherwise the first and the last pass of the whole step are returned. Passes
+        without a gradient are skipped.
         """
         return pairs(self.take_passes())
 
     def take_passes(self) -> list[Pass]:
-        """Return what is stored of the passes since the last call, and forget them."""
+        """Return and clear the stored passes since the last call."""
         passes, self._passes = self._passes, []
         return passes
 
     def remove(self) -> None:
-        """Take the hooks off the model."""
+        """Remove the hooks from the model."""
         for handle in self._handles:
             handle.remove()
 
@@ -111,7 +111,7 @@ class PassObserver:
             return None
         asked = not x.requires_grad
         if asked and not any(part.differentiable for part in self._passes):
-            return None  # nothing was attacked so far: the step of a loop that needs no input gradient
+            return None  # no attack so far: the step needs no input gradient
         view = (x.detach().requires_grad_() if asked else x).view_as(x)
         self._entered = (view, asked)
         if isinstance(where, int):
@@ -137,7 +137,7 @@ class PassObserver:
         self._passes.append(made)
 
     def _forget_middle(self) -> None:
-        """Drop the newest pass if it is neither the first of its images nor, by its input, an update."""
+        """Drop the newest pass if it is neither the first on its images nor an update."""
         if not self._passes:
             return
         *before, newest = self._passes
@@ -149,7 +149,7 @@ class PassObserver:
 def pairs(passes: list[Pass]) -> list[Pair]:
     """Pair the passes of one optimizer step: (first, last) for each stretch that ends with an update.
 
-    Passes whose gradients did not arrive are left out, and so are pairs over inputs of different shapes.
+    Passes without gradients and pairs of inputs of different shapes are skipped.
     """
     passes = [part for part in passes if part.gradient is not None and part.logit_gradient is not None]
     stretches: list[list[Pass]] = [[]]

@@ -1,4 +1,4 @@
-"""PertAlign and sign agreement: does the gradient still point the same way after the attack's step?"""
+"""PertAlign and sign agreement: agreement of the input gradients before and after the attack's step."""
 
 from torch import Tensor
 
@@ -6,24 +6,24 @@ from co_probe.indicators.zero_gradients import Gradients, ImageGradients, masked
 
 
 def pert_alignment(g_attack: Gradients, g_update: Gradients) -> Tensor:
-    """Mean over images of cos(g, g'), the cosine between the attack's and the update's input gradient.
+    """Compute the mean over images of cos(g, g'), for the input gradients of attack and update.
 
-    g is the input gradient that the attack steps along (at the clean image, or at its noisy start), g' the input
-    gradient of the training loss at the perturbed image. Where the loss is linear within the ε-ball the two agree.
+    g is the input gradient that the attack uses (at the clean image, or at its noisy start), g' the input gradient of
+    the training loss at the perturbed image. The two agree where the loss is linear within the ε-ball.
 
     Args:
         g_attack: g, (B, ...), of the loss of each image; any scale per image.
         g_update: g', of the same shape, any scale per image.
 
     Returns:
-        A scalar in [-1, 1]; NaN if every image has a zero gradient. Images with one are left out
+        A scalar in [-1, 1]; NaN if every image has a zero gradient. Images with a zero gradient are skipped
         (`co_probe.indicators.zero_gradients.masked_share` reports their share).
 
     Note:
-        Cost: none, if the training step computes both gradients anyway (the update pass must ask for the input
-        gradient). Healthy: 0.75 to 0.9 on CIFAR-10, 0.4 to 0.8 on digits; collapsed: about 0. It starts near 0 at
-        random weights and depends on the step that is taken: compare values at one step size only. BatchNorm is in
-        the mode of the training loop, so that both gradients see batch statistics.
+        Cost: none, if the training step computes both gradients (the update pass must compute the input gradient).
+        Healthy: 0.75 to 0.9 on CIFAR-10, 0.4 to 0.8 on digits; collapsed: about 0. It starts near 0 at random weights
+        and depends on the step size: compare values at one step size only. BatchNorm is in the mode of the training
+        loop, so that both gradients see batch statistics.
 
     Reference:
         SORA (arXiv 2606.00738), `alignment.py` of the released code: cosine per sample, mean over the batch.
@@ -34,7 +34,7 @@ def pert_alignment(g_attack: Gradients, g_update: Gradients) -> Tensor:
 
 
 def sign_agreement(g_attack: Gradients, g_update: Gradients) -> Tensor:
-    """Share of components in which g and g' have the same sign, over images with two non-zero gradients.
+    """Compute the share of components in which g and g' have the same sign, over images with non-zero gradients.
 
     Args:
         g_attack: g, (B, ...).
@@ -47,7 +47,7 @@ def sign_agreement(g_attack: Gradients, g_update: Gradients) -> Tensor:
         Cost: none, as `pert_alignment`. Healthy: well above 0.5; collapsed: about 0.5.
 
     Reference:
-        The repository adversarial-robustness-co-monitor, where it separates windows as well as the cosine does.
+        The repository adversarial-robustness-co-monitor, where it separates windows as well as the cosine.
     """
     attack, update = ImageGradients.of(g_attack), ImageGradients.of(g_update)
     return masked_mean((attack.signs == update.signs).float().mean(1), nonzero(attack, update))

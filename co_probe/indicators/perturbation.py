@@ -1,4 +1,4 @@
-"""The perturbation that an indicator measures: given as a tensor, an attack, or an attack's name."""
+"""Perturbations for indicators, from a tensor, an attack, or an attack's name."""
 
 from torch import Tensor
 
@@ -21,10 +21,10 @@ def make_perturbation(
     bounds: Bounds = (0.0, 1.0),
     seed: int = 0,
 ) -> Tensor:
-    """δ of `attack` on `model`, made in eval mode, batch by batch.
+    """Make δ of `attack` on `model` in eval mode, batch by batch.
 
     Args:
-        attack: An attack's name (`co_probe.attacks.named`), which then gets `epsilon`, `norm` and `bounds`; an attack
+        attack: An attack's name (`co_probe.attacks.named`), to which `epsilon`, `norm` and `bounds` apply; an attack
             object, which has its own; or δ itself, of the shape of `x`.
         model: Takes (B, C, H, W) images and returns (B, classes) logits.
         x: Images, (n, C, H, W).
@@ -38,7 +38,7 @@ def make_perturbation(
         δ, of the shape of `x`.
 
     Raises:
-        ValueError: If δ was given with another shape than `x`.
+        ValueError: If a given δ has another shape than `x`.
         UserError: If there is no attack of that name, or the images are not within the bounds of the attack.
     """
     if isinstance(attack, Tensor):

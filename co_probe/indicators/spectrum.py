@@ -1,4 +1,4 @@
-"""The spectrum of perturbations: which frequencies they are made of."""
+"""Spectrum of perturbations in the cosine transform."""
 
 from torch import Tensor
 
@@ -6,11 +6,11 @@ from co_probe.numerics.dct import dct2
 
 
 def spectrum(delta: Tensor) -> Tensor:
-    """Share of each frequency of the cosine transform in the energy of each perturbation.
+    """Compute the share of each frequency of the cosine transform in the energy of each perturbation.
 
     Entry (0, 0) is the constant; energy is summed over channels. Each image's shares are in [0, 1] and add up to 1.
-    White noise has the same share everywhere; perturbations of a healthy model are concentrated in low frequencies,
-    and high frequencies gain when a model overfits catastrophically.
+    White noise has the same share everywhere; perturbations of a healthy model concentrate in low frequencies, and the
+    share of high frequencies grows when a model overfits catastrophically.
 
     Cost: no pass of a model.
 
@@ -18,7 +18,7 @@ def spectrum(delta: Tensor) -> Tensor:
         delta: Perturbations, (n, C, H, W).
 
     Returns:
-        Shares, float64 (m, H, W); the n − m perturbations that are 0 everywhere are left out.
+        Shares, float64 (m, H, W); the n − m perturbations that are 0 everywhere are skipped.
 
     Example:
         >>> co_probe.indicators.spectrum(FGSM(epsilon=8 / 255)(model, x, y)).mean(0)
@@ -32,10 +32,10 @@ def spectrum(delta: Tensor) -> Tensor:
 
 
 def low_frequency_share(shares: Tensor, below: int) -> Tensor:
-    """Share of the energy in the `below`×`below` lowest frequencies.
+    """Compute the share of the energy in the `below`×`below` lowest frequencies.
 
     Args:
-        shares: What `spectrum` returned, (m, H, W).
+        shares: Result of `spectrum`, (m, H, W).
         below: Side of the square of frequencies, from 0 to the image's smaller side.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The indicators of a training step that cost no further pass, and their series over the steps of an epoch."""
+"""Indicators of a training step without additional passes, and their series over the steps of an epoch."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,9 +25,9 @@ NAMES = (
     "entropy_gap",
     "zero_gradients",
 )
-LARGEST = 2**21  # numbers of one gradient that are stored before indicators are computed: 8 MB in float32
+LARGEST = 2**21  # numbers of a gradient that are stored before indicators are computed: 8 MB in float32
 MOST_STEPS = 64
-UNLIKE = 0.5  # how far a gradient at the logits may be from that of a cross-entropy, relative to its own size
+UNLIKE = 0.5  # greatest relative deviation of a logit gradient from that of a cross-entropy
 
 
 def step_indicators(
@@ -38,16 +38,16 @@ def step_indicators(
     Args:
         gradients: Input gradients of the attack's first pass and of the update, two tensors (B, ...).
         logits: Logits of the two passes, (B, classes).
-        logit_gradients: Gradients of the two losses with respect to these logits, (B, classes). They tell the scale
-            of the losses (mean or sum, loss scaling), which the linearity ratio needs.
+        logit_gradients: Gradients of the two losses with respect to these logits, (B, classes). They determine the
+            scale of the losses (mean or sum, loss scaling) for the linearity ratio.
         y: Classes, (B,).
 
     Returns:
-        A scalar for each of `NAMES`, described where its function is (`co_probe.indicators`); NaN where it is
-        undefined. The linearity ratio is undefined for a loss that is not a cross-entropy.
+        A scalar for each of `NAMES`, described at its function in `co_probe.indicators`; NaN where undefined. The
+        linearity ratio is undefined for a loss that is not a cross-entropy.
 
     Note:
-        Cost: no pass. `co_probe.indicators.passes.PassObserver` collects the arguments.
+        Cost: no pass. `co_probe.indicators.passes.PassObserver` provides the arguments.
     """
     scales = [loss_scale(z, g, y) for z, g in zip(logits, logit_gradients, strict=True)]
     attack, update = (ImageGradients.of(g).divided(scale) for g, scale in zip(gradients, scales, strict=True))
@@ -67,9 +67,9 @@ def step_indicators(
 
 
 def loss_scale(logits: Tensor, logit_gradient: Tensor, y: Tensor) -> Tensor:
-    """Factor that the cross-entropy of each image was multiplied by before it was differentiated.
+    """Estimate the factor by which the cross-entropy of each image was scaled before differentiation.
 
-    It is 1 for a sum over images, 1/B for a mean, and times the factor of a gradient scaler or of accumulation.
+    It is 1 for a sum over images and 1/B for a mean, times the factor of a gradient scaler or of accumulation.
 
     Args:
         logits: (B, classes).
@@ -77,7 +77,7 @@ def loss_scale(logits: Tensor, logit_gradient: Tensor, y: Tensor) -> Tensor:
         y: Classes, (B,).
 
     Returns:
-        A scalar; NaN if the gradient is not, to within half of its size, that of a cross-entropy.
+        A scalar; NaN if the gradient deviates by more than `UNLIKE` from that of a cross-entropy.
     """
     unit = logits.float().softmax(1) - F.one_hot(y, logits.shape[1])
     gradient = logit_gradient.float()
@@ -87,18 +87,18 @@ def loss_scale(logits: Tensor, logit_gradient: Tensor, y: Tensor) -> Tensor:
 
 
 def labels_of(update: Pass) -> Tensor | None:
-    """Classes (B,) as the gradient of a cross-entropy shows them: only that of the true class's logit is negative."""
+    """Infer the classes (B,) from a cross-entropy gradient, which is negative only at the true class."""
     return None if update.logit_gradient is None else update.logit_gradient.argmin(1)
 
 
 class StepSeries:
-    """The free indicators of a model's training steps, collected while they are taken.
+    """Collects the indicators of training steps that cost no pass.
 
-    Gradients of several steps are stored and their indicators computed together, which on a small model costs a tenth
-    of what single steps would cost. Nothing waits for a GPU.
+    Gradients of several steps are stored and their indicators computed together, which takes a tenth of the time on a
+    small model. A GPU is not synchronised.
 
     Args:
-        model: As in `PassObserver`; None collects nothing.
+        model: As in `PassObserver`; with None nothing is collected.
 
     Example:
         >>> series = StepSeries(model)
@@ -116,9 +116,9 @@ class StepSeries:
 
     @contextmanager
     def step(self, y: Tensor) -> Iterator[None]:
-        """Watch a training step on images of the classes `y` (B,); its first pass is the attack, its last the update.
+        """Observe a training step on images of classes `y` (B,); the first pass is the attack, the last the update.
 
-        A step of one pass (clean training, Free) has no indicators: they are NaN.
+        The indicators of a step with one pass (clean training, Free) are NaN.
         """
         if self.observer.model is None:
             yield
@@ -132,13 +132,13 @@ class StepSeries:
         self.add(pairs[0] if len(pairs) == 1 else None, y)
 
     def add(self, pair: Pair | None, y: Tensor | None) -> None:
-        """Add a step by its two passes and classes; None: one without indicators."""
+        """Add a step by its two passes and classes; None adds a step without indicators."""
         if pair is None or y is None:
             self._compute()
             self._made.append(None)
             return
         attack, update = pair
-        assert attack.gradient is not None and update.gradient is not None  # no pair would have been made
+        assert attack.gradient is not None and update.gradient is not None  # otherwise there is no pair
         assert attack.logit_gradient is not None and update.logit_gradient is not None
         stored = (
             *(attack.gradient, update.gradient, attack.logits, update.logits),
@@ -154,7 +154,7 @@ class StepSeries:
             self._compute()
 
     def take(self) -> dict[str, Tensor]:
-        """Return the indicators of all steps since the last call, {name: (steps,) float32}, and forget them."""
+        """Return and clear the indicators of all steps since the last call, {name: (steps,) float32}."""
         self._compute()
         made, self._made = self._made, []
         device = next((part[NAMES[0]].device for part in made if part is not None), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Strength: what a model's perturbations do to a fixed reference model."""
+"""Strength: effect of a model's perturbations on a fixed reference model."""
 
 from dataclasses import dataclass, field
 
@@ -44,16 +44,16 @@ def strength(
     bounds: Bounds = (0.0, 1.0),
     seed: int = 0,
 ) -> StrengthResult:
-    """Acc(θ_ref, f(θ)): accuracy of `reference` on perturbations that are made on `model`.
+    """Compute Acc(θ_ref, f(θ)): accuracy of `reference` on perturbations that are made on `model`.
 
     In [0, 1]; lower = stronger. In a healthy model it stays well below the accuracy under noise (`noise_accuracy`);
-    after catastrophic overfitting it rises to that accuracy or above, because the perturbation has become noise.
+    after catastrophic overfitting it rises to that accuracy or above, because perturbations have decayed to noise.
 
     Cost: with the default 1 forward-backward pass of `model` and 1 forward pass of `reference`.
 
     Args:
         model: The model that perturbations are made on: (B, C, H, W) images to (B, classes) logits.
-        reference: The fixed model that they are transferred to, of the same images and classes.
+        reference: The fixed model that perturbations are transferred to, for the same images and classes.
         x: Images, (n, C, H, W).
         y: Class numbers, (n,).
         epsilon: Norm bound of an attack that is given by name, in pixel units of a [0, 1] image.
@@ -89,7 +89,7 @@ def noise_accuracy(
     seed: int = 0,
     checked: bool = False,
 ) -> Tensor:
-    """Correctness of `reference` under noise, the baseline that decayed perturbations come down to.
+    """Evaluate `reference` under noise, the baseline of decayed perturbations.
 
     Cost: `draws` forward passes.
 
@@ -102,7 +102,7 @@ def noise_accuracy(
         bounds: Least and greatest value of a pixel.
         draws: Number of independent draws for each image.
         seed: The same seed gives the same noise.
-        checked: Whether the images are known to be good, as those of a run are; else they are checked.
+        checked: Whether the images have been validated already, as those of a run have.
 
     Returns:
         Whether each example is classified correctly in each draw, bool (draws, n).

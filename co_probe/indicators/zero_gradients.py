@@ -1,4 +1,4 @@
-"""Input gradients, image by image, and zero gradients: one convention for every indicator that compares them."""
+"""Per-image input gradients, with one convention for zero gradients in all indicators."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,13 +11,12 @@ from torch import Tensor
 class ImageGradients:
     """Input gradients of a batch, each divided by its largest magnitude, and sums that several indicators need.
 
-    Gradients of a mean over the batch, of a saturated softmax or in half precision are so small that their squares
-    underflow; indicators of direction and of shape do not depend on the scale. Indicators take a tensor or this, which
-    computes each sum once.
+    Squares of small gradients (mean over a batch, saturated softmax, half precision) underflow; indicators of direction
+    and shape do not depend on the scale. Indicators take a tensor or this object, which computes each sum once.
 
     Attributes:
-        rows: One row per image, float32 (B, numbers), the largest magnitude of each is 1; a gradient of zeros is zeros.
-        scale: What each row was divided by, float32 (B,).
+        rows: One row per image, float32 (B, numbers), scaled to a largest magnitude of 1; zero gradients stay zero.
+        scale: Divisor of each row, float32 (B,).
         nonzero: Whether any component is not 0, bool (B,).
     """
 
@@ -27,7 +26,7 @@ class ImageGradients:
 
     @staticmethod
     def of(gradient: "Gradients") -> "ImageGradients":
-        """Return the rows of a gradient (B, ...), or what is handed in if that is one of these already."""
+        """Return the rows of a gradient (B, ...); an `ImageGradients` is returned as is."""
         if isinstance(gradient, ImageGradients):
             return gradient
         rows = gradient.detach().flatten(1).float()
@@ -36,7 +35,7 @@ class ImageGradients:
         return ImageGradients(rows / scale.unsqueeze(1), scale, largest != 0)  # NaN is not 0
 
     def divided(self, factor: Tensor) -> "ImageGradients":
-        """The gradients divided by a positive number."""
+        """Divide the gradients by a positive number."""
         return replace(self, scale=self.scale / factor)
 
     @cached_property
@@ -65,7 +64,7 @@ Gradients = Tensor | ImageGradients
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of `values` (B,) where `valid` (B,) holds; NaN if it holds nowhere. Nothing is synchronised."""
+    """Return the mean of `values` (B,) where `valid` (B,) holds; NaN if it holds nowhere. No synchronisation."""
     total = torch.where(valid, values, torch.zeros_like(values)).sum()
     return total / valid.sum()
 
@@ -73,8 +72,8 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
 def masked_share(*gradients: Gradients) -> Tensor:
     """Return the share of images, in [0, 1], for which one of `gradients` (B, ...) is zero in every component.
 
-    These images are left out by every indicator of direction: 0/0 has no cosine. Published code differs here: some
-    count such a cosine as 1, some as 0, some drop it. A large share is a finding of its own (vanishing gradients).
+    Indicators of direction skip these images, since their cosine is undefined. Published code counts it as 1, as 0, or
+    skips it. A large share is itself a sign of vanishing gradients.
     """
     return (~nonzero(*gradients)).float().mean()
 

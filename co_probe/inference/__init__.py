@@ -1,1 +1,1 @@
-"""How a model is executed: precision, compilation, evaluation in eval mode."""
+"""Execution of models: precision, compilation, evaluation in eval mode."""

@@ -16,20 +16,20 @@ Generator = Callable[..., Tensor]  # (model, x, y, rng=None[, state=None]) -> δ
 
 @dataclass(frozen=True)
 class Outcome:
-    """Cross-entropy in nats, float32 or float64 (n,), and whether the class was right, bool (n,)."""
+    """Cross-entropy in nats, float32 or float64 (n,), and correctness of the predicted class, bool (n,)."""
 
     loss: Tensor
     correct: Tensor
 
     @property
     def accuracy(self) -> float:
-        """The share of images classified rightly, in [0, 1]."""
+        """Share of correctly classified images, in [0, 1]."""
         return self.correct.float().mean().item()
 
 
 def batch_size(x: Tensor) -> int:
-    """Images of the size of `x` (n, C, H, W) a batch for evaluation: what fits a CPU's caches, or fills a GPU."""
-    small = 500 if x.device.type == "cuda" else 125  # up to 64×64; of larger ones as many pixels
+    """Choose the batch size for evaluating images like `x` (n, C, H, W): to fit CPU caches, or to fill a GPU."""
+    small = 500 if x.device.type == "cuda" else 125  # for images up to 64×64; the same number of pixels for larger ones
     return max(1, min(small, small * 64**2 // (x.shape[-2] * x.shape[-1])))
 
 
@@ -42,16 +42,16 @@ def perturb(
     state: Tensor | None = None,
     targets: Tensor | None = None,
 ) -> Tensor:
-    """Make δ for any number of images, in eval mode, batch by batch; the images are not checked.
+    """Make δ for any number of images in eval mode, batch by batch, without checking the images.
 
     Args:
         model: Classifier, an `nn.Module` or a `Forward`.
-        generator: An attack, the `perturb` of a method at some ε, or another function with their arguments.
+        generator: An attack, the `perturb` of a method at some ε, or another function with the same signature.
         x: Images (n, C, H, W).
         y: Classes (n,).
         rng: Source of random numbers, on the device of `x`.
         state: What a method stores for each of these images, (n, ...), or None.
-        targets: Classes that an attack steers towards, (n,), or None.
+        targets: Target classes of a targeted attack, (n,), or None.
 
     Returns:
         δ, of the shape of `x`.
@@ -68,7 +68,7 @@ def perturb(
 
 @torch.no_grad()
 def outcome(model: Model, x: Tensor, y: Tensor, delta: Tensor | None = None, bounds: Bounds = (0.0, 1.0)) -> Outcome:
-    """Loss and correctness of `model`, in eval mode, at x + δ clipped to `bounds` (at x if no δ is given)."""
+    """Compute loss and correctness of `model` in eval mode at x + δ clipped to `bounds`, or at x without δ."""
     if delta is not None:
         x = (x + delta).clamp(*bounds)
     forward, losses, correct = Forward.of(model).in_eval(), [], []

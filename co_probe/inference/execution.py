@@ -1,4 +1,4 @@
-"""How a module is built to compute: in which precision, and whether it can also run compiled."""
+"""Precision and compilation of a module."""
 
 import logging
 import sys
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 BACKEND = "inductor"
-# Variants differ in batch size, mode, and what needs a gradient. They belong to the class of a model: one model's might
-# serve another that has APART's hooks, if they were not told to look.
+# Compiled variants differ in batch size, mode, and which tensors need gradients. They are cached per class of model, so
+# hooks must be guarded: otherwise code compiled for one model could be reused for another with APART's hooks.
 COMPILER = {"recompile_limit": 64, "skip_nnmodule_hook_guards": False}
 
 
 def resolve(precision: str, device: torch.device) -> str:
-    """What `auto` means on `device`: `bfloat16` on a GPU that computes in it, else `float32`; other names are kept."""
+    """Resolve `auto` on `device` to `bfloat16` on a GPU that supports it, else `float32`; return other names as is."""
     if precision != "auto":
         return precision
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -23,35 +23,37 @@ def resolve(precision: str, device: torch.device) -> str:
 
 
 class Execution:
-    """A module's `forward` in some precision; the logits that it returns are float32 (or float64).
+    """The `forward` of a module in some precision, with logits in float32 (or float64).
 
-    In `bfloat16`, convolutions and matrix products are computed in it (autocast), weights and BatchNorm's statistics
-    are float32, and so is everything outside of the model: losses, perturbations, step sizes, gradients.
-    With `backend`, the network and its backward pass can run compiled as well, one variant per batch size.
+    `bfloat16` means autocast: convolutions and matrix products use it; weights, BatchNorm statistics and everything
+    outside the model (losses, perturbations, step sizes, gradients) are float32. With `backend`, the network and its
+    backward pass can also run compiled, with one variant per batch size.
     """
 
     def __init__(self, model: nn.Module, precision: str, backend: str | None = None):
         self.network, self.precision = model.forward, precision
-        self.compiled: dict[bool, Callable[..., Tensor]] = {}  # by whether it computes gradients of weights
+        self.compiled: dict[bool, Callable[..., Tensor]] = {}  # by whether weight gradients are computed
         if backend:
-            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA where none is used
+            logging.getLogger("torch.utils.cpp_extension").setLevel(
+                logging.ERROR
+            )  # it warns of missing CUDA on machines without a GPU
             on_gpu = next(model.parameters()).device.type == "cuda"
-            # CUDA graphs: what a graph returns is overwritten by its next replay, which is safe here because logits
-            # are copied, and no other output outlives the step (input gradients, and weight gradients until zero_grad).
-            # Nothing is overwritten as long as a backward pass that needs it is to come, and none has been run since.
+            # CUDA graphs overwrite their outputs at the next replay. This is safe because logits are copied and no
+            # other output outlives the step (input gradients, and weight gradients until zero_grad). Outputs are not
+            # overwritten while a backward pass that needs them is pending.
             mode = "reduce-overhead" if on_gpu and backend == "inductor" else None
             self.compile = partial(torch.compile, backend=backend, dynamic=False, mode=mode)
             self.compiled = {True: self.compile(_with_weight_gradients), False: self.compile(_with_input_gradients)}
-        self.whole: dict[Callable[..., Tensor], Callable[..., Tensor]] = {}  # what `as_one` was asked for, compiled
+        self.whole: dict[Callable[..., Tensor], Callable[..., Tensor]] = {}  # compiled functions of `as_one`
 
     @staticmethod
     def of(model: nn.Module) -> "Execution | None":
-        """The one that `execute` gave the module, if it did."""
+        """Return the `Execution` of a module, or None if `execute` was not called on it."""
         owner = getattr(model.forward, "__self__", None)
         return owner if isinstance(owner, Execution) else None
 
     def forward(self, x: Tensor, compiled: bool = False, weight_gradients: bool = True) -> Tensor:
-        """Logits of images (B, C, H, W), (B, classes); without `weight_gradients`, of weights that need none."""
+        """Compute logits (B, classes) of images (B, C, H, W), optionally without gradients of the weights."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             if compiled and self.compiled:
                 with torch._dynamo.config.patch(COMPILER):
@@ -61,7 +63,7 @@ class Execution:
         return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
 
     def as_one(self, function: Callable[..., Tensor], model: nn.Module, *inputs: Tensor) -> Tensor:
-        """`function(model, *inputs)` as one compiled graph, or plain if that cannot be; see `Forward.as_one`."""
+        """Call `function(model, *inputs)` as one compiled graph, or eagerly if that fails; see `Forward.as_one`."""
         if function not in self.whole:
             self.whole[function] = self.compile(function, fullgraph=True)
         with torch._dynamo.config.patch(COMPILER | {"trace_autograd_ops": True}):
@@ -74,8 +76,8 @@ class Execution:
         return function(model, *inputs)
 
 
-# Two functions, since torch 2.11 does not look at whether weights need a gradient when it chooses between the compiled
-# variants of one: a pass that updates them then leaves no gradient.
+# Two functions, since torch 2.11 ignores whether weights need gradients when it selects a compiled variant: an update
+# pass could then leave no gradient.
 def _with_weight_gradients(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return network(x)
 
@@ -85,13 +87,13 @@ def _with_input_gradients(network: Callable[[Tensor], Tensor], x: Tensor) -> Ten
 
 
 def execute(model: nn.Module, precision: str, *, compiled: bool = False) -> None:
-    """Let the module compute in a precision for good, and make it ready to run compiled where it is asked to.
+    """Set the precision of a module permanently, and optionally prepare compiled execution.
 
     Args:
-        model: The module; called by itself it always runs plain.
-        precision: `float32` (what it is as it stands) or `bfloat16`.
-        compiled: Whether `Forward(model, compiled=True)` will be asked for.
+        model: The module; a direct call always runs eagerly.
+        precision: `float32` (unchanged) or `bfloat16`.
+        compiled: Whether `Forward(model, compiled=True)` will be used.
     """
     if precision != "float32" or compiled:
-        # A method and no object: compiled code that has it inside then serves every model of the class.
+        # A bound method instead of an object, so that compiled code is shared by all models of the class.
         model.forward = Execution(model, precision, BACKEND if compiled else None).forward

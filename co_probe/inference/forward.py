@@ -1,4 +1,4 @@
-"""A forward pass with everything that it depends on besides the weights: `Forward`."""
+"""`Forward`: a model with the modes of its forward passes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,23 +15,22 @@ BATCHNORM = ("both", "update", "eval")
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """A model and the modes of its forward passes: a callable from images (B, C, H, W) to logits (B, classes).
+    """A model with the modes of its forward passes: a callable from images (B, C, H, W) to logits (B, classes).
 
-    It takes the place of the module in attacks, methods and indicators. Modes hold during a pass and are undone after
-    it, so that the module stays as it is for everybody else. Another mode is another object: `replace(forward, ...)`.
+    It replaces the module in attacks, methods and indicators. Modes are set for the duration of a pass and restored
+    afterwards. `dataclasses.replace(forward, ...)` makes an object with another mode.
 
     Args:
-        model: The module, in the precision that it was built in. Its hooks see every pass.
-        batchnorm: `both` leaves the module in the mode that it is in: in train mode BatchNorm uses batch statistics and
-            moves the running ones. `update` uses batch statistics and moves nothing. `eval` is eval mode.
-        weight_gradients: Whether gradients of weights will be asked for. If not, compiled code computes none; its
-            backward pass otherwise computes every gradient that could be asked for. Plain code computes only those
-            that are, and is left alone.
-        compiled: Run compiled code, which the module must have been built with (`execution.execute`). Worth the wait
-            for passes that are many, in few batch sizes.
+        model: The module, in its own precision. Its hooks run in every pass.
+        batchnorm: `both` keeps the mode of the module: in train mode BatchNorm uses batch statistics and updates the
+            running ones. `update` uses batch statistics without updating the running ones. `eval` is eval mode.
+        weight_gradients: Whether weight gradients are needed. If not, compiled code does not compute them; otherwise
+            its backward pass computes all gradients. Eager code is not affected.
+        compiled: Run compiled code, for which the module must have been prepared (`execution.execute`). Compilation
+            pays off for many passes in few batch sizes.
 
     Raises:
-        ValueError: If there is no such mode, or the module was not built with compiled code.
+        ValueError: If the mode is unknown, or the module was not prepared for compiled code.
 
     Example:
         >>> forward = Forward(model, batchnorm="eval")
@@ -55,7 +54,7 @@ class Forward:
 
     @staticmethod
     def of(model: Model) -> "Forward":
-        """The model if it is a `Forward`; else the module as it is.
+        """Return `model` itself if it is a `Forward`, else a `Forward` of the module in its current mode.
 
         Raises:
             TypeError: If it is neither.
@@ -67,47 +66,47 @@ class Forward:
         raise TypeError(f"the model must be an nn.Module or a Forward, not {type(model).__name__}")
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits of images (B, C, H, W), (B, classes)."""
+        """Compute logits (B, classes) of images (B, C, H, W)."""
         spared = self.compiled and not self.weight_gradients
         with self.as_module() as model, frozen_weights(model) if spared else nullcontext():
             return model(x, compiled=True, weight_gradients=self.weight_gradients) if self.compiled else model(x)
 
     def for_perturbation(self, batchnorm: str) -> "Forward":
-        """The passes that make a perturbation: with BatchNorm in that mode, and no gradients of weights."""
+        """Return a `Forward` for making perturbations: BatchNorm in that mode, no weight gradients."""
         return replace(self, batchnorm=batchnorm, weight_gradients=False)
 
     def in_eval(self) -> "Forward":
-        """The same in eval mode."""
+        """Return the same `Forward` in eval mode."""
         return replace(self, batchnorm="eval")
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The module's."""
+        """Return the parameters of the module."""
         return self.model.parameters()
 
     def as_module(self) -> AbstractContextManager[nn.Module]:
-        """The module itself, with BatchNorm in this mode inside the context; it runs plain.
+        """Return a context in which the module itself has BatchNorm in this mode; it runs eagerly.
 
-        For code that calls parts of the module, or that was not written for a `Forward`.
+        For code that calls parts of the module or needs an `nn.Module`.
         """
         if self.batchnorm == "both":
             return nullcontext(self.model)
         return _evaluating(self.model) if self.batchnorm == "eval" else _untracked(self.model)
 
     def copy_gradients(self) -> None:
-        """Move the weights' gradients out of the memory to which the next compiled pass writes.
+        """Copy weight gradients out of the memory that the next compiled pass overwrites.
 
-        To be called between two backward passes of one step. Without effect on plain code.
+        Call it between two backward passes of one step. It has no effect on eager code.
         """
         if self.compiled:
             for weights in self.model.parameters():
                 weights.grad = None if weights.grad is None else weights.grad.clone()
 
     def as_one(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """`function(module, *inputs)`; if compiled, all of it as one graph with the module in it.
+        """Call `function(module, *inputs)`, as one graph with the module in it if compiled.
 
-        For a function that takes gradients, and whose result is differentiated in turn: compiled code can be
-        differentiated only once, so the first time has to be inside of it. If one graph cannot hold the module, all of
-        it runs plain, and a line on standard error says why.
+        For a function that computes gradients and whose result is differentiated again: compiled code can be
+        differentiated only once, so the first differentiation must be inside the graph. If the module cannot be
+        compiled as one graph, the function runs eagerly, and a line on standard error says why.
         """
         with self.as_module() as model:
             if self.compiled and self._execution:
@@ -117,7 +116,7 @@ class Forward:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The module in eval mode; the mode of each of its modules is restored afterwards."""
+    """Set the module to eval mode inside the context, and restore the mode of each submodule."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -129,7 +128,7 @@ def _evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def _untracked(model: nn.Module) -> Iterator[nn.Module]:
-    """Without tracking, BatchNorm uses batch statistics and leaves the running ones (and their count) alone."""
+    """Disable tracking inside the context: BatchNorm uses batch statistics without updating the running ones."""
     tracking: list[Any] = [module for module in model.modules() if getattr(module, "track_running_stats", False)]
     for module in tracking:
         module.track_running_stats = False

@@ -1,6 +1,7 @@
 """Classifiers, by name. Each takes images in [0, 1]: normalisation is its first layer.
 
-An entry is called as `entry(channels, classes, mean, std, **settings)`; a user's own as well.
+Every entry, and every model given as `package.module:Name`, is called as `entry(channels, classes, mean, std,
+**settings)`.
 """
 
 from co_probe.config.registry import Registry

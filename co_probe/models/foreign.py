@@ -1,4 +1,4 @@
-"""Somebody else's classifier, made to look like one of co-probe's."""
+"""Adapter for classifiers of other programs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from co_probe.models.normalize import Normalize
 
 
 class ForeignModel(nn.Module):
-    """A network of another program, behind a normalisation if it takes normalised images.
+    """A network of another program, preceded by a normalisation if it takes normalised images.
 
-    Takes (B, C, H, W) images within the bounds of the run and returns (B, classes) logits. Its state dict is the
-    network's own, under the network's own names; the constants of the normalisation are no part of it.
+    Takes (B, C, H, W) images within the bounds of the run and returns (B, classes) logits. Its state dict is that of
+    the network, with unchanged names; normalisation constants are not part of it.
 
     Args:
-        network: Computes in float32 here, whatever it was saved in. Returns logits, a sequence that begins with them,
-            a mapping with an entry `logits`, or an object with an attribute `logits`.
+        network: The network, which computes in float32 whatever it was saved in. It returns logits, a sequence that
+            begins with them, a mapping with an entry `logits`, or an object with an attribute `logits`.
         mean: Mean that images are normalised by before the network, one value per channel; None if the network takes
             images as they are.
         std: Standard deviation, with `mean`.
@@ -37,8 +37,8 @@ class ForeignModel(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        # Many networks flatten features by `view`, which takes no channels-last layout. A copy, since images of one
-        # channel count as contiguous in both layouts and convolutions would return the other one.
+        # Many networks flatten features with `view`, which rejects the channels-last layout. A copy is needed, since
+        # images of one channel count as contiguous in both layouts and convolutions would return the other one.
         x = x.clone(memory_format=torch.contiguous_format)
         return logits_of(self.network(self.normalize(x)))
 

@@ -1,4 +1,4 @@
-"""The classifiers of torchvision and timm, by their names there, from random weights."""
+"""Classifiers of torchvision and timm, by their names there, with random weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from typing_extensions import override
 from co_probe.errors import UserError, unknown
 from co_probe.models.normalize import Normalize
 
-# A run's or a .pt file's settings may come from somebody else: nothing in them may fetch or open other files.
+# Settings of runs and .pt files may be untrusted: they must not fetch or open other files.
 REFUSED = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "weights")
 
 
 class Normalized(nn.Module):
-    """`network` behind a normalisation; grey images are repeated in `repeat` channels for networks that want colour.
+    """A normalisation followed by `network`; grey images are repeated in `repeat` channels for RGB networks.
 
-    Takes (B, channels, height, width) images in [0, 1] and returns (B, classes) logits: of networks that give auxiliary
-    logits too in training, the main ones.
+    Takes (B, channels, height, width) images in [0, 1] and returns (B, classes) logits; auxiliary logits that some
+    networks return in training are dropped.
     """
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], repeat: int = 1):
@@ -33,14 +33,14 @@ class Normalized(nn.Module):
 
     @staticmethod
     def published_name(name: str) -> str:
-        """Return the name here of a tensor in the state dict of the library's own classifier."""
+        """Translate a name in the state dict of the library's classifier to the name here."""
         return f"network.{name}"
 
 
 def torchvision_model(
     name: str, channels: int, classes: int, mean: Sequence[float], std: Sequence[float], **settings: Any
 ) -> Normalized:
-    """A torchvision classifier; `settings` as its constructor takes them.
+    """Build a torchvision classifier; `settings` are arguments of its constructor.
 
     Raises UserError for a name that torchvision does not have or a setting that would fetch weights, ValueError for
     images that are neither grey nor RGB.
@@ -57,14 +57,14 @@ def torchvision_model(
 
 
 def resnet50(channels: int, classes: int, mean: Sequence[float], std: Sequence[float], **settings: Any) -> Normalized:
-    """ResNet-50 of torchvision, made for images of 224×224. Source: He et al. (2016), with the stride in the 3×3."""
+    """Build torchvision's ResNet-50 for images of 224×224: He et al. (2016), with the stride in the 3×3."""
     return torchvision_model("resnet50", channels, classes, mean, std, **settings)
 
 
 def timm_model(
     name: str, channels: int, classes: int, mean: Sequence[float], std: Sequence[float], **settings: Any
 ) -> Normalized:
-    """A timm classifier; `settings` as its constructor takes them.
+    """Build a timm classifier; `settings` are arguments of its constructor.
 
     Raises UserError if timm is not installed, for a name that it does not have, or a setting that would fetch weights.
     """

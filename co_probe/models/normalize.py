@@ -8,7 +8,7 @@ from typing_extensions import override
 
 
 class Normalize(nn.Module):
-    """(x − mean) / std, a number a channel, so that ε outside the model always means pixels in [0, 1]."""
+    """(x − mean) / std per channel, so that ε outside the model always refers to pixels in [0, 1]."""
 
     mean: Tensor
     std: Tensor

@@ -1,4 +1,4 @@
-"""Pre-activation residual networks for small images, as the literature of fast adversarial training has them."""
+"""Pre-activation residual networks for small images, as used in the literature of fast adversarial training."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from co_probe.models.normalize import Normalize
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A 3×3 convolution without bias that keeps the image size (divided by `stride`)."""
+    """Make a 3×3 convolution without bias that preserves the image size (divided by `stride`)."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
 class PreActBlock(nn.Module):
     """x + conv2(relu(bn2(conv1(relu(bn1(x)))))); where shapes change, the shortcut is a 1×1 convolution of x itself.
 
-    The shortcut reads the raw block input, not relu(bn1(x)): that is what the networks of fast adversarial training do,
-    although He et al. (2016) activate first. With `activated_shortcut` it reads relu(bn1(x)), as in the wide ResNets
+    The shortcut reads the raw block input, not relu(bn1(x)), as in the networks of fast adversarial training; He et al.
+    (2016) activate first. With `activated_shortcut` it reads relu(bn1(x)), as in the wide ResNets
     (`co_probe.models.wide_resnet`).
     """
 
@@ -31,7 +31,7 @@ class PreActBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = conv3x3(outputs, outputs)
         same = stride == 1 and inputs == outputs
-        # A Sequential for its name: `shortcut.0.weight`, as in published state dicts.
+        # A Sequential, so that the weight is named `shortcut.0.weight` as in published state dicts.
         self.shortcut = None if same else nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False))
 
     @override
@@ -45,27 +45,27 @@ class PreActBlock(nn.Module):
 def every(x: Tensor, stride: int) -> Tensor:
     """Return every `stride`-th pixel of `x` (B, C, H, W), in both directions.
 
-    A 1×1 convolution of stride 1 on these pixels equals one of that stride on all of them. oneDNN's own strided one
-    writes past the end of its memory on a CPU if there are few channels: github.com/uxlfoundation/oneDNN/issues/6035.
-    Pooling single pixels picks them in one operation, with one to go back; slicing takes two each.
+    A 1×1 convolution on these pixels equals a strided one on all pixels. oneDNN's strided 1×1 convolution writes out of
+    bounds on a CPU if there are few channels: github.com/uxlfoundation/oneDNN/issues/6035. Pooling single pixels takes
+    one operation in each direction; slicing takes two.
     """
     return F.avg_pool2d(x, 1, stride)
 
 
-MOST_BLOCKS = 1000  # ten times as deep as any published one
+MOST_BLOCKS = 1000  # ten times the depth of any published network
 
 
 class PreActResNet(nn.Module):
     """A 3×3 stem, then stages of `PreActBlock`s, each but the first of which halves the image and doubles the width.
 
-    Parameters start as PyTorch's layers do. The `state_dict` of a published PreActResNet18 loads by its own names
-    (`conv1.weight`, `layer1.0.bn1.weight`, `layer2.0.shortcut.0.weight`, `bn.weight`, `linear.weight`); only
-    `normalize.mean` and `normalize.std` are added, since normalisation is the first layer here.
+    Parameters are initialised by PyTorch's defaults. The `state_dict` of a published PreActResNet18 loads with
+    unchanged names (`conv1.weight`, `layer1.0.bn1.weight`, `layer2.0.shortcut.0.weight`, `bn.weight`, `linear.weight`);
+    only `normalize.mean` and `normalize.std` are added, since normalisation is the first layer here.
 
     Two published networks of the same name differ. In that of Rice et al. (2020), "Overfitting in adversarially robust
-    deep learning", and of AWP the shortcuts are activated; its state dict has the same names and shapes, so it loads
-    without complaint, and computes its own function only with `activated_shortcut=True`. That of Andriushchenko &
-    Flammarion (2020) has no BatchNorm and ReLU before its last layer, so `bn.weight` is missing from its state dict.
+    deep learning", and of AWP the shortcuts are activated; its state dict has the same names and shapes and loads
+    without an error, but needs `activated_shortcut=True` for the same logits. That of Andriushchenko & Flammarion
+    (2020) has no BatchNorm and ReLU before its last layer, so `bn.weight` is missing from its state dict.
 
     Args:
         channels: Channels of the images.
@@ -126,5 +126,5 @@ class PreActResNet(nn.Module):
 def preact_resnet18(
     channels: int, classes: int, mean: Sequence[float], std: Sequence[float], *, activated_shortcut: bool = False
 ) -> PreActResNet:
-    """PreActResNet18 for CIFAR-sized images: widths 64, 128, 256, 512, two blocks each; 11.2 million parameters."""
+    """Build PreActResNet18 for CIFAR-sized images: widths 64, 128, 256, 512, two blocks each; 11.2M parameters."""
     return PreActResNet(channels, classes, mean, std, activated_shortcut=activated_shortcut)

@@ -1,4 +1,4 @@
-"""The pre-activation network of co-probe 0.1, which is not the literature's: for runs that were trained with it."""
+"""The pre-activation network of co-probe 0.1, which differs from the literature's; for runs trained with it."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ def preact_resnet_v1(
     blocks: Sequence[int] = (2, 2, 2, 2),
     stem: int | None = None,
 ) -> WideBlockNet:
-    """The `preact_resnet` of co-probe 0.1: shortcuts of relu(bn1(x)), convolutions that start He-normal.
+    """Build the `preact_resnet` of co-probe 0.1: shortcuts of relu(bn1(x)), He-normal initialisation.
 
-    Runs and `.pt` files of that version name `preact_resnet` or `preact_resnet18`; reading translates the name
+    Runs and `.pt` files of that version call it `preact_resnet` or `preact_resnet18`; readers translate the name
     (`co_probe.store.upgrade`).
     """
     if not blocks:

@@ -1,4 +1,4 @@
-"""The models of RobustBench, by their names in its model zoo."""
+"""Models of RobustBench, by their names in its model zoo."""
 
 import os
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from torch import nn
 
 from co_probe.errors import UserError, one_line, unknown
 
-DATASETS = {"cifar10": 10, "cifar100": 100}  # and their numbers of classes
+DATASETS = {"cifar10": 10, "cifar100": 100}  # number of classes
 THREATS = ("Linf", "L2")
 SINGLE = "it is an ensemble of several files, and only models of one file can be read"
 
 
 def split_name(name: str) -> tuple[str, str, str]:
-    """Return the data set, the threat model and the name in the zoo that `[DATASET/THREAT/]NAME` stands for.
+    """Split `[DATASET/THREAT/]NAME` into data set, threat model and name.
 
     Raises:
         UserError: It has another form.
@@ -32,7 +32,7 @@ def split_name(name: str) -> tuple[str, str, str]:
 
 
 def robustbench_model(name: str, channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """A network of RobustBench's model zoo, `[DATASET/THREAT/]NAME`, with random weights; it normalises by itself.
+    """Build a network of RobustBench's model zoo, which normalises images itself, with random weights.
 
     Raises UserError if RobustBench is not installed, or it has no such model of one file.
     """
@@ -49,7 +49,7 @@ def load_published(name: str, folder: str | Path = "models") -> nn.Module:
 
     Args:
         name: `[DATASET/THREAT/]NAME`.
-        folder: Where RobustBench keeps weights, its `model_dir`.
+        folder: RobustBench's folder of weights, its `model_dir`.
 
     Raises:
         UserError: RobustBench is not installed, it has no such model of one file, or the weights are not on the disk or
@@ -68,14 +68,14 @@ def load_published(name: str, folder: str | Path = "models") -> nn.Module:
 
     try:
         network = load_model(model, model_dir=str(folder), dataset=dataset, threat_model=threat)
-    except Exception as error:  # of any kind: it is another program's code
+    except Exception as error:  # third-party code may raise anything
         raise UserError(f"robustbench:{name}: {path} cannot be read: {one_line(error)}") from error
     assert isinstance(network, nn.Module)
     return network.eval()
 
 
 def _entry(dataset: str, threat: str, model: str) -> dict[str, Any]:
-    """Return what the zoo says of a model. Raises UserError if it has none, or not of one file."""
+    """Return the zoo's entry of a model. Raises UserError for unknown models and ensembles of several files."""
     try:
         import timm
         from robustbench.model_zoo import model_dicts

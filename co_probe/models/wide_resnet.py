@@ -1,4 +1,4 @@
-"""Wide residual networks for small images, as TRADES, AWP and RobustBench have them."""
+"""Wide residual networks for small images, as used by TRADES, AWP and RobustBench."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing_extensions import override
 from co_probe.models.normalize import Normalize
 from co_probe.models.preact_resnet import conv3x3, every
 
-PUBLISHED = {"bn1": "bn", "fc": "linear"}  # top-level parts of the published network, by their names here
+PUBLISHED = {"bn1": "bn", "fc": "linear"}  # published name -> name here, of top-level modules
 
 
 class WideBlock(nn.Module):
@@ -133,10 +133,10 @@ class WideResNet(WideBlockNet):
 
 
 def wide_resnet28_10(channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> WideResNet:
-    """WRN-28-10: 36.5 million parameters."""
+    """Build WRN-28-10, with 36.5 million parameters."""
     return WideResNet(channels, classes, mean, std, depth=28, width=10)
 
 
 def wide_resnet34_10(channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> WideResNet:
-    """WRN-34-10: 46.2 million parameters."""
+    """Build WRN-34-10, with 46.2 million parameters."""
     return WideResNet(channels, classes, mean, std, depth=34, width=10)

@@ -1,1 +1,1 @@
-"""Numbers: intervals, eigenvalues, cosine transform, random seeds."""
+"""Numerics: intervals, eigenvalues, cosine transform, change points, random seeds."""

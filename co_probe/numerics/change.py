@@ -1,4 +1,4 @@
-"""When a noisy series changes: as it is seen at the time, and in hindsight."""
+"""Detection of changes in a noisy series, online and in hindsight."""
 
 import math
 from collections import deque
@@ -13,25 +13,25 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 LEVEL = 6
-"""Number of earlier values whose median is the level that a value is compared with."""
+"""Number of earlier values whose median is the level of a series."""
 
 NOISE = 20
-"""Number of earlier values that the scale of the noise is taken over."""
+"""Number of earlier values from which the noise is estimated."""
 
 LEAST = 8
-"""Number of earlier values below which nothing is judged."""
+"""Least number of earlier values for a score."""
 
 MAD = 1.4826  # the median of absolute deviations times this is the standard deviation of normal noise
-DIFFERENCES = MAD / math.sqrt(2)  # likewise the median of absolute differences between successive values
+DIFFERENCES = MAD / math.sqrt(2)  # the same for the median of absolute differences between successive values
 
 
 def window_size(steps: int) -> int:
-    """Number of steps per window for an epoch of `steps` steps: 20 as in the literature, fewer in short epochs."""
+    """Return the number of steps per window in an epoch of `steps` steps: 20, as in the literature, or fewer."""
     return max(5, min(20, steps // 4))
 
 
 def window_means(values: ArrayLike, size: int) -> tuple[Floats, Floats]:
-    """Average a series in adjoining windows.
+    """Average a series over successive windows.
 
     Args:
         values: Series, (n,); NaN where not defined.
@@ -52,13 +52,13 @@ def window_means(values: ArrayLike, size: int) -> tuple[Floats, Floats]:
 def level_and_noise(
     past: Sequence[float], floor: float, level: int = LEVEL, *, skipped: int = 0
 ) -> tuple[float, float]:
-    """What a value is compared with: the recent level of a series, and its noise.
+    """Estimate the recent level of a series and its noise.
 
     Args:
-        past: The values before it, at least two, without NaN.
+        past: The earlier values, at least two, without NaN.
         floor: Least noise, in the unit of the values.
-        level: Number of values of the level.
-        skipped: Number of newest values that are left out of it, since they may be part of the change already.
+        level: Number of values that the level is the median of.
+        skipped: Number of newest values to exclude from the level, since they may be part of the change.
 
     Returns:
         The median of the level, and the standard deviation of the noise, from differences between successive values.
@@ -68,10 +68,10 @@ def level_and_noise(
 
 
 def scores(values: ArrayLike, direction: int, floor: float) -> Floats:
-    """How far each value is from its recent level, in units of the noise before it (`level_and_noise`).
+    """Compute the distance of each value from its recent level in standard deviations of the noise.
 
-    Only the past is used, so that a score is what an observer would have seen at that moment. `co_probe.Alarm` judges
-    by the same, and leaves the newest value out of the level, because it waits for a second one.
+    Only earlier values are used (`level_and_noise`), so each score could have been computed online. `co_probe.Alarm`
+    uses the same estimate without the newest value, because it waits for a second one.
 
     Args:
         values: Series, (n,); NaN where not measured.
@@ -95,12 +95,12 @@ def scores(values: ArrayLike, direction: int, floor: float) -> Floats:
 
 
 def alarms(score: ArrayLike, threshold: float, apart: int = LEVEL) -> list[int]:
-    """Indices at which scores reach a threshold; those fewer than `apart` after the last are the same alarm.
+    """Find the indices at which scores reach a threshold; nearby ones count as one alarm.
 
     Args:
         score: Scores, (n,); NaN is no alarm.
         threshold: Least score of an alarm.
-        apart: Number of values without an alarm that separates two.
+        apart: Least distance of two alarms, in values.
 
     Returns:
         The first index of each alarm, increasing.
@@ -118,10 +118,10 @@ SPAN = 8
 """Number of epochs before and after a change over which levels are taken."""
 
 EARLY = 3
-"""Number of epochs by which a series may change before robust accuracy falls, to be counted as the same event."""
+"""Number of epochs before the fall of robust accuracy in which a change counts as part of the same event."""
 
 STAYS = 0.9
-"""Share of the later values that must stay beyond the middle, so that a passing dip is no change."""
+"""Share of the later values that must stay beyond the midpoint, so that a brief dip is not a change."""
 
 CLEAR = 4.0
 """Number of standard deviations of the noise before a change by which the levels must differ."""
@@ -132,7 +132,7 @@ class Change:
     """A change of a series at an event.
 
     Attributes:
-        at: When half of it was made, in epochs.
+        at: Epoch, as a fraction, at which half of the change was made.
         before: Level before the event.
         after: Level when the change is over.
     """
@@ -152,12 +152,12 @@ def halfway(
     floor: float,
     clear: float = CLEAR,
 ) -> Change | None:
-    """When a series had made half of its change from the level before an event to the one in it, in hindsight.
+    """Find when a series had made half of its change at an event, in hindsight.
 
-    The levels are medians over the `SPAN` epochs before, and over the second half of as many epochs of the event, when
-    the change is over. Half of the way is made at the first value beyond the middle of the levels, from `EARLY` epochs
-    before the event on, after which `STAYS` of the values up to there are beyond it too. The noise is that of
-    differences between successive values, so that a slow drift is none.
+    The level before is the median over `SPAN` epochs; the level after is the median over the second half of up to
+    `SPAN` epochs of the event. The result is the first value beyond the midpoint of the two levels, at most `EARLY`
+    epochs before the event, after which a share of `STAYS` of the values stays beyond it. Noise is estimated from
+    differences between successive values, so a slow drift does not count as noise.
 
     Args:
         at: When each value was measured, in epochs, increasing, (n,).
@@ -165,12 +165,12 @@ def halfway(
         start: When the event begins, in epochs.
         end: When it ends.
         direction: 1 if only a rise counts, −1 for a fall, 0 for both.
-        floor: Least difference of levels that is no noise.
-        clear: Least difference in standard deviations of the noise.
+        floor: Least difference between the levels.
+        clear: Least difference between the levels, in standard deviations of the noise.
 
     Returns:
-        The time of the first such value, and both levels; None if the levels do not differ clearly, or differ the
-        other way.
+        The epoch of that value and both levels; None if the levels do not differ enough, or differ in the other
+        direction.
     """
     times, series = np.asarray(at, np.float64), np.asarray(values, np.float64)
     known = ~np.isnan(series)

@@ -1,25 +1,39 @@
-"""The largest eigenvalues of many symmetric matrices at once, each known by its products with vectors alone."""
+"""Largest eigenvalues of a batch of symmetric matrices, from matrix-vector products."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-TINY = 1e-6  # relative to the matrix's size as seen so far: what is left of a product is then rounding
+TINY = 1e-6  # a remainder below this share of the largest value so far is rounding error
 
 
 def largest_eigenvalues(
     product: Callable[[Tensor], Tensor], start: Tensor, top: int, *, steps: int = 60, tolerance: float = 1e-2
 ) -> Tensor:
-    """The `top` largest eigenvalues of each of n symmetric matrices, in descending order, float64 (n, top).
+    """Compute the `top` largest eigenvalues of each of n symmetric matrices by Lanczos iteration.
 
-    `product`: takes (n, size) vectors, one a matrix, and returns what the matrices make of them; `start`: (n, size)
-    random vectors. Each step costs a product; they end when the residual of every value wanted is below `tolerance`
-    times the matrix's largest value in size (errors of values go with its square), after `steps`, or when all
-    dimensions are used up, where the result is exact. Raises ValueError if `top` is not between 1 and `size`.
-    Source: Lanczos iteration with full reorthogonalisation (Golub and Van Loan, "Matrix Computations", section 10.3.5).
-    Where the Krylov space is exhausted too soon (a ReLU network's Hessian has a rank below the number of classes), it
-    goes on in a new random direction. A value that a matrix has several times may come up less often.
+    Iteration ends when every residual is below `tolerance` times the matrix's largest eigenvalue in magnitude (the
+    error of an eigenvalue is quadratic in it), after `steps`, or when all dimensions are used, where the result is
+    exact. If the Krylov space is exhausted early (the Hessian of a ReLU network has a rank below the number of
+    classes), iteration continues in a new random direction. Multiple eigenvalues may be found fewer times than they
+    occur.
+
+    Args:
+        product: Function from vectors (n, size), one per matrix, to the products of the matrices with them.
+        start: Random vectors, (n, size).
+        top: Number of eigenvalues, from 1 to `size`.
+        steps: Greatest number of products.
+        tolerance: Bound of the residuals, relative to the largest eigenvalue in magnitude.
+
+    Returns:
+        Eigenvalues in descending order, float64 (n, top).
+
+    Raises:
+        ValueError: `top` is not between 1 and `size`.
+
+    Reference:
+        Golub and Van Loan, "Matrix Computations", section 10.3.5: Lanczos with full reorthogonalisation.
     """
     count, size = start.shape
     if not 1 <= top <= size:
@@ -46,7 +60,7 @@ def largest_eigenvalues(
         link = torch.where(exhausted, 0, link)
         if done + 1 == size or done + 1 >= max(steps, top):
             break
-        # The residual, which bounds how far a value is from an eigenvalue (Golub and Van Loan, section 10.1.3).
+        # The residual bounds the distance from an eigenvalue (Golub and Van Loan, section 10.1.3).
         residual = link[:, None] * vectors[:, -1].abs()
         if done >= top and bool((residual[:, -top:] <= tolerance * scale[:, None]).all()):
             break
@@ -57,7 +71,7 @@ def largest_eigenvalues(
 
 
 def _orthogonal(vectors: Tensor, basis: Tensor) -> Tensor:
-    """`vectors` (n, size) less their parts in `basis` (n, k, size); twice, against rounding."""
+    """Orthogonalise `vectors` (n, size) against `basis` (n, k, size), twice to reduce rounding errors."""
     for _ in range(2):
         vectors = vectors - (basis.transpose(1, 2) @ (basis @ vectors[:, :, None]))[:, :, 0]
     return vectors

@@ -1,4 +1,4 @@
-"""Whether something fits into memory, before it is made."""
+"""Checks that large allocations fit into memory."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +9,7 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 
 def memory_size() -> int | None:
-    """Bytes of memory of this machine, or of the container that this process is in; None if that is unknown."""
+    """Return the memory of this machine or container in bytes; None if unknown."""
     sizes = []
     with suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -21,15 +21,15 @@ def memory_size() -> int | None:
 
 
 def require_memory(needed: int, what: str, hint: str) -> None:
-    """Refuse what cannot fit.
+    """Raise an error if an allocation exceeds the memory of this machine.
 
     Args:
-        needed: Bytes.
-        what: What needs them, as the error calls it.
+        needed: Number of bytes.
+        what: Name of the allocation in the error.
         hint: The settings to choose smaller.
 
     Raises:
-        UserError: This machine has less memory in all.
+        UserError: This machine has less memory in total.
     """
     size = memory_size()
     if size is not None and needed > size:

@@ -1,4 +1,4 @@
-"""Figures from tidy tables. Knows pandas, matplotlib and seaborn; never torch."""
+"""Figures from tidy tables, by name. Uses pandas, matplotlib and seaborn, not torch."""
 
 from co_probe.config.registry import Registry
 

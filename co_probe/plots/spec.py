@@ -15,7 +15,7 @@ from co_probe.errors import unknown
 Run = TypeVar("Run", bound="StoredRun")
 Frames = Mapping[str, pd.DataFrame]
 Span = tuple[int, int]  # first and last epoch of an episode of catastrophic overfitting
-Episodes = Mapping[str, Sequence[Span]]  # run -> its episodes, in order, for the runs that have some
+Episodes = Mapping[str, Sequence[Span]]  # run -> its episodes in order, for runs with episodes
 
 
 class StoredRun(Protocol):
@@ -29,11 +29,11 @@ class StoredRun(Protocol):
 
     @property
     def info(self) -> Any:
-        """The facts of the run, a `co_probe.store.RunInfo`."""
+        """Facts about the run, a `co_probe.store.RunInfo`."""
 
     @property
     def config(self) -> Any:
-        """The settings of a run that co-probe trained, whose `info.settings` are not None."""
+        """Settings of a run trained by co-probe, whose `info.settings` are not None."""
 
     @property
     def caption(self) -> str:
@@ -61,23 +61,23 @@ class StoredRun(Protocol):
 
     @property
     def chosen_on(self) -> str:
-        """The split that best epoch and onset are judged on, `validation` or `test`."""
+        """Split that determines best epoch and onset, `validation` or `test`."""
 
     @property
     def best_epoch(self) -> int:
         """The most robust epoch."""
 
     def metrics(self, epoch: int) -> dict[str, float]:
-        """Metrics of an epoch."""
+        """Return the metrics of an epoch."""
 
     def step_series(self, epoch: int) -> Mapping[str, Any]:
-        """Step indicators of an epoch, {name: (steps,)}."""
+        """Return the step indicators of an epoch, {name: (steps,)}."""
 
     def labels(self, epoch: int, probe: str) -> dict[str, Any]:
-        """The leading columns of every tidy row."""
+        """Return the leading columns of every tidy row."""
 
     def frame(self, probe: str, **settings: Any) -> pd.DataFrame:
-        """A stored table."""
+        """Return a stored table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +85,9 @@ class FigureOptions:
     """Options of a figure.
 
     Attributes:
-        against: The attack B of the gap or of a phase diagram, or what robust means; the figure's own default if None.
-        reference: Whose strength, by its file's name; the newest if None.
-        generator: Whose perturbations are measured and shown: an attack, its name, or `method` for the run's own.
+        against: Attack B of the gap or of robust accuracy; the figure's default if None.
+        reference: File name of the reference of the strength; the newest if None.
+        generator: Source of perturbations: an attack, its name, or `method` for the run's training attack.
     """
 
     against: AttackLike | None = None
@@ -95,7 +95,7 @@ class FigureOptions:
     generator: AttackLike = "fgsm"
 
 
-Measure = Callable[..., pd.DataFrame]  # `co_probe.probe`, with the device and the progress of the figure filled in
+Measure = Callable[..., pd.DataFrame]  # `co_probe.probe` with the device and progress of the figure
 Table = Callable[[Sequence[StoredRun], FigureOptions, Measure], pd.DataFrame]
 
 
@@ -103,12 +103,12 @@ COLUMNS = ["run", "method", "seed", "epoch", "probe", "quantity", "value", "low"
 
 
 def supports_all(run: StoredRun, options: FigureOptions) -> str | None:
-    """Every run can be drawn."""
+    """Accept every run."""
     return None
 
 
 def shared_title(runs: Sequence[StoredRun]) -> str:
-    """Data set and ε, or the data set alone, where all runs agree on them; of a single run, its name too."""
+    """Return data set and ε as far as all runs agree, and the name of a single run."""
     names = {run.info.data for run in runs}
     titles = {f"{run.info.data}, {bound_label(run.epsilon, run.norm)}{run.caption}" for run in runs}
     title = (titles if len(titles) == 1 else names).pop() if len(names) == 1 else ""
@@ -120,14 +120,14 @@ class FigureSpec:
     """A figure.
 
     Attributes:
-        draw: Draws the figure from its tables, and the episodes of the runs that have some.
-        tables: {name: what makes the table}: `stored`, `probed`, `computed`, or a function of runs, options and
+        draw: Draws the figure from its tables and the episodes by run.
+        tables: {name: source of the table}: `stored`, `probed`, `computed`, or a function of runs, options and
             `measure`.
-        single: Whether it shows one run. Of several, the first that has an episode is drawn, else the first.
+        single: Whether it shows one run: of several, the first with an episode, else the first.
         against: The default of `FigureOptions.against`.
-        unsupported_reason: Why a run cannot be drawn, in one line; None if it can. Runs without a finished epoch are
-            never drawn, and need no check.
-        title: The text above the figure, from the runs that it shows.
+        unsupported_reason: Returns in one line why a run cannot be drawn; None if it can. Runs without a finished epoch
+            are excluded before.
+        title: Returns the title of the figure for the runs that it shows.
     """
 
     draw: Callable[[Frames, Episodes], Figure]
@@ -138,7 +138,7 @@ class FigureSpec:
     title: Callable[[Sequence[StoredRun]], str] = shared_title
 
     def options(self, **given: Any) -> FigureOptions:
-        """The options that were given, and this figure's defaults. Raises UserError for an unknown one."""
+        """Return the given options with this figure's defaults. Raises UserError for an unknown option."""
         known = [field.name for field in fields(FigureOptions)]
         for name in given:
             if name not in known:
@@ -147,18 +147,18 @@ class FigureSpec:
         return options if options.against else replace(options, against=self.against)
 
     def why_not(self, run: StoredRun, **given: Any) -> str | None:
-        """Why a run cannot be drawn with the options that were given, in one line; None if it can."""
+        """Return in one line why a run cannot be drawn with the given options; None if it can."""
         if not run.epochs:
             return f"{run.name} has no finished epoch yet"
         return self.unsupported_reason(run, self.options(**given))
 
     def shown(self, runs: Sequence[Run], episodes: Episodes) -> list[Run]:
-        """The runs that the figure shows: of a figure of one run, the first that has an episode, else the first."""
+        """Return the runs to show: for a figure of one run, the first with an episode, else the first."""
         return [next((run for run in runs if run.name in episodes), runs[0])] if self.single else list(runs)
 
 
 def stored(name: str) -> Table:
-    """The table `metrics`, `steps`, or of a probe, as it is stored; without rows if there is none."""
+    """Make a table from stored rows: `metrics`, `steps`, or of a probe; without rows if none are stored."""
 
     def table(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
         frame = pd.concat([run.frame(name) for run in runs], ignore_index=True)
@@ -168,7 +168,7 @@ def stored(name: str) -> Table:
 
 
 def probed(probe: str, **settings: Any) -> Table:
-    """The table of a probe, measured where it is not stored.
+    """Make a table from a probe, which is measured where it is not stored.
 
     Args:
         probe: The probe's name.
@@ -202,7 +202,7 @@ def _chosen(settings: Mapping[str, Any], options: FigureOptions) -> dict[str, An
 
 @dataclass(frozen=True)
 class Option:
-    """Stands for one of the figure's options in the settings of a probe."""
+    """Placeholder for a figure option in the settings of a probe."""
 
     name: str
 

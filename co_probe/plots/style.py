@@ -1,4 +1,4 @@
-"""One look for all figures: a method has the same colour and dashes everywhere, and text is legible at column width."""
+"""Common style of figures: fixed colour and dashes per method, and text that is legible at column width."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,10 +44,10 @@ RC: Any = {
 
 
 def method_style(method: str) -> dict[str, Any]:
-    """Colour, dashes and label of a method's line.
+    """Return the colour, dashes and label of a method's line.
 
-    The place of a method in the order of registration gives its look. A name that is not registered gets a look that
-    depends on the name alone, and that no registered method has.
+    The order of registration determines colour and dashes. An unregistered name gets a combination that depends on the
+    name alone and that no registered method has.
     """
     known = labels("method")
     if method in known:
@@ -64,23 +64,23 @@ def method_style(method: str) -> dict[str, Any]:
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Inside, figures come out in this package's style, without a display."""
+    """Apply the style of this package inside the context."""
     with sns.axes_style("ticks"), plt.rc_context(RC):
         yield
 
 
 def panels(rows: int = 1, height: float = 2.3, **options: Any) -> tuple[Figure, Any]:
-    """A figure of one column's width with `rows` panels of `height` inches, and its axes (an array, if several)."""
+    """Make a figure of one column's width with `rows` panels of `height` inches; return it and its axes."""
     return plt.subplots(rows, 1, figsize=(COLUMN, height * rows), **options)
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
-    """`ax`, or the axes of a new figure."""
+    """Return `ax`, or the axes of a new figure."""
     return ax if ax is not None else panels()[1]
 
 
 def check_name(path: Path) -> None:
-    """Raise UserError if a figure cannot be written under this name: an unknown format, or no such folder."""
+    """Raise UserError if the format of a figure's file is unknown or its folder does not exist."""
     known = ["pdf", "png", "svg"]
     if path.suffix.lstrip(".").lower() not in known:
         raise UserError(f"cannot draw '{path}': the name must end in one of .{', .'.join(known)}")
@@ -89,7 +89,7 @@ def check_name(path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the name's ending says, and close it. Raises UserError if it cannot be."""
+    """Write a figure in the format of the file name's suffix, and close it. Raises UserError if that fails."""
     check_name(path)
     try:
         figure.savefig(path, dpi=300)
@@ -99,5 +99,5 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def headless() -> None:
-    """Draw to files only: works where there is no screen."""
+    """Select a matplotlib backend without a display."""
     matplotlib.use("Agg")

@@ -15,19 +15,23 @@ from co_probe.errors import UserError
 from co_probe.plots.spec import Episodes, FigureOptions, FigureSpec, Frames, Measure, StoredRun
 from co_probe.plots.style import axes_or_new, method_style, panels
 
-ATTACKS = ("clean", "pgd20")  # of the axes
+ATTACKS = ("clean", "pgd20")  # of the x and y axis
 MARKERS = "osD^vP"
 LABEL = 6.5  # points
 AROUND = ((0.9, 0.8), (-0.9, 0.8), (0.9, -0.8), (-0.9, -0.8), (0, 1.1), (0, -1.1), (1.2, 0), (-1.2, 0))
-# Where a label may go, in label heights from its point, best first; the far ones get a line to it.
+# Offsets of labels from their points, in label heights, best first; distant labels are joined to their points.
 PLACES = [(dx * far, dy * far) for far in (1.0, 1.7, 2.6) for dx, dy in AROUND]
 
 
 def trade_off(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
-    """Accuracy under PGD-20 against clean accuracy: a line a method, through its points from the smallest ε on.
+    """Draw accuracy under PGD-20 against clean accuracy: a line per method, with a point per ε in increasing order.
 
-    `frame`: the table `eval`, one epoch a run. A point is the mean over the runs of its method and ε, with bars of one
-    standard deviation (n − 1) if there are several. `style` goes to `Axes.errorbar`.
+    A point is the mean over runs of a method and ε, with bars of one standard deviation (n − 1) if there are several.
+
+    Args:
+        frame: Table `eval`, with one epoch per run.
+        ax: Axes to draw on; new ones if None.
+        **style: Arguments of `Axes.errorbar`.
     """
     ax = axes_or_new(ax)
     points = _points(frame)
@@ -46,7 +50,7 @@ def trade_off(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes
 
 
 def _points(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row for each method and ε: runs, mean and standard deviation of both accuracies, in percent."""
+    """Return a row for each method and ε: runs, mean and standard deviation of both accuracies, in percent."""
     accuracies = frame[frame["quantity"] == "accuracy"]
     wide = accuracies.pivot_table(index=["method", "epsilon", "run"], columns="attack", values="value") * 100
     groups = wide.reset_index().groupby(["method", "epsilon"])
@@ -55,13 +59,10 @@ def _points(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _place_labels(ax: Axes, points: np.ndarray, labels: Sequence[str], methods: Sequence[str]) -> None:
-    """Write each label beside its point, in the first place where it covers no line, point or other label.
-
-    If there is none, in the place that covers least.
-    """
+    """Write each label next to its point, where it covers the least of lines, points and other labels."""
     figure = ax.get_figure(root=True)
     assert figure is not None
-    figure.canvas.draw()  # the layout decides where the points are
+    figure.canvas.draw()  # positions of points depend on the layout
     unit = LABEL * figure.dpi / 72
     at = ax.transData.transform(points)
     ink = [at]
@@ -94,7 +95,7 @@ def _place_labels(ax: Axes, points: np.ndarray, labels: Sequence[str], methods: 
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """One panel; the legend comes first, so that labels are placed in the layout that the figure will have."""
+    """Draw the figure; the legend comes first, since it changes the layout in which labels are placed."""
     frame = frames["eval"]
     figure, ax = panels(height=2.7)
     methods = sorted(frame["method"].unique())
@@ -128,10 +129,10 @@ def _in_grey_levels(frame: pd.DataFrame) -> bool:
 
 
 def best_epochs(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """Accuracies of each run's best epoch, each on as many images as it was ever measured on.
+    """Return the accuracies of each run's best epoch, each on the greatest number of images it was measured on.
 
-    They are measured on all test images where they are not stored. Raises UserError for runs on different images, whose
-    accuracies are not comparable.
+    Missing ones are measured on all test images. Raises UserError for runs on different images, whose accuracies are
+    not comparable.
     """
     if len({(run.info.data, run.norm, str(run.config.extensions) if run.info.settings else "") for run in runs}) > 1:
         raise UserError("trade-off compares runs on the same images and in balls of one norm: name such runs")

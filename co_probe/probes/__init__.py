@@ -1,4 +1,4 @@
-"""Probes: each evaluates an indicator at every epoch of a run and stores a tidy table."""
+"""Probes evaluate an indicator at every epoch of a run and store a tidy table."""
 
 from co_probe.config.probes import PROBES
 

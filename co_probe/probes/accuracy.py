@@ -1,4 +1,4 @@
-"""Accuracy at every epoch: what training measures of itself, for runs that were recorded without it."""
+"""Accuracy at every epoch, for runs whose training did not record it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Accuracy(Probe):
     """Accuracy on clean images, under FGSM and under PGD-10, at the run's ε.
 
-    Quantities: `clean`, `fgsm` and `pgd10`, in [0, 1], with their Wilson intervals. The verdict on a run that has no
-    training metrics is reached from them. Cost per image and epoch: 15 forward and 11 backward passes.
+    Quantities: `clean`, `fgsm` and `pgd10`, in [0, 1], with their Wilson intervals. The verdict on a run without
+    training metrics is based on them. Cost per image and epoch: 15 forward and 11 backward passes.
 
     Args:
         split: `test` images of the probe set, or `train`.
@@ -39,7 +39,7 @@ class Accuracy(Probe):
         ]
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """The three accuracies at one epoch."""
+        """Measure the three accuracies at one epoch."""
         from co_probe.inference.evaluation import outcome
 
         rows = [accuracy_row("clean", outcome(checkpoint.forward, images.x, images.y).correct)]

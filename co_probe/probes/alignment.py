@@ -1,4 +1,4 @@
-"""How large the input gradient is, and how far it agrees with itself within the ε-ball."""
+"""Norm of the input gradient, and its alignment within the ε-ball."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -14,7 +14,8 @@ class Alignment(Probe):
     """Cosine similarity of input gradients within the ε-ball, and their norm (`co_probe.indicators.alignment`).
 
     Quantities: `alignment`, the mean cosine in [−1, 1]; `gradient-norm`, the mean of ‖∇ₓL(x)‖₂ in nats per pixel unit;
-    `masked`, the share of images without a gradient, which have no cosine. If all are masked, there is no `alignment`.
+    `masked`, the share of images with a zero gradient, whose cosine is undefined. `alignment` is absent if all are
+    masked.
 
     Args:
         split: `test` images of the probe set, or `train`.
@@ -25,7 +26,7 @@ class Alignment(Probe):
     split: str = "test"
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """Alignment, gradient norm and masked share at one epoch."""
+        """Measure the alignment, gradient norm and masked share at one epoch."""
         from co_probe.indicators.alignment import alignment
 
         result = alignment(checkpoint.model, images.x, images.y, epsilon=images.epsilon, seed=images.seed)

@@ -1,4 +1,4 @@
-"""Base class of probes, and the table over the epochs of a run. Measuring imports torch; settings do not."""
+"""Base class of probes, and their tables over the epochs of a run. Only measuring imports torch."""
 
 import time
 from abc import ABC, abstractmethod
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]  # quantity, value, low, high, n: one number of a tidy table
 ATTACKS = ("against", "generator")  # settings that are attacks
-SAVE_EVERY = 10.0  # seconds of measuring that a crash may cost
+SAVE_EVERY = 10.0  # seconds between writes: the most that a crash can lose
 
 
 class Diagnostic(ABC):
     """Measurement on a run, stored as a table: a frozen dataclass whose fields are its settings.
 
-    A new one is one file and one line in a registry. Import torch where it measures, so that its settings can be read
-    and checked without it.
+    A new diagnostic is one file and one line in a registry. Import torch inside the measuring methods, so that settings
+    can be read and checked without it.
 
     Attributes:
-        name: What its table is called.
-        split: Which images it uses, `test`, `train` or `validation`.
+        name: Name of the table.
+        split: Images to use: `test`, `train` or `validation`.
         shares: Quantities that are shares in [0, 1], which the command line prints in percent.
-        details: Quantities that are for figures, and not printed.
-        own: Columns that readers of its table rely on, besides those of every table.
-        figure: The registered figure that shows it; None for lines of all its quantities.
-        default_epochs: Epochs that are measured unless others are named: `all`, `best and last`, `last`.
+        details: Quantities for figures that are not printed.
+        own: Columns that its table has in addition to those of every table.
+        figure: Registered figure of the probe; None for lines of all quantities.
+        default_epochs: Epochs to measure by default: `all`, `best and last` or `last`.
     """
 
     name: ClassVar[str]
@@ -54,28 +54,28 @@ class Diagnostic(ABC):
 
     @abstractmethod
     def table(self, run: StoredRun, epochs: Epochs | None = None, *, compile: bool = False) -> Table:
-        """The stored and missing rows on a run, which can be measured."""
+        """Return the table of stored and missing rows of a run."""
 
     def unsupported_reason(self, run: StoredRun) -> str | None:
-        """Why this cannot be measured on a run, in one line; None if it can."""
+        """Return in one line why a run cannot be measured; None if it can."""
         return None
 
     def columns(self, run: StoredRun) -> dict[str, Any]:
-        """Settings stored as columns; they identify a row. What depends on the run is filled in."""
+        """Return settings stored as columns, which identify a row, with defaults that depend on the run filled in."""
         return {f.name: self._column(f.name, getattr(self, f.name), run) for f in self._settings()}
 
     def select(self, frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
-        """The rows of a stored table that were measured with these settings, sorted by epoch.
+        """Return the rows of a stored table that were measured with these settings, sorted by epoch.
 
         Args:
-            frame: The table of this probe on `run`, with all settings that it was ever measured with. A column that
-                did not exist when a row was written has the setting's default there.
+            frame: The table of this probe on `run`, with rows of all settings. Columns that did not exist when a row
+                was written have the setting's default.
             run: The run that was measured.
         """
         return self._matching(frame, self.columns(run), run)
 
     def find(self, frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
-        """The rows that `run.frame(name, **settings)` returns: those of `select`."""
+        """Return the rows for `run.frame(name, **settings)`: those of `select`."""
         return self.select(frame, run)
 
     def _matching(self, frame: pd.DataFrame, columns: dict[str, Any], run: StoredRun) -> pd.DataFrame:
@@ -97,8 +97,7 @@ class Diagnostic(ABC):
 class Probe(Diagnostic):
     """An indicator evaluated at every epoch of a run. Its settings are keyword-only.
 
-    A setting `epsilon` is the norm bound that it measures at, None for the run's; settings `against` and `generator`
-    are attacks.
+    A setting `epsilon` is the norm bound, None for that of the run; settings `against` and `generator` are attacks.
     """
 
     @abstractmethod
@@ -110,19 +109,19 @@ class Probe(Diagnostic):
             images: The images of the probe set that `split` names, on the checkpoint's device.
 
         Returns:
-            Rows with the columns quantity, value, low, high, n and any of the probe's own.
+            Rows with the columns quantity, value, low, high, n and those in `own`.
         """
 
     def baselines(self, images: "ProbeSet") -> list[Row]:
-        """Rows that do not depend on the epoch; they are stored as epoch 0."""
+        """Return the rows that do not depend on the epoch; they are stored as epoch 0."""
         return []
 
     def recorded(self, run: StoredRun, epoch: int) -> list[Row] | None:
-        """The rows of an epoch if the run has recorded them while it was trained, else None."""
+        """Return the rows of an epoch that were recorded during training; None if there are none."""
         return None
 
     def table(self, run: StoredRun, epochs: Epochs | None = None, *, compile: bool = False) -> Table:
-        """The stored and missing rows of this probe on a run."""
+        """Return the stored and missing rows of this probe on a run."""
         return EpochTable(self, run, epochs, compile)
 
 
@@ -132,9 +131,9 @@ class EpochTable(Table):
     Args:
         probe: The probe, with its settings.
         run: The run.
-        epochs: `all`, `best and last`, `last`, a number or numbers: which epochs are measured, besides those that are
-            stored; the probe's default if None.
-        compile: Run the model through torch.compile where perturbations are made and evaluated.
+        epochs: Epochs to measure in addition to stored ones: `all`, `best and last`, `last`, a number or numbers; the
+            probe's default if None.
+        compile: Make and evaluate perturbations with torch.compile.
 
     Raises:
         UserError: If the run has no such epoch.
@@ -152,11 +151,11 @@ class EpochTable(Table):
         self.missing = [epoch for epoch in wanted if epoch not in recorded]
 
     def rows(self) -> pd.DataFrame:
-        """The rows of this probe with these settings, sorted by epoch."""
+        """Return the rows of this probe with these settings, sorted by epoch."""
         return self.probe.select(self.frame, self.run)
 
     def check(self, run: "Run") -> None:
-        """Raise UserError if the run is unsupported, or there is no attack of a name."""
+        """Raise UserError if the run is unsupported or an attack is unknown."""
         from co_probe.attacks.named import named_attack
 
         for setting in ATTACKS:
@@ -166,7 +165,7 @@ class EpochTable(Table):
             raise UserError(reason)
 
     def store_recorded(self) -> None:
-        """Store rows that the run has recorded itself."""
+        """Store rows that training has recorded."""
         self._save(self._recorded)
         self._recorded = []
 
@@ -214,10 +213,10 @@ class EpochTable(Table):
 
 
 def accuracy_row(quantity: str, correct: "Tensor", n: int | None = None) -> Row:
-    """An accuracy with its 95% Wilson interval.
+    """Make a row with an accuracy and its 95% Wilson interval.
 
     Args:
-        quantity: What the row is called.
+        quantity: Name of the quantity.
         correct: Correctness of each example, bool (n,), or of several draws of each, (draws, n).
         n: Number of images, if `correct` holds several draws of each.
     """
@@ -227,10 +226,10 @@ def accuracy_row(quantity: str, correct: "Tensor", n: int | None = None) -> Row:
 
 
 def mean_row(quantity: str, values: "Tensor") -> Row:
-    """A mean over examples with its 95% normal interval.
+    """Make a row with a mean over examples and its 95% normal interval.
 
     Args:
-        quantity: What the row is called.
+        quantity: Name of the quantity.
         values: One number for each example, (n,), n > 0.
     """
     mean, low, high = mean_interval(values.cpu().numpy())

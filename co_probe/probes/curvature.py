@@ -1,4 +1,4 @@
-"""How curved the loss is around images: the largest eigenvalues of its Hessian with respect to the input."""
+"""Curvature: largest eigenvalues of the Hessian of the loss with respect to the input."""
 
 from dataclasses import dataclass
 from math import prod
@@ -19,7 +19,7 @@ class Curvature(Probe):
 
     Args:
         top: Number of eigenvalues.
-        images: The first so many images of the probe set are used.
+        images: Number of images, the first of the probe set.
         split: `test` images of the probe set, or `train`.
 
     Raises:
@@ -39,12 +39,12 @@ class Curvature(Probe):
             raise ValueError("top and images must be greater than 0")
 
     def unsupported_reason(self, run: StoredRun) -> str | None:
-        """An image has fewer numbers than `top`."""
+        """Say that an image has fewer numbers than `top`."""
         pixels = prod(run.info.shape)
         return f"{run.name} has images of {pixels} numbers, and top is {self.top}" if 0 < pixels < self.top else None
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """Curvature at one epoch."""
+        """Measure the curvature at one epoch."""
         from co_probe.indicators.curvature import curvature
 
         x, y = images.x[: self.images], images.y[: self.images]

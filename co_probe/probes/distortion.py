@@ -1,4 +1,4 @@
-"""Whether smaller perturbations fool a model that withstands the full one."""
+"""Decision boundary distortion: a smaller perturbation fools a model that resists the full one."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 class Distortion(Probe):
     """Decision boundary distortion (`co_probe.indicators.distortion` has formula, cost and source).
 
-    Quantities: `distortion`, a share in [0, 1] with its 95% Wilson interval; 0 = healthy. Its `n` is the number of
-    images that are correct at both ends, the denominator; an epoch without any has no such row. `denominator`: the
-    share of those images. `masked`: the share of images without a perturbation.
+    Quantities: `distortion`, a share in [0, 1] with its 95% Wilson interval; 0 = healthy. Its `n` is the denominator,
+    the number of images that are correct at both ends; the row is absent if it is 0. `denominator`: the share of those
+    images. `masked`: the share of images without a perturbation.
 
     Args:
-        points: Number of equal parts of the way from the image to its perturbation, at least 2.
+        points: Number of equal parts of the perturbation, at least 2.
         split: `test` images of the probe set, or `train`.
         epsilon: Norm bound of FGSM, in pixel units; None for the run's.
 
@@ -37,7 +37,7 @@ class Distortion(Probe):
             raise ValueError(f"points must be at least 2, not {self.points}")
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """Distortion and the shares of images in its denominator, at one epoch."""
+        """Measure the distortion and the shares of images in its denominator, at one epoch."""
         from co_probe.indicators.distortion import distortion
         from co_probe.numerics.statistics import wilson
 

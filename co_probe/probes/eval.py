@@ -25,10 +25,10 @@ class Eval(Diagnostic):
     Quantities: `accuracy` with its Wilson interval, a row for each attack (columns `attack`, `epsilon`, and `version`
     of AutoAttack); and, without an attack, `seconds` of training per epoch (median, least and most), if recorded.
 
-    `clean`, `gaussian` and `fgsm` evaluate one point per image. The searching attacks (PGD, C&W, AutoAttack) count an
-    image as broken when any point they visit is misclassified, the image itself first. So an image that is
-    misclassified clean, or that PGD-10 broke, is not attacked again by PGD-20, which visits the same points; but an
-    image that only PGD broke is left to AutoAttack, and the other way round.
+    `clean`, `gaussian` and `fgsm` evaluate one point per image. Iterative attacks (PGD, C&W, AutoAttack) count an image
+    as broken when any point that they visit is misclassified, starting with the image itself. Therefore PGD-20 skips
+    images that are misclassified clean or broken by PGD-10, whose points it visits too. AutoAttack does not skip images
+    that only PGD broke, and vice versa.
 
     Args:
         attacks: Attacks or their names.
@@ -56,13 +56,13 @@ class Eval(Diagnostic):
             raise UserError(f"images must be at least 1, not {self.images}")
 
     def table(self, run: StoredRun, epochs: Epochs | None = None, *, compile: bool = False) -> Table:
-        """The results on a run. Its epoch is a setting, and its images leave the batch, so it is not compiled."""
+        """Return the results on a run. The epoch is a setting; nothing is compiled, since images leave the batch."""
         from co_probe.probes.evaluation import EvaluationTable
 
         return EvaluationTable(run, self.attacks, self.epoch, self.images, self.epsilon)
 
     def select(self, frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
-        """The stored accuracies of these attacks after this epoch, on as many images as they were measured on."""
+        """Return stored accuracies of these attacks at this epoch, each on the number of images it was measured on."""
         if not len(frame):
             return frame
         frame = with_epsilon(frame, run)
@@ -86,10 +86,10 @@ def evaluate(
     progress: Progress | None = None,
     executor: Executor | None = None,
 ) -> pd.DataFrame:
-    """Accuracy of one epoch of each run under each attack alone, on its test set; stored results are not repeated.
+    """Measure accuracy of one epoch of each run under each attack on its test set, where it is not stored.
 
-    Stored with the run: the table as `eval`, and as `eval-images` the outcome of each image, a row for each batch:
-    `correct` has a 1 for each image that was classified correctly, of `size` images from `start` on in `image_order`.
+    The run stores the table as `eval`, and the outcome of each image as `eval-images`, with a row per batch: `correct`
+    has a 1 for each correctly classified image, of `size` images from `start` on in `image_order`.
 
     Args:
         runs: Paths or runs, one or several.
@@ -100,14 +100,14 @@ def evaluate(
         epsilon: Norm bound or bounds of named attacks, in pixel units; None for the run's.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         progress: Called after each batch with run and attack, the number of batches done, and of all batches.
-        executor: What measures the runs, a task for each: anything with the `submit` of `concurrent.futures`, whose
-            workers see the runs under the same paths. Progress is then told run by run. If None, this process.
+        executor: Executor of one task per run, with the `submit` of `concurrent.futures`; its workers must see the runs
+            under the same paths. Progress is then reported per run. If None, this process measures.
 
     Returns:
         The tidy table, with columns attack, epsilon and version before quantity, value, low, high, n.
 
     Raises:
-        UserError: For an unknown name or epoch, or if AutoAttack is asked for and its package is missing.
+        UserError: For an unknown name or epoch, or if AutoAttack's package is missing.
 
     Example:
         >>> co_probe.evaluate("runs/fgsm", ["clean", "pgd20"], epoch="last")

@@ -1,4 +1,4 @@
-"""Attacking the whole test set, batch by batch: how `eval` is measured and stored."""
+"""Attacks on the whole test set, batch by batch, and storage of their results for `eval`."""
 
 import statistics
 import time
@@ -22,13 +22,13 @@ from co_probe.probes.table import Table, pick_epoch, with_epsilon
 from co_probe.runs import Run
 from co_probe.store import StoredRun
 
-BATCH = 250  # images; fixed, because what is drawn for an image depends on its batch
-SAVE_EVERY = 5.0  # seconds of attacking that a crash may cost, and at most a batch
+BATCH = 250  # images; fixed, because random numbers of an image depend on its batch
+SAVE_EVERY = 5.0  # seconds between writes: a crash loses at most this and one batch
 IMAGES, RESULTS = "eval-images", "eval"  # tables: a row for each batch, and a row for each number
 
 
 def image_order(count: int) -> Tensor:
-    """The order in which a test set of `count` images is taken: shuffled, since some come sorted by class."""
+    """Return the fixed shuffled order of a test set of `count` images, since some are sorted by class."""
     return torch.randperm(count, generator=make_rng("cpu", 0, "evaluation"))
 
 
@@ -43,7 +43,7 @@ class EvaluationTable(Table):
         epsilon: Norm bound of named attacks, in pixel units; None for the run's.
 
     Raises:
-        UserError: For an unknown attack or epoch, or if AutoAttack is asked for and its package is missing.
+        UserError: For an unknown attack or epoch, or if AutoAttack's package is missing.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class EvaluationTable(Table):
         self.batches = [(start, min(BATCH, len(self.order) - start)) for start in starts]
         self.stands = self._read()
         self.versions = {name: self._version(name) for name in self.attacks}
-        # The attacks that settle images for others come first.
+        # Attacks whose results let others skip images come first.
         by_reach = sorted(
             self.attacks, key=lambda name: sum(self.attacks[name].covers(a) for a in self.attacks.values())
         )
@@ -76,15 +76,15 @@ class EvaluationTable(Table):
         ]
 
     def check(self, run: Run) -> None:
-        """Every run can be evaluated."""
+        """Accept every run."""
 
     def store_recorded(self) -> None:
-        """Store finished results: of batches that a crash left complete, and the seconds of training."""
+        """Store results of batches that were finished before a crash, and the seconds of training."""
         if not self.missing:
             self._save([])
 
     def measure(self, run: Run, device: torch.device) -> Iterator[str]:
-        """Evaluate what is missing, yielding run and attack after each batch; store it every few seconds."""
+        """Evaluate missing batches, yielding run and attack after each; store results every few seconds."""
         new, saved = [], time.monotonic()
         forward = Forward(run.load_model(self.epoch, device), batchnorm="eval")
         try:
@@ -106,7 +106,7 @@ class EvaluationTable(Table):
             self._save(new)
 
     def rows(self) -> pd.DataFrame:
-        """The tidy table of the attacks that are done, in the order they were asked for."""
+        """Return the tidy table of finished attacks, in the order of `attacks`."""
         labels = self.run.labels(self.epoch, RESULTS)
         rows: list[dict[str, Any]] = []
         for name in self.attacks:
@@ -117,7 +117,7 @@ class EvaluationTable(Table):
                 rows.append(labels | about | accuracy_row("accuracy", torch.cat(done)))
         seconds = [metrics["seconds"] for e in self.run.epochs if "seconds" in (metrics := self.run.metrics(e))]
         if seconds:
-            middle = statistics.median(seconds)  # not the mean: the first may have waited for a compiler
+            middle = statistics.median(seconds)  # not the mean: the first epoch may include compilation
             about = {"attack": "", "epsilon": self.epsilon, "version": ""}
             row = {"quantity": "seconds", "value": middle, "low": min(seconds), "high": max(seconds)}
             rows.append(labels | about | row | {"n": len(seconds)})
@@ -127,7 +127,7 @@ class EvaluationTable(Table):
         return named_attack(attack, self.epsilon, self.run.norm, self.live.info.bounds)
 
     def _version(self, name: str) -> str:
-        """That of a complete stored result if there is one (so that no package is needed to read it), else today's."""
+        """Return the version of a complete stored result (which needs no package), else that of the package."""
         stored = dict.fromkeys(version for attack, version, *_ in self.stands if attack == name)
         for version in reversed(stored):
             if all((name, version, *batch) in self.stands for batch in self.batches):
@@ -138,7 +138,7 @@ class EvaluationTable(Table):
         return name, self.versions[name]
 
     def _known(self, attack: Perturbation, start: int, size: int) -> Tensor | None:
-        """The images of a batch that attacks covered by this one have left, or None if there is no such attack."""
+        """Return the images of a batch that no attack covered by this one broke; None without such an attack."""
         left = None
         for (name, _, *batch), stands in self.stands.items():
             if batch == [start, size] and (other := self._stored_attack(name)) and attack.covers(other):
@@ -146,14 +146,14 @@ class EvaluationTable(Table):
         return left
 
     def _stored_attack(self, name: str) -> Any:
-        """The attack of that name; None if it was an object, and is not one of this evaluation's."""
+        """Return the attack of a stored name; None if it was an object that is not part of this evaluation."""
         try:
             return self.attacks[name] if name in self.attacks else self._attack(name)
         except UserError:
             return None
 
     def _read(self) -> dict[tuple[str, str, int, int], Tensor]:
-        """{(attack, version, start, size): correctness of the batch} at this epoch and ε, oldest first."""
+        """Read {(attack, version, start, size): correctness of the batch} at this epoch and ε, oldest first."""
         frame = self._stored(IMAGES)
         if not len(frame):
             return {}
@@ -176,7 +176,7 @@ class EvaluationTable(Table):
         self._add(RESULTS, self.rows(), ["epoch", "attack", "epsilon", "version", "quantity", "n"])
 
     def _add(self, table: str, rows: pd.DataFrame, key: list[str]) -> None:
-        """Put `rows` into a stored table, in place of those with the same key. Known rows are not written again."""
+        """Add `rows` to a stored table, replacing rows with the same key; unchanged rows are not written again."""
         old = self._stored(table)
         merged = pd.concat([old, rows], ignore_index=True).drop_duplicates(key, keep="last") if len(rows) else old
         if len(merged) and not (len(old) and _in_order(merged, key).equals(_in_order(old, key))):
@@ -187,7 +187,7 @@ class EvaluationTable(Table):
 
 
 def _test_images(run: Run) -> tuple[Tensor, Tensor]:
-    """The test images and labels of the run's data set; of a run that co-probe did not train, those stored with it."""
+    """Return test images and labels of the run's data set; of an imported run, those stored with it."""
     return run.test_data() if run.info.settings is None else (run.data.test_x, run.data.test_y)
 
 

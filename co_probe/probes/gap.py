@@ -1,4 +1,4 @@
-"""The gap: how much stronger an attack B is than the method's own perturbation."""
+"""The gap: loss under an attack B minus loss under the generator's perturbation."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,10 +25,10 @@ class Gap(Probe):
     Quantities: `gap` (nats, 95% normal interval of the paired difference) and `accuracy` under B (Wilson interval).
 
     Args:
-        against: B, an attack or its name. Every image runs to the end of both attacks.
-        generator: Whose δ_A: an attack, its name, or `method` for the run's own. FGSM compares all methods by one
-            standard (a PGD run's own gap to PGD is 0 by construction, and APART on unseen images lacks what it learned
-            of each).
+        against: B, an attack or its name. Both attacks use all of their steps on every image.
+        generator: Source of δ_A: an attack, its name, or `method` for the run's training attack. FGSM makes all methods
+            comparable: a PGD run's own gap to PGD is 0 by construction, and APART has no learned initialisation for
+            test images.
         split: `test` images of the probe set, or `train`.
         epsilon: Norm bound of named attacks, in pixel units; None for the run's.
 
@@ -44,7 +44,7 @@ class Gap(Probe):
     epsilon: float | None = None
 
     def recorded(self, run: StoredRun, epoch: int) -> list[Row] | None:
-        """The gap with default settings, which training measures on the same images with the same random numbers."""
+        """Return the gap with default settings, which training measures with the same images and random numbers."""
         if replace(self, epsilon=None) != Gap() or self.epsilon not in (None, run.epsilon):
             return None
         metrics = run.metrics(epoch)
@@ -58,7 +58,7 @@ class Gap(Probe):
         ]
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """Gap and accuracy at one epoch."""
+        """Measure the gap and accuracy at one epoch."""
         from co_probe.indicators.gap import gap
 
         strong, weak = (images.perturb(checkpoint, attack) for attack in (self.against, self.generator))
@@ -92,14 +92,14 @@ def gap(
     Args:
         runs: Paths or runs, one or several.
         against: B, an attack or its name.
-        generator: A: an attack, its name, or `method` for the run's own.
+        generator: A: an attack, its name, or `method` for the run's training attack.
         split: `test` or `train` images of the probe set.
         epsilon: Norm bound or bounds of named attacks, in pixel units; None for the run's.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
-        compile: Run models through torch.compile.
+        compile: Use torch.compile.
         progress: Called after each epoch with the run's name, the number of epochs done, and of all epochs.
-        executor: What measures the runs, a task for each: anything with the `submit` of `concurrent.futures`, whose
-            workers see the runs under the same paths. Progress is then told run by run. If None, this process.
+        executor: Executor of one task per run, with the `submit` of `concurrent.futures`; its workers must see the runs
+            under the same paths. Progress is then reported per run. If None, this process measures.
 
     Returns:
         The tidy table: columns run, method, seed, epoch, probe, against, generator, split, epsilon, quantity, value,

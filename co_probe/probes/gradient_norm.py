@@ -1,4 +1,4 @@
-"""How long the input gradient is, and how often there is none."""
+"""Norm of the input gradient, and share of zero gradients."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GradientNorm(Probe):
-    """Length of the input gradient (`co_probe.indicators.gradient_norm` has formula, cost and source).
+    """Norm of the input gradient (`co_probe.indicators.gradient_norm` has formula, cost and source).
 
     Quantities: `gradient-norm`, the mean of ‖∇ₓL(x)‖₂ over all images in nats per pixel unit, with its 95% normal
     interval; `zero`, the share of images whose gradient is exactly 0, with its Wilson interval.
@@ -25,7 +25,7 @@ class GradientNorm(Probe):
     split: str = "test"
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """Norm and share of zero gradients at one epoch."""
+        """Measure the norm and share of zero gradients at one epoch."""
         from co_probe.indicators.gradient_norm import gradient_norm
 
         norms = gradient_norm(checkpoint.model, images.x, images.y)

@@ -23,9 +23,9 @@ class Checkpoint:
     Attributes:
         run: The run.
         epoch: Its number, from 1.
-        device: Where the model is.
+        device: Device of the model.
         model: The model after the epoch, in eval mode; the next epoch's weights are loaded in place.
-        compiled: Whether perturbations are made and evaluated by compiled code.
+        compiled: Whether compiled code makes and evaluates perturbations.
     """
 
     run: Run
@@ -36,12 +36,12 @@ class Checkpoint:
 
     @property
     def forward(self) -> Forward:
-        """The model in eval mode; compiled if that was asked for. Not for second derivatives."""
+        """The model in eval mode, compiled if `compiled`; not for second derivatives."""
         return Forward(self.model, batchnorm="eval", compiled=self.compiled)
 
     @cached_property
     def method(self) -> Method:
-        """The method, with what it had learned."""
+        """The method with its learned state at this epoch."""
         return self.run.generator(self.epoch)
 
 
@@ -52,9 +52,9 @@ class ProbeSet:
     Attributes:
         x: Images, (n, C, H, W).
         y: Class numbers, (n,).
-        epsilon: Norm bound of attacks that are given by name: the run's, or the probe's setting.
+        epsilon: Norm bound of named attacks: that of the run, or the probe's setting.
         seed: The run's seed.
-        state: What the method stores for each image at this checkpoint, if anything.
+        state: Per-image state of the method at this checkpoint, or None.
         norm: The norm that `epsilon` bounds.
         bounds: Least and greatest value of a pixel.
     """
@@ -68,15 +68,15 @@ class ProbeSet:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def rng(self) -> torch.Generator:
-        """Random numbers that are the same for every checkpoint, so that differences are the model's."""
+        """Make a generator with the same seed for every checkpoint, so that differences are due to the model."""
         return make_rng(self.x.device, self.seed, "probe")
 
     def perturb(self, checkpoint: Checkpoint, generator: AttackLike) -> Tensor:
-        """δ at the checkpoint, of the shape of `x`.
+        """Make δ at the checkpoint, of the shape of `x`.
 
         Args:
             checkpoint: The run after an epoch.
-            generator: `method` for the run's own generator f_A, an attack's name, or an attack.
+            generator: `method` for the run's generator f_A, an attack's name, or an attack.
         """
         forward = replace(checkpoint.forward, weight_gradients=False)
         if generator == "method":
@@ -86,5 +86,5 @@ class ProbeSet:
         return perturb(forward, named, self.x, self.y, self.rng())
 
     def outcome(self, model: Model, delta: Tensor | None = None) -> Outcome:
-        """Loss and correctness of `model` on these images with δ added."""
+        """Compute loss and correctness of `model` on these images with δ added."""
         return outcome(model, self.x, self.y, delta, self.bounds)

@@ -1,4 +1,4 @@
-"""Whether perturbations tell the model the label that they were computed with."""
+"""Label information in perturbations."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 class LabelSignal(Probe):
     """Label information of perturbations (`co_probe.indicators.label_signal` has formula, cost and source).
 
-    Quantities: `raised`, the share of images × classes whose logit the perturbation against that class raises; and
-    `dominated`, of those that the model then predicts; in [0, 1], with their 95% normal intervals over images; low =
-    healthy. `masked`: the share of classes without a perturbation. If all are masked, there are no other rows.
+    Quantities: `raised`, the share of images × classes whose logit is raised by the perturbation against that class,
+        and
+    `dominated`, the share that the model then predicts; in [0, 1], with 95% normal intervals over images; low =
+    healthy. `masked`: the share of classes without a perturbation. The other rows are absent if all are masked.
 
     Args:
         split: `test` images of the probe set, or `train`.
@@ -28,7 +29,7 @@ class LabelSignal(Probe):
     epsilon: float | None = None
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """Both shares at one epoch."""
+        """Measure both shares at one epoch."""
         from co_probe.indicators.label_signal import label_signal
 
         result = label_signal(

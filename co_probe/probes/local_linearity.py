@@ -1,4 +1,4 @@
-"""How far the loss is from linear within the ε-ball."""
+"""Local linearity error of the loss within the ε-ball."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -25,7 +25,7 @@ class LocalLinearity(Probe):
     epsilon: float | None = None
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """The error at one epoch."""
+        """Measure the error at one epoch."""
         from co_probe.indicators.local_linearity import local_linearity_error
 
         errors = local_linearity_error(

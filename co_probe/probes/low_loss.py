@@ -1,4 +1,4 @@
-"""How many images a model has become very sure of."""
+"""Share of images that a model classifies with high confidence."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class LowLoss(Probe):
     """Share of unperturbed images with a low loss (`co_probe.indicators.low_loss` has cost and source).
 
-    Quantity: `low-loss`, a share in [0, 1] with its 95% Wilson interval; a surge tells, not a level.
+    Quantity: `low-loss`, a share in [0, 1] with its 95% Wilson interval; interpret surges, not levels.
 
     Args:
         threshold: Cross-entropy in nats below which a loss is low.
@@ -33,7 +33,7 @@ class LowLoss(Probe):
             raise ValueError(f"threshold must be at least 0, not {self.threshold:g}")
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """The share at one epoch."""
+        """Measure the share at one epoch."""
         from co_probe.indicators.low_loss import low_loss
 
         return [accuracy_row("low-loss", low_loss(checkpoint.model, images.x, images.y, threshold=self.threshold))]

@@ -1,4 +1,4 @@
-"""Whether the robustness of a run is real, or its gradients are masked."""
+"""Checks for masked gradients of a run."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Masking(Probe):
-    """Accuracy under attacks that should be weaker than PGD-10, or irresistible, and the share of zero gradients.
+    """Accuracy under attacks that should be weaker than PGD-10 or break every image, and share of zero gradients.
 
     Quantities: `clean`, `fgsm`, `pgd10`, `vanishing`, `noise`, `margin`, `query`, `steps`, `large`, with their Wilson
-    intervals; the column `suspicious` is 1 where one contradicts the robustness that PGD-10 shows, and 0 otherwise.
+    intervals; the column `suspicious` is 1 where a value contradicts the robustness under PGD-10, else 0.
     `co_probe.indicators.masking` has the thresholds and their sources.
 
-    Measured at the best and the last epoch, unless epochs are named.
+    Measured at the best and the last epoch by default.
 
     Args:
         queries: Forward passes of the query attack per image.
-        images: The first so many images of the probe set are used.
+        images: Number of images, the first of the probe set.
         split: `test` images of the probe set, or `train`.
         epsilon: Norm bound, in pixel units; None for the run's.
 
@@ -48,7 +48,7 @@ class Masking(Probe):
             raise ValueError("queries and images must be greater than 0")
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """All checks at one epoch."""
+        """Measure all checks at one epoch."""
         from co_probe.indicators.masking import masking
 
         result = masking(

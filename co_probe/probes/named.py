@@ -1,4 +1,4 @@
-"""Any probe by its name."""
+"""Probes by name."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,10 +15,10 @@ from co_probe.store import RunLike
 
 
 def make_probe(name: str | Diagnostic, **settings: Any) -> Diagnostic:
-    """The probe `name` with its settings, without importing torch; a probe is returned as it is.
+    """Make the probe `name` with its settings, without importing torch; return a probe object as is.
 
     Raises:
-        UserError: If there is no such name or setting, or a probe is given settings besides its own.
+        UserError: If the name or a setting is unknown, or a probe object is combined with settings.
     """
     if isinstance(name, Diagnostic) and settings:
         raise UserError(f"the probe {name.name} has its settings already: leave {', '.join(settings)} out")
@@ -45,14 +45,14 @@ def probe(
         name: A registered probe (`gap`, `strength`, `eval`, `alignment`, `curvature`, `spectrum`, ...), or your own as
             `package.module:Name`; or a probe with its settings, such as `Gap(against="pgd20")`.
         runs: Paths or runs, one or several.
-        epochs: `all`, `best and last`, `last`, a number or numbers: which epochs are measured, besides those that are
-            stored. If None, all; of a probe with another default (`masking`), that.
+        epochs: Epochs to measure in addition to stored ones: `all`, `best and last`, `last`, a number or numbers. If
+            None, the default of the probe: all for most, best and last for `masking`.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
-        compile: Run models through torch.compile where perturbations are made and evaluated.
+        compile: Make and evaluate perturbations with torch.compile.
         progress: Called after each step with a label, the number of steps done, and of all steps.
-        **settings: Settings of the probe. `epsilon` may be several norm bounds, which are measured in turn.
-        executor: What measures the runs, a task for each: anything with the `submit` of `concurrent.futures`, whose
-            workers see the runs under the same paths. Progress is then told run by run. If None, this process.
+        **settings: Settings of the probe. `epsilon` may be a list of norm bounds, which are measured in turn.
+        executor: Executor of one task per run, with the `submit` of `concurrent.futures`; its workers must see the runs
+            under the same paths. Progress is then reported per run. If None, this process measures.
 
     Returns:
         The tidy table.

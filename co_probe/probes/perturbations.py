@@ -1,4 +1,4 @@
-"""The perturbations themselves, for a few test images: something to look at."""
+"""Perturbations of a few test images, for figures."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ from co_probe.store import StoredRun
 def perturbations(
     run: StoredRun, epochs: list[int] | None = None, images: int = 4, generator: AttackLike = "fgsm"
 ) -> pd.DataFrame:
-    """δ of a generator at some epochs, for the first test images of the probe set.
+    """Make δ of a generator at some epochs, for the first test images of the probe set.
 
     Args:
         run: The run.
         epochs: Epochs; the most robust and the last one, if None.
         images: Number of images.
-        generator: An attack, its name, or `method` for the run's own.
+        generator: An attack, its name, or `method` for the run's training attack.
 
     Returns:
         A row for each epoch and image, with the columns run, epoch, epsilon, image (its number), label, accuracy (of
         that epoch under PGD-10, NaN if not stored), x and delta (arrays (C, H, W)).
 
     Raises:
-        UserError: For an epoch that the run does not have, or an unknown attack.
+        UserError: For a missing epoch or an unknown attack.
     """
     live = live_run(run)
     x, y = (part[:images] for part in live.test_data())

@@ -1,4 +1,4 @@
-"""Measuring probes on runs: what is stored already is not measured again."""
+"""Measurement of probes on runs, where rows are not stored yet."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, as_completed
@@ -28,7 +28,7 @@ def measure_runs(
     progress: Progress | None,
     executor: Executor | None = None,
 ) -> pd.DataFrame:
-    """The table of one probe; the arguments are those of `co_probe.probe`. torch is imported if rows are missing."""
+    """Return the table of one probe, with the arguments of `co_probe.probe`; import torch if rows are missing."""
     if probe.split not in SPLITS:
         raise unknown("split", probe.split, SPLITS)
     stored = opened(runs)
@@ -68,7 +68,7 @@ def _measure_elsewhere(
     compile: bool,
     progress: Progress | None,
 ) -> dict[Table, pd.DataFrame]:
-    """All rows of each table, measured by an executor. Raises the first error when all tasks have ended."""
+    """Measure all rows of each table by an executor; raise the first error when all tasks have ended."""
     waiting: dict[Future[Any], Table] = {}
     measured: dict[Table, pd.DataFrame] = {}
     errors = []
@@ -101,7 +101,7 @@ def _measure_one(
     compile: bool,
     names: Sequence[str],
 ) -> pd.DataFrame:
-    """The table of one run, measured in a worker; `about` is its path, its model and where results go."""
+    """Measure the table of one run in a worker; `about` is its path, its model and the path of results."""
     from co_probe.runs import Run
 
     allow(*names)
@@ -110,7 +110,7 @@ def _measure_one(
 
 
 def live_run(run: StoredRun) -> "Run":
-    """The run with its models and images: itself, if it has them."""
+    """Return the run with models and images; a `Run` is returned as is."""
     from co_probe.runs import Run
 
     return run if isinstance(run, Run) else Run(run.path, results=run.results, weights=run.chosen_weights)

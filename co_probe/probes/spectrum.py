@@ -1,4 +1,4 @@
-"""Which frequencies perturbations are made of."""
+"""Spectrum of perturbations."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 class Spectrum(Probe):
     """Share of each frequency of the cosine transform in the energy of perturbations, a mean over images, in [0, 1].
 
-    Quantities: `energy` of the frequency (`row`, `column`), from (0, 0), the constant; `low`, of the square of
-    frequencies whose `row` and `column` are both below a number, and `high`, of the others, each with its 95% normal
-    interval; their `row` and `column` are that number. Images without a perturbation are left out.
+    Quantities: `energy` of the frequency (`row`, `column`), where (0, 0) is the constant; `low`, of the square of
+    frequencies whose `row` and `column` are both below a limit, and `high`, of the others, each with its 95% normal
+    interval; their `row` and `column` are the limit. Images without a perturbation are skipped.
 
     Args:
-        generator: Whose perturbations: an attack, its name, or `method` for the run's own.
-        below: The number that separates low from high; half of the image's smaller side, if 0.
+        generator: Source of perturbations: an attack, its name, or `method` for the run's training attack.
+        below: Limit between low and high; half of the image's smaller side if 0.
         split: `test` images of the probe set, or `train`.
 
     Raises:
@@ -44,14 +44,14 @@ class Spectrum(Probe):
             raise ValueError(f"below must be a number of frequencies, or 0, not {self.below}")
 
     def unsupported_reason(self, run: StoredRun) -> str | None:
-        """An image has fewer frequencies than `below`."""
+        """Say that an image has fewer frequencies than `below`."""
         least = min(run.info.shape[1:])
         return (
             f"{run.name} has {least} frequencies a side, and below is {self.below}" if 0 < least < self.below else None
         )
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """The spectrum at one epoch."""
+        """Measure the spectrum at one epoch."""
         from co_probe.indicators.spectrum import low_frequency_share, spectrum
 
         shares = spectrum(images.perturb(checkpoint, self.generator))

@@ -1,4 +1,4 @@
-"""Strength: what a method's perturbations do to a fixed reference model."""
+"""Strength: effect of a method's perturbations on a fixed reference model."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -34,9 +34,9 @@ class Strength(Probe):
 
     Args:
         reference: The fixed model: a `.pt` file of `export`, `RUN@EPOCH`, a module, or a `Reference`
-            (`co_probe.runs.references`). May be left out to select stored rows: the newest reference is then taken.
+            (`co_probe.runs.references`). May be omitted to select stored rows of the newest reference.
         generator: f: an attack, its name (FGSM at the run's ε in Figure 2a of arXiv 2010.08034), or `method` for the
-            run's own.
+            run's training attack.
         split: `test` images of the probe set, or `train`.
         epsilon: Norm bound of named attacks and noise, in pixel units; None for the run's.
 
@@ -63,12 +63,12 @@ class Strength(Probe):
         return find_reference(self.reference)
 
     def columns(self, run: StoredRun) -> dict[str, Any]:
-        """Settings stored as columns: of the reference its name and a fingerprint of its weights."""
+        """Return settings stored as columns, with name and weight fingerprint of the reference."""
         columns = super().columns(run) | {"reference": self.loaded.name}
         return {"reference": columns.pop("reference"), "reference_id": self.loaded.identity, **columns}
 
     def find(self, frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
-        """The stored rows of a reference, given by its file's name; of the newest one, if there is none or several."""
+        """Return the stored rows of a reference, given by its file's name; of the newest one if ambiguous."""
         if not (self.reference is None or isinstance(self.reference, str | Path)):
             return self.select(frame, run)
         columns = super().columns(run)
@@ -83,13 +83,13 @@ class Strength(Probe):
         return frame[same[0] & same[1]]
 
     def unsupported_reason(self, run: StoredRun) -> str | None:
-        """Another norm than L∞, or a reference of other images or classes."""
+        """Say that the norm is not L∞, or that the reference has other images or classes."""
         if run.norm != "linf":
             return f"{run.name} has perturbations in an {NORMS[run.norm]} ball, and strength compares with noise in L∞"
         return self.loaded.mismatch(run.name, run.info.shape, run.info.classes)
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """Strength at one epoch."""
+        """Measure the strength at one epoch."""
         from co_probe.indicators.strength import strength
 
         result = strength(
@@ -104,7 +104,7 @@ class Strength(Probe):
         return [accuracy_row("strength", result.correct)]
 
     def baselines(self, images: "ProbeSet") -> list[Row]:
-        """Accuracy of the reference on clean images and under noise."""
+        """Return the accuracy of the reference on clean images and under noise."""
         from co_probe.indicators.strength import noise_accuracy
 
         reference = self._reference_for(images)
@@ -152,16 +152,16 @@ def strength(
             name.
         reference_normalise: Constants that this network expects its images normalised by: (mean, std) or the name of a
             data set; None if it takes images as they are.
-        generator: Whose perturbations: an attack, its name, or `method` for the run's own.
+        generator: Source of perturbations: an attack, its name, or `method` for the run's training attack.
         split: `test` or `train` images of the probe set.
         epsilon: Norm bound or bounds of named attacks and noise, in pixel units; None for the run's.
         check: Refuse a network of another program whose accuracy on clean images is at chance or better with another
             normalisation.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
-        compile: Run models through torch.compile.
+        compile: Use torch.compile.
         progress: Called after each epoch with the run's name, the number of epochs done, and of all epochs.
-        executor: What measures the runs, a task for each: anything with the `submit` of `concurrent.futures`, whose
-            workers see the runs under the same paths. Progress is then told run by run. If None, this process.
+        executor: Executor of one task per run, with the `submit` of `concurrent.futures`; its workers must see the runs
+            under the same paths. Progress is then reported per run. If None, this process measures.
 
     Returns:
         The tidy table: columns run, method, seed, epoch, probe, reference, reference_id, generator, split, epsilon,
@@ -186,8 +186,8 @@ def strength(
     for run in stored:
         if loaded.run_id and loaded.run_id == run.info.run_id:
             warnings.warn(
-                f"{run.name} is measured against an epoch of its own, {loaded.name}: there its perturbations are not "
-                "transferred, and near it strength says little",
+                f"{run.name} is measured against an epoch of its own, {loaded.name}: there perturbations "
+                "are not transferred, and near it strength is uninformative",
                 CoProbeWarning,
                 stacklevel=2,
             )
@@ -196,7 +196,7 @@ def strength(
 
 
 def _check(reference: "Reference", run: "Run") -> None:
-    """Warn of a reference whose accuracy on the clean test images of a run is suspicious.
+    """Check the accuracy of a reference on clean test images of a run, and warn if it is suspicious.
 
     Raises:
         UserError: The accuracy is at chance, or clearly better with another normalisation; or the reference does not

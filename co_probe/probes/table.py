@@ -1,4 +1,4 @@
-"""The table of a probe on one run, which is read, measured and stored; and the epochs that it may be of."""
+"""Tables of a probe on one run, and selection of epochs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ class Table(ABC):
 
     Attributes:
         run: The run.
-        missing: What is still to be measured: one entry for each step of `measure`.
+        missing: Missing measurements, one entry for each step of `measure`.
     """
 
     run: StoredRun
@@ -30,7 +30,7 @@ class Table(ABC):
 
     @abstractmethod
     def rows(self) -> pd.DataFrame:
-        """All rows that were asked for and are known."""
+        """Return all known rows of this selection."""
 
     @abstractmethod
     def check(self, run: "Run") -> None:
@@ -38,15 +38,15 @@ class Table(ABC):
 
     @abstractmethod
     def measure(self, run: "Run", device: "torch.device") -> Iterator[str]:
-        """Measure what is missing, yielding a label after each step; store it every few seconds and at the end."""
+        """Measure missing rows, yielding a label after each step; store them every few seconds and at the end."""
 
     @abstractmethod
     def store_recorded(self) -> None:
-        """Store rows that are known without measuring, because the run has recorded them itself."""
+        """Store rows that training has recorded, without measuring."""
 
 
 def pick_epochs(run: StoredRun, epochs: Epochs) -> list[int]:
-    """The finished epochs that `all`, `best and last`, `last`, a number or numbers name.
+    """Return the finished epochs for `all`, `best and last`, `last`, a number or numbers.
 
     Raises:
         UserError: There is no such epoch.
@@ -66,7 +66,7 @@ def pick_epochs(run: StoredRun, epochs: Epochs) -> list[int]:
 
 
 def pick_epoch(run: StoredRun, epoch: int | str) -> int:
-    """The number of the epoch `best`, `last` or N. Raises UserError if the run has no such epoch."""
+    """Return the number of the epoch `best`, `last` or N. Raises UserError if the run has no such epoch."""
     if epoch == "best":
         return run.best_epoch
     if epoch == "last":
@@ -81,7 +81,7 @@ def pick_epoch(run: StoredRun, epoch: int | str) -> int:
 
 
 def with_epsilon(frame: pd.DataFrame, run: StoredRun) -> pd.DataFrame:
-    """A stored table; rows that were written before results were told apart by ε have the run's."""
+    """Return a stored table with ε; rows of versions without this column get that of the run."""
     if not len(frame):
         return frame
     return frame.assign(epsilon=frame["epsilon"].fillna(run.epsilon) if "epsilon" in frame else run.epsilon)
