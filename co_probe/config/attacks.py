@@ -1,8 +1,8 @@
-"""Attacks by name. The table stands here, apart from the attacks, because importing those imports torch."""
+"""Registry of attacks, apart from the attacks themselves, whose import needs torch."""
 
 from co_probe.config.registry import Registry
 
-# In a name, N stands for a number of steps and R for a number of restarts: pgd20, pgd50x10.
+# N is the number of steps and R the number of restarts: pgd20, pgd50x10.
 ATTACKS = Registry("attack")
 ATTACKS.register("clean", "co_probe.attacks.base:Clean", label="clean")
 ATTACKS.register("gaussian", "co_probe.attacks.noise:Gaussian", label="Gaussian")

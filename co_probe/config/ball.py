@@ -1,4 +1,4 @@
-"""The norm ball that perturbations stay in: whether ε and its norm can be meant."""
+"""Validation of ε and its norm."""
 
 import math
 
@@ -7,15 +7,15 @@ from co_probe.errors import UserError, unknown
 
 
 def check_ball(epsilon: float, norm: str, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
-    """Refuse a norm bound that cannot be meant.
+    """Raise an error for an implausible norm bound.
 
     Args:
         epsilon: Norm bound, in units of the images.
-        norm: What it bounds, `linf` or `l2`.
+        norm: Norm that it bounds, `linf` or `l2`.
         bounds: Least and greatest pixel value.
 
     Raises:
-        UserError: There is no such norm, ε is not a positive number, or, in L∞, it exceeds the range of a pixel.
+        UserError: The norm is unknown, ε is not a positive number, or, in L∞, it exceeds the range of pixels.
     """
     if norm not in NORMS:
         raise unknown("norm", norm, NORMS)

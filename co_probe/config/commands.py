@@ -1,4 +1,4 @@
-"""The registry of the commands of `co-probe`: names and where their `click.Command` is found, as text."""
+"""Registry of the commands of `co-probe`: names and locations of their `click.Command`, as text."""
 
 from co_probe.config.registry import Registry
 

@@ -1,16 +1,16 @@
-"""When studies enter the registries: at the first look into any of them, not when co-probe is imported."""
+"""Registration of studies at the first access to any registry, not when co-probe is imported."""
 
 from importlib import import_module
 from threading import RLock
 
-STUDIES = "co_probe.studies"  # as text: this room stands below that one
+STUDIES = "co_probe.studies"  # as text: config must not import studies
 _lock, _asked = RLock(), False
 
 
 def discover() -> None:
-    """Let all studies register what they add, those of installed distributions too; a second call does nothing."""
+    """Register all studies, including those of installed distributions; a second call does nothing."""
     global _asked
     with _lock:
         if not _asked:
-            _asked = True  # before it is done: what registers may look into the registries
+            _asked = True  # set first, since registration may access the registries
             import_module(STUDIES).register()

@@ -1,4 +1,4 @@
-"""The registry of the public functions and classes, `co_probe.NAME`: names and where they are found, as text."""
+"""Registry of the public functions and classes, `co_probe.NAME`: names and locations, as text."""
 
 from co_probe.config.registry import Registry
 

@@ -1,4 +1,4 @@
-"""Labels of indicators, and the direction in which they move at a collapse; does not import torch."""
+"""Labels of indicators and their direction at a collapse; does not import torch."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ from co_probe.numerics.change import CLEAR, Change, halfway
 
 @dataclass(frozen=True, kw_only=True)
 class Indicator:
-    """How an indicator is shown and judged.
+    """Properties of an indicator in figures and diagnoses.
 
     Attributes:
-        label: What figures and texts call it.
+        label: Name in figures and texts.
         direction: 1 if it rises at a collapse, −1 if it falls, 0 if sources disagree.
-        log: Whether it spans orders of magnitude, so that its logarithm is judged.
-        floor: Changes below this are noise, in its unit; of the logarithm, in powers of ten.
+        log: Whether changes are measured in its logarithm, because it spans orders of magnitude.
+        floor: Least relevant change, in its unit; with `log`, in powers of ten.
         baseline: Whether it is one of the trivial baselines that every training log has.
-        mechanism: What it is evidence of, a key of `MECHANISMS`; empty for none.
+        mechanism: Key of `MECHANISMS` that it is evidence for; empty for none.
     """
 
     label: str
@@ -29,15 +29,15 @@ class Indicator:
     mechanism: str = ""
 
     def judged(self, values: ArrayLike) -> NDArray[np.float64]:
-        """The values that changes are judged in: the logarithm to base 10 if `log`, NaN where it is undefined."""
+        """Transform values to the scale of changes: logarithm to base 10 if `log`, NaN where undefined."""
         array = np.asarray(values, np.float64)
         return np.log10(np.where(array > 0, array, np.nan)) if self.log else array
 
     def change(self, at: ArrayLike, values: ArrayLike, span: tuple[int, int], *, clear: float = CLEAR) -> Change | None:
-        """When the indicator had made half of its change at a collapse; None if it did not change.
+        """Find when the indicator had made half of its change at a collapse; None if it did not change.
 
         Args:
-            at: When each value was measured, in epochs, increasing, (n,).
+            at: Time of each value, in epochs, increasing, (n,).
             values: Its values, (n,); NaN where not measured.
             span: First and last epoch of the collapse.
             clear: Least change, in standard deviations of the noise before.
@@ -46,7 +46,7 @@ class Indicator:
         return halfway(at, self.judged(values), start, end, direction=self.direction, floor=self.floor, clear=clear)
 
     def unjudged(self, value: float) -> float:
-        """The indicator's value, of one that changes are judged in: the inverse of `judged`."""
+        """Invert `judged` for one value."""
         return float(10**value) if self.log else value
 
 
@@ -56,7 +56,7 @@ MECHANISMS = {
     "label": "the perturbation becomes a label signal",
     "memorisation": "training images are memorised",
 }
-"""Explanations of a collapse, by their names in data."""
+"""Explanations of a collapse, by name."""
 
 STEP_INDICATORS = {
     "pert_alignment": Indicator(label="PertAlign (cosine)", direction=-1, mechanism="turning"),

@@ -1,4 +1,4 @@
-"""Whether a setting's value is of the kind that its annotation says."""
+"""Validation of values of settings against type annotations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
@@ -11,13 +11,13 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def check_kinds(what: str, target: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-    """Raise UserError if a value in `settings` is not what `target`'s parameter of that name is annotated with.
+    """Raise UserError if a value in `settings` does not match the annotation of `target`'s parameter.
 
-    Parameters without an annotation, or with one that this page does not know, take anything.
+    Parameters without an annotation, or with one that is not supported here, accept any value.
     """
     try:
         parameters = signature(target, eval_str=True).parameters
-    except NameError:  # an annotation that only type checkers can read
+    except NameError:  # an annotation that exists for type checkers only
         return
     for name, value in settings.items():
         kind = parameters[name].annotation if name in parameters else Any
@@ -26,7 +26,7 @@ def check_kinds(what: str, target: Callable[..., Any], settings: Mapping[str, An
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether `value`, as TOML gives it, is of `kind`: a plain type, a union or a sequence of such, else anything."""
+    """Return whether a TOML value matches `kind`: a plain type, or a union or sequence of plain types."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return any(fits(value, option) for option in inner)
@@ -40,7 +40,7 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def in_words(kind: Any) -> str:
-    """A kind as an error names it."""
+    """Describe a kind for an error message."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return " or ".join(in_words(option) for option in inner if option is not NoneType)

@@ -9,30 +9,30 @@ from co_probe.config.discovery import discover
 
 AttackLike = str | Callable[..., Any]  # an attack's name, or an attack
 
-NORMS = {"linf": "L∞", "l2": "L2"}  # the balls that perturbations keep to, by their names in settings
+NORMS = {"linf": "L∞", "l2": "L2"}  # name in settings -> label
 _LABELS: dict[str, dict[str, str]] = {"attack": {"method": "its own attack"}}
 
 
 def set_label(kind: str, name: str, label: str) -> None:
-    """Set what the entry `name` of the registry of this `kind` is called; `Registry.register` does."""
+    """Set the label of a registry entry; called by `Registry.register`."""
     _LABELS.setdefault(kind, {})[name] = label
 
 
 def labels(kind: str) -> Mapping[str, str]:
-    """{name: label} of all entries of a `kind` (`method`, `attack`, ...), in the order of registration."""
+    """Return {name: label} of all entries of a `kind` (`method`, `attack`, ...), in order of registration."""
     discover()
     return _LABELS.get(kind, {})
 
 
 def attack_name(attack: Any) -> str:
-    """Label of an attack that was given as a name or as an object.
+    """Return the name of an attack that is given as a name or an object.
 
     Args:
         attack: A name, or an attack: a dataclass or any other callable.
 
     Returns:
-        The name; of a dataclass its class and the settings that are not its defaults, which identify it in every
-        process: `PGD(epsilon=8/255, steps=7)`.
+        The name; for a dataclass, its class with settings other than defaults, such as `PGD(epsilon=8/255, steps=7)`,
+        which is the same in every process.
     """
     if isinstance(attack, str):
         return attack
@@ -48,23 +48,23 @@ def attack_name(attack: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A setting in a name: exact, and short for a whole number of grey levels."""
+    """Format a setting exactly, and as a fraction for a whole number of grey levels."""
     if isinstance(value, float) and len(repr(value)) > 8 and value * 255 == round(value * 255):
         return f"{round(value * 255)}/255"
     return getattr(value, "__qualname__", repr(value))
 
 
 def chosen_label(splits: Iterable[str]) -> str:
-    """Where best epochs of runs were chosen, by their `chosen_on`: `best epoch chosen on validation images`."""
+    """Describe the split of best epochs: `best epoch chosen on validation images`."""
     found = sorted(set(splits), reverse=True)
     return f"best epoch chosen on {' or '.join(found)} images"
 
 
 def attack_label(name: str) -> str:
-    """`pgd10` as PGD-10, `pgd50x10` as PGD-50×10, `cw` as C&W, `fgsm` as FGSM."""
+    """Format an attack's name: `pgd10` as PGD-10, `pgd50x10` as PGD-50×10, `cw` as C&W, `fgsm` as FGSM."""
     if name in labels("attack"):
         return labels("attack")[name]
-    if "(" in name:  # an object's, as `attack_name` gives it
+    if "(" in name:  # the name of an object by `attack_name`
         return name
     parts = re.fullmatch(r"(pgd|cw)(\d+)(?:x(\d+))?", name)
     if not parts:
@@ -74,11 +74,11 @@ def attack_label(name: str) -> str:
 
 
 def bound_label(epsilon: float, norm: str) -> str:
-    """`ε = 0.13` or `ε = 8/255`, and for balls of another norm than L∞ which: `L2 ε = 9.4`."""
+    """Format a norm bound: `ε = 0.13`, `ε = 8/255`, and with its norm if it is not L∞: `L2 ε = 9.4`."""
     return f"{'' if norm == 'linf' else NORMS[norm] + ' '}ε = {epsilon_label(epsilon)}"
 
 
 def epsilon_label(epsilon: float) -> str:
-    """ε as a person would type it: `8/255` where it is a whole number of grey levels (up to 1), else `0.031`."""
+    """Format ε: `8/255` for a whole number of grey levels (up to 1), else `0.031`."""
     levels = round(epsilon * 255)
     return f"{levels}/255" if levels and epsilon <= 1 and abs(epsilon * 255 - levels) < 1e-6 else f"{epsilon:.6g}"

@@ -1,4 +1,4 @@
-"""The checks for masked gradients in words. They stand here because a stored check is put into words without torch."""
+"""Descriptions of checks for masked gradients; without torch, so that stored checks can be read."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One number of the checks for masked gradients.
+    """Result of one check for masked gradients.
 
     Attributes:
-        quantity: What was measured: a key of `NAMES`.
+        quantity: Measured quantity, a key of `NAMES`.
         value: Accuracy, or share of images, in [0, 1].
         low: Lower end of its 95% Wilson interval.
         high: Upper end of its 95% Wilson interval.
-        suspicious: Whether it contradicts the robustness that PGD shows.
+        suspicious: Whether it contradicts the robustness under PGD.
     """
 
     quantity: str
@@ -46,11 +46,11 @@ SENTENCES = {
     "steps": "PGD with another step size leaves {value} correct, PGD-10 {pgd10}",
     "large": "accuracy is still {value} under PGD with an ε at which every image can become uniform grey",
 }
-"""A sentence on each check that may be suspicious; percentages of `value` and of the other quantities are filled in."""
+"""Sentence per check, to be filled with the percentages of `value` and of other quantities."""
 
 
 def evidence(findings: Iterable[Finding]) -> tuple[str, ...]:
-    """Put the suspicious findings of one model into words, for `co_probe.verdict(masking=...)`.
+    """Describe the suspicious findings on one model, for `co_probe.verdict(masking=...)`.
 
     Args:
         findings: All findings on the model.

@@ -1,4 +1,4 @@
-"""Settings of the optimizers, and PyTorch's classes that they stand for (`co_probe.training.optimizers` makes them)."""
+"""Settings of optimizers, which `co_probe.training.optimizers` builds."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -17,17 +17,17 @@ OPTIMIZERS = Registry(
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """The optimizer of the weights: a dataclass of plain settings, registered in `OPTIMIZERS`.
+    """Settings of the optimizer of the weights, registered in `OPTIMIZERS`.
 
     Args:
-        name: What it is registered as.
+        name: Registered name.
         learning_rate: The peak of the learning-rate schedule.
         weight_decay: Coefficient of the weight decay.
 
     Attributes:
-        torch_class: PyTorch's class, `package.module:Name`.
+        torch_class: Class of PyTorch, `package.module:Name`.
         shares: Settings that must be less than 1.
-        most: Greatest values of settings; beyond them numbers overflow.
+        most: Greatest values of settings, beyond which numbers overflow.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Optimizer:
 
     @property
     def state(self) -> tuple[str, ...]:
-        """Names of the tensors that PyTorch's optimizer holds for each parameter, which resuming restores."""
+        """Names of PyTorch's state tensors per parameter, which resuming restores."""
         return ()
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of `torch_class`, without the learning rate, which is set before each step."""
+        """Return the keyword arguments of `torch_class`, without the learning rate, which is set before each step."""
         return {name: value for name, value in asdict(self).items() if name not in ("name", "learning_rate")}
 
     def check(self) -> None:
@@ -68,7 +68,7 @@ class SGD(Optimizer):
 
     Args:
         momentum: Share of the last update in the next one, 0 for none.
-        nesterov: Evaluate momentum as Nesterov does; it then has to be greater than 0.
+        nesterov: Use Nesterov momentum, which must be greater than 0.
 
     Reference:
         `torch.optim.SGD`.
@@ -96,16 +96,16 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Optimizer):
-    """Adam with weight decay apart from the gradient, as transformers are trained.
+    """Adam with decoupled weight decay.
 
     Args:
         beta1: Decay of the mean of gradients.
         beta2: Decay of the mean of squared gradients.
-        eps: Addition to the square root of the latter.
+        eps: Added to the denominator.
 
     Reference:
-        Loshchilov & Hutter (2019), "Decoupled weight decay regularization"; `torch.optim.AdamW`, whose defaults these
-        are.
+        Loshchilov & Hutter (2019), "Decoupled weight decay regularization"; `torch.optim.AdamW`, whose defaults are
+        used.
     """
 
     name: str = "adamw"

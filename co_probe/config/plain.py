@@ -1,4 +1,4 @@
-"""Types of settings: text, truth values, numbers, and lists and tables of them."""
+"""Validation of plain settings: text, booleans, numbers, and lists and tables of them."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ LARGEST = 2**63 - 1
 
 
 def check_plain(settings: Mapping[str, Any]) -> None:
-    """Refuse what settings cannot hold, before anything is computed from it.
+    """Raise an error for values that settings cannot hold.
 
     Args:
         settings: Nested settings, as TOML or Python gives them.
@@ -21,7 +21,7 @@ def check_plain(settings: Mapping[str, Any]) -> None:
             the setting.
     """
     waiting: list[tuple[str, Any, int]] = [(str(key), value, 1) for key, value in settings.items()]
-    while waiting:  # a loop, since a recursion would end where the nesting is deepest
+    while waiting:  # a loop, since deep nesting would exceed the recursion limit
         name, value, depth = waiting.pop()
         if isinstance(value, Mapping | list | tuple):
             if depth >= DEEPEST:

@@ -1,9 +1,8 @@
-"""A user's own code, named as `package.module:Name`: which names may be imported, and how.
+"""Import of user code named as `package.module:Name`, and permission to import it.
 
-A run's folder, a `.pt` file or a preset may come from somebody else, and loading what it names runs code that its
-author chose (`subprocess:run`, with arguments from the same file, is such a name too). So a name in a file is loaded
-only if the user typed or allowed it, or handed the object in. An imported module is no permission: `subprocess` may be
-imported already.
+Runs, `.pt` files and presets may be untrusted, and importing a name from them runs code of their author's choice
+(`subprocess:run` with arguments from the same file, for example). A name in a file is imported only if the user typed
+or allowed it, or passed the object. That a module is imported already gives no permission, since `subprocess` may be.
 """
 
 import os
@@ -18,22 +17,22 @@ from co_probe.errors import NotAllowed, UserError
 
 VARIABLE = "CO_PROBE_ALLOW"
 OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # package.module:Name
-PARTS = ("method", "data", "model", "schedule")  # the sections of a configuration that take such a name
+PARTS = ("method", "data", "model", "schedule")  # sections of a configuration that may hold such a name
 
 _allowed: list[str] = []
 _handed_in: dict[str, Callable[..., Any]] = {}
 
 
 def is_own(name: str) -> bool:
-    """Whether `name` has the form `package.module:Name`."""
+    """Return whether `name` has the form `package.module:Name`."""
     return OWN.fullmatch(name) is not None
 
 
 def allow(*names: str) -> None:
-    """Let files that are opened from now on name code of their own.
+    """Allow files to name code that is imported when they are opened.
 
-    The environment variable CO_PROBE_ALLOW (names with commas between them) does the same. Processes that co-probe
-    starts get the names as arguments.
+    The environment variable CO_PROBE_ALLOW (comma-separated names) does the same. Processes that co-probe starts
+    inherit the names.
 
     Args:
         names: `package.module:Name`, or `package.module` for everything in it.
@@ -45,7 +44,7 @@ def allow(*names: str) -> None:
 
 
 def allowed() -> list[str]:
-    """The names that are allowed in this process, for `allow` in another one."""
+    """Return the names that are allowed in this process, for `allow` in another one."""
     return [*_allowed]
 
 
@@ -56,10 +55,10 @@ def hand_in(target: Callable[..., Any]) -> str:
         target: A class, or a function that makes the object.
 
     Returns:
-        The name. Another process finds the object under it only if it can be imported by that name.
+        The name. Other processes find the object only if it can be imported by that name.
 
     Raises:
-        UserError: If `target` has no name that could be written down, as a `lambda` or an object has none.
+        UserError: If `target` has no importable name, such as a `lambda` or an instance.
     """
     name = f"{getattr(target, '__module__', None)}:{getattr(target, '__name__', None)}"
     if not (callable(target) and is_own(name)):
@@ -69,7 +68,7 @@ def hand_in(target: Callable[..., Any]) -> str:
 
 
 def allow_typed(method: str, *settings: Mapping[str, Any]) -> None:
-    """Allow the names that a user gave on the command line or in a call: the method's, and those in `settings`."""
+    """Allow the names that a user passed: that of the method and those in `settings`."""
     typed: list[Any] = [method]
     for mapping in settings:
         for part in PARTS:
@@ -79,9 +78,9 @@ def allow_typed(method: str, *settings: Mapping[str, Any]) -> None:
 
 
 def load(kind: str, name: str) -> Any:
-    """The object that `package.module:Name` names.
+    """Import the object that `package.module:Name` names.
 
-    The working directory is searched after all other places, for the length of the import.
+    The working directory is the last entry of the search path during the import.
 
     Raises:
         NotAllowed: If the name is not allowed.
@@ -113,11 +112,11 @@ def _is_allowed(name: str, entries: Iterable[str]) -> bool:
 
 @contextmanager
 def _working_directory() -> Iterator[None]:
-    """The working directory at the end of the search path, where it cannot stand in for an installed package."""
+    """Append the working directory to the search path, where it cannot shadow an installed package."""
     folder = os.getcwd()
     sys.path.append(folder)
     try:
         yield
     finally:
-        # The last one: what was there before is not ours, and an import may have changed the path.
+        # Remove the last occurrence: earlier ones are not ours, and an import may have changed the path.
         del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]

@@ -1,6 +1,6 @@
-"""The registry of probes: names and where they are found, as text.
+"""Registry of probes: names and locations, as text.
 
-It stands below the run format, because `StoredRun.frame` looks up a table by a probe's settings.
+It is in `config`, below the run format, because `StoredRun.frame` selects tables by settings of a probe.
 """
 
 from co_probe.config.registry import Registry

@@ -1,4 +1,4 @@
-"""Names of things that are loaded when they are first asked for."""
+"""Registries of names that are imported on first use."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -14,18 +14,18 @@ from co_probe.errors import UserError, unknown
 
 
 class Registry:
-    """A table from short names to `package.module:Name`, imported on first use.
+    """A mapping from short names to `package.module:Name`, imported on first use.
 
-    An entry such as `folder:PATH` takes the text behind the colon as its first argument. Any other name with a colon
-    is `package.module:Name` of the user's own, and `co_probe.config.plugins` says when that may be imported.
-    Targets are text, so that `co-probe --help` lists every method without importing torch.
+    An entry such as `folder:PATH` takes the text after the colon as its first argument. Any other name with a colon is
+    user code, `package.module:Name`, subject to `co_probe.config.plugins`. Targets are text, so that `co-probe --help`
+    lists every method without importing torch.
 
-    Studies register what they add when a registry is first read.
+    Studies register their entries when a registry is first read.
 
     Args:
-        kind: What the entries are, as error messages call them: `method`, `data set`.
-        entries: {name: target} to begin with; `register` adds others, with labels.
-        about: {name: what it is, for help texts}, for the entries that have such a text.
+        kind: Kind of the entries for error messages: `method`, `data set`.
+        entries: Initial {name: target}; `register` adds entries with labels.
+        about: {name: description for help texts}, optional per entry.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, str] | None = None, about: Mapping[str, str] | None = None):
@@ -44,20 +44,20 @@ class Registry:
 
     @property
     def about(self) -> dict[str, str]:
-        """{name: what it is} of the entries that have such a text, sorted by name."""
+        """{name: description} of entries with a description, sorted by name."""
         return {name: self._about[name] for name in self if name in self._about}
 
     def register(self, name: str, target: str, *, label: str | None = None, about: str = "") -> None:
         """Add an entry; the same entry may be registered again.
 
         Args:
-            name: What users type, `fgsm` or `folder:PATH`.
-            target: Where the object is, `package.module:Name`. It is imported when it is first used.
-            label: What tables and figures call it; the name, if None.
-            about: What it is, in a few words for help texts.
+            name: Name that users type, `fgsm` or `folder:PATH`.
+            target: Location of the object, `package.module:Name`, which is imported on first use.
+            label: Label in tables and figures; the name if None.
+            about: Short description for help texts.
 
         Raises:
-            ValueError: If the name stands for something else already, or the target has another form.
+            ValueError: If the name has another target already, or the target has another form.
 
         Example:
             >>> METHODS.register("half-fgsm", "my_methods:HalfFGSM", label="FGSM/2")
@@ -74,35 +74,35 @@ class Registry:
         set_label(self.kind, name, label or name)
 
     def __iter__(self) -> Iterator[str]:
-        """The names, sorted."""
+        """Iterate over the names, sorted."""
         return iter(sorted(self.entries))
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries
 
     def check(self, name: str) -> str:
-        """Return `name`; raise UserError, with the nearest names, if there is no such entry."""
+        """Return `name`; raise UserError with the nearest names if it is unknown."""
         self._split(name)
         return name
 
     def is_own(self, name: str) -> bool:
-        """Whether `name` is `package.module:Name` of a user's own. Raises UserError for an unknown name."""
+        """Return whether `name` is user code, `package.module:Name`. Raises UserError for an unknown name."""
         return self._split(name)[0] is None
 
     def load(self, name: str) -> Any:
-        """Import and return the entry. Raises UserError for an unknown name, or one that may not be imported."""
+        """Import and return an entry. Raises UserError for an unknown or forbidden name."""
         entry, argument = self._split(name)
         if entry is None:
             return plugins.load(self.kind, name)
         return self.target(entry) if argument is None else partial(self.target(entry), argument)
 
     def target(self, entry: str) -> Any:
-        """Import and return what an entry of the table stands for, without its argument."""
+        """Import and return the target of an entry, without its argument."""
         module, _, attribute = self.entries[entry].partition(":")
         return getattr(import_module(module), attribute)
 
     def make(self, name: str, /, *args: Any, **settings: Any) -> Any:
-        """Call the entry with `settings`. Raises UserError for a setting that it does not have."""
+        """Call an entry with `settings`. Raises UserError for an unknown setting."""
         target = self.load(name)
         self.check_settings(name, len(args), settings)
         try:
@@ -111,7 +111,7 @@ class Registry:
             raise UserError(f"{self.kind} {name}: {error}") from error
 
     def check_settings(self, name: str, given: int, settings: Mapping[str, Any]) -> None:
-        """Raise UserError if the entry, called with `given` arguments, has no such setting or takes other values."""
+        """Raise UserError if an entry, called with `given` positional arguments, does not accept `settings`."""
         target = self.load(name)
         known = _settings(target, given, own=self._split(name)[0] is None)
         for key in settings:
@@ -120,7 +120,7 @@ class Registry:
         check_kinds(f"{self.kind} {name}", target, settings)
 
     def _split(self, name: str) -> tuple[str | None, str | None]:
-        """The entry that `name` stands for and what it is given; (None, None) for a name of the user's own."""
+        """Split a name into its entry and argument; (None, None) for user code."""
         discover()
         head, colon, argument = name.partition(":")
         if head in self._prefixes:
@@ -138,9 +138,9 @@ class Registry:
 
 
 def _settings(target: Callable[..., Any], given: int, own: bool) -> list[str] | None:
-    """The settings that `target` takes besides `given` arguments; None if it takes any.
+    """Return the settings that `target` accepts besides `given` positional arguments; None if it accepts any.
 
-    Ours are keyword-only, which keeps arguments and settings apart; a user's own may be written in any way.
+    Settings of co-probe's entries are keyword-only; those of user code may be positional too.
     """
     parameters = list(signature(target).parameters.values())
     if any(p.kind is Parameter.VAR_KEYWORD for p in parameters):

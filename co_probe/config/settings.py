@@ -1,4 +1,4 @@
-"""The settings of a run: parsed, checked, and written down as plain data."""
+"""Settings of a run: parsing, validation, and conversion to plain data."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from co_probe.errors import UserError, unknown
 
 
 def parse_number(text: str | float) -> float:
-    """A number as a person types it: `0.031`, `8/255`, `1e-4`. Raises UserError for anything else."""
+    """Parse a number such as `0.031`, `8/255` or `1e-4`. Raises UserError for anything else."""
     try:
         if isinstance(text, str) and "/" in text:
             return float(Fraction(text.replace(" ", "")))
@@ -26,7 +26,7 @@ def parse_number(text: str | float) -> float:
 
 
 AnySection = TypeVar("AnySection", bound=Section)
-# Beyond these, files and memory are the least of a run's troubles, or numbers overflow.
+# Greatest values: larger ones are mistakes, or numbers overflow.
 MOST = {
     "epochs": 10**6,
     "batch_size": 10**9,
@@ -35,18 +35,18 @@ MOST = {
     "probe.validation": 10**9,
     "augmentation.padding": 10**4,
 }
-AUTO_VALIDATION = 1000  # as Rice et al. (2020) hold out of CIFAR-10
-LEAST_TO_SPLIT = 5000  # training images below which none are held out unless asked for
-RENAMED = {"phases": "resolution_stages"}  # former names of settings, which old runs and presets may have
+AUTO_VALIDATION = 1000  # number of images that Rice et al. (2020) hold out of CIFAR-10
+LEAST_TO_SPLIT = 5000  # least number of training images for a default validation split
+RENAMED = {"phases": "resolution_stages"}  # former name -> name, for old runs and presets
 PRECISIONS = ("auto", "float32", "bfloat16")
-WEIGHTS = ("trained", "ema")  # of a run: as the last step left them, or their moving average
+WEIGHTS = ("trained", "ema")  # weights after the last step, or their moving average
 GUARDS = ("pgd2", "n-fgsm", "rollback", "stop")
 EARLY_STOPS = ("wong",)
 
 
 @dataclass(frozen=True)
 class Component:
-    """A component by its registered name, with its settings; written flat: `{name = ..., key = ...}`."""
+    """A component by its registered name, with its settings; stored flat: `{name = ..., key = ...}`."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -62,9 +62,13 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolutionStage:
-    """A stretch of `epochs` in which images stored at `size`×`size` are trained on in random crops of `crop`×`crop`.
+    """Part of a run with images of one size.
 
-    `batch_size`: that of the run, if not given.
+    Attributes:
+        epochs: Number of epochs.
+        size: Side of the stored images, in pixels.
+        crop: Side of the random crops, in pixels.
+        batch_size: Batch size; that of the run if None.
     """
 
     epochs: int
@@ -76,7 +80,7 @@ class ResolutionStage:
         for name, value in asdict(self).items():
             if value is not None and value < 1:
                 raise UserError(f"resolution_stages: {name} must be greater than 0, not {value}")
-        # Crops are placed as in images with padding, which has the same width on both sides.
+        # Crops are placed as in padded images, whose padding has the same width on both sides.
         if self.crop > self.size or (self.size - self.crop) % 2:
             raise UserError(
                 f"resolution_stages: crop {self.crop} must be size {self.size} or less, by an even number of pixels"
@@ -85,12 +89,14 @@ class ResolutionStage:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSizes:
-    """How many images every diagnostic of the run uses.
+    """Numbers of images that diagnostics of a run use.
 
-    `test`, `train`: number of test and of training images (fewer if there are fewer). `validation`: training images
-    that are held out of training, on which onset, best epoch and alarms are judged, so that no test image has a part in
-    choosing: their number, a share below 1 of the training images, 0 for none, or `auto`: a tenth of the training
-    images and at most 1,000 where there are 5,000 or more, else none.
+    Attributes:
+        test: Number of test images, at most.
+        train: Number of training images, at most.
+        validation: Training images that are held out, which determine onset, best epoch and alarms, so that no test
+            image is used for model selection: a number, a share below 1 of the training images, 0 for none, or `auto`:
+            a tenth, at most 1,000, of 5,000 or more training images, else none.
     """
 
     test: int = 1000
@@ -107,10 +113,10 @@ class ProbeSizes:
             )
 
     def held_out(self, count: int) -> int:
-        """Number of validation images out of `count` training images.
+        """Return the number of validation images out of `count` training images.
 
         Raises:
-            UserError: None would be left to train on.
+            UserError: No training images would remain.
         """
         value = self.validation
         if isinstance(value, str):
@@ -123,25 +129,30 @@ class ProbeSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that a run's outcome depends on, besides the machine.
+    """All settings that determine the result of a run, apart from the machine.
 
-    `epsilon` is the bound of perturbations, in pixel units of a [0, 1] image, and `norm` what it bounds: `linf`, every
-    pixel (so it is at most 1), or `l2`, the Euclidean length of the whole; training raises it from 0 to there over the
-    first `epsilon_warmup` epochs. `epochs` is the budget in passes over the training images (a method that trains m
-    times on every batch goes through them, and keeps, an m-th as many). `resolution_stages`: for training images that
-    grow during the run; their epochs add up to `epochs`. `precision`: what the network computes in (see
-    `co_probe.inference.execution`); `auto` is bfloat16 on a GPU, else float32, and what it came to is stored with the
-    run's environment. `step_indicators`: whether each training step records what its two gradients show; weights do
-    not depend on it. `guard`: what to do when the alarm fires, one of `GUARDS` (`co_probe.methods.guarded`); empty for
-    nothing. `early_stop`: `wong` ends the run where accuracy under PGD-5 falls by 20 points from one epoch to the next
-    (`co_probe.training.early_stop`); empty for never. `init_from`: `RUN@EPOCH`, whose weights and BatchNorm statistics
-    training starts from, with an optimizer and a method that have learned nothing yet; empty for fresh weights. `ema`:
-    decay τ of a moving average of the weights, which is stored and measured beside them; 0 for none. `label_smoothing`:
-    share of each label that is spread over all classes in the loss that the weights descend; perturbations ascend the
-    loss of the label itself. `sync_batchnorm`: where several processes train together, whether BatchNorm sees the whole
-    batch; else each process normalises by its own part, and running statistics are averaged after each epoch.
-    `extensions`: the sections of studies (`co_probe.config.sections`) that change something, by name; in plain data
-    they stand beside the other settings.
+    Attributes:
+        epsilon: Bound of perturbations, in pixel units of a [0, 1] image.
+        norm: Norm that it bounds: `linf`, every pixel (so ε is at most 1), or `l2`, the Euclidean norm.
+        epsilon_warmup: Number of epochs over which training raises ε from 0.
+        epochs: Budget in passes over the training images. A method with m replays per batch trains, and stores, an m-th
+            as many epochs.
+        resolution_stages: Stages of growing training images; their epochs add up to `epochs`.
+        precision: Precision of the network (`co_probe.inference.execution`); `auto` is bfloat16 on a GPU, else float32.
+            The environment of the run stores the actual one.
+        step_indicators: Whether training steps record indicators of their two gradients; weights do not depend on it.
+        guard: Remedy when the alarm fires, one of `GUARDS` (`co_probe.methods.guarded`); empty for none.
+        early_stop: `wong` ends the run when accuracy under PGD-5 falls by 20 points from one epoch to the next
+            (`co_probe.training.early_stop`); empty for never.
+        init_from: `RUN@EPOCH` with the initial weights and BatchNorm statistics; optimizer and method start afresh.
+            Empty for random weights.
+        ema: Decay τ of a moving average of the weights, which is stored and measured in addition; 0 for none.
+        label_smoothing: Share of each label that is spread over all classes in the loss of the weights; perturbations
+            maximise the loss without smoothing.
+        sync_batchnorm: Whether BatchNorm uses the whole batch if several processes train together. If not, each process
+            normalises by its own part, and running statistics are averaged after each epoch.
+        extensions: Sections of studies (`co_probe.config.sections`) with an effect, by name; in plain data they are
+            next to the other settings.
     """
 
     method: Component
@@ -216,7 +227,7 @@ class Config:
             section.check(self)
 
     def extension(self, kind: type[AnySection]) -> AnySection:
-        """The section of this class, as it is if the settings do not have it.
+        """Return the section of this class; one with all defaults if the settings do not have it.
 
         Example:
             >>> config.extension(Inject).beta
@@ -225,12 +236,12 @@ class Config:
 
     @property
     def wrappers(self) -> dict[str, ModelSection]:
-        """The sections that wrap the model, the innermost first."""
+        """Sections that wrap the model, the innermost first."""
         return {name: part for name, part in self.extensions.items() if isinstance(part, ModelSection)}
 
     @property
     def caption(self) -> str:
-        """Text after data set and ε in titles of figures: `, β = 8/255`, or nothing."""
+        """Text after data set and ε in titles of figures, such as `, β = 8/255`; may be empty."""
         return "".join(f", {section.caption}" for section in self.extensions.values() if section.caption)
 
     @property
@@ -245,7 +256,7 @@ class Config:
         return f"{title}, guard {self.guard}" if self.guard else title
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested data, as TOML and JSON hold it; `from_dict` is its inverse."""
+        """Convert to plain nested data for TOML and JSON; `from_dict` is the inverse."""
         plain = {f.name: _flatten(getattr(self, f.name)) for f in fields(self) if f.name != "extensions"}
         return plain | plain_sections(self.extensions)
 
@@ -267,7 +278,7 @@ class Config:
 
 
 def with_current_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain settings with the names that former ones have now. Raises UserError for both names of one setting."""
+    """Replace former names of settings. Raises UserError if a setting has both names."""
     for old, new in RENAMED.items():
         if old in data and new in data:
             raise UserError(f"{old} is the former name of {new}: set one of them")
@@ -275,12 +286,12 @@ def with_current_names(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_sections(sections: Mapping[str, Section]) -> dict[str, Any]:
-    """Sections of studies as plain data; `read_sections` is the inverse."""
+    """Convert sections of studies to plain data; `read_sections` is the inverse."""
     return {name: _flatten(section) for name, section in sections.items()}
 
 
 def read_sections(data: Mapping[str, Any]) -> dict[str, Section]:
-    """The sections of studies in plain `data` that change something; other keys are passed over.
+    """Read the sections of studies with an effect from plain `data`; other keys are ignored.
 
     Raises:
         UserError: If a section has an unknown setting, or a wrong value.
@@ -314,7 +325,7 @@ def _check_keys(kind: str, data: Mapping[str, Any], cls: type) -> None:
 
 
 def _convert(name: str, kind: Any, value: Any) -> Any:
-    """Give `value` the declared type of the setting `name`."""
+    """Convert `value` to the declared type of the setting `name`."""
     if kind is Component:
         value = dict(value) if isinstance(value, Mapping) else {"name": value}
         if not isinstance(value.get("name"), str):
@@ -344,14 +355,14 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
 
 
 def _optimizer(name: Any) -> type[Optimizer]:
-    """The class of a registered optimizer. No file can name another one: its settings are read without its code."""
+    """Return the class of a registered optimizer. User code is not possible here, since files are read without it."""
     if not isinstance(name, str) or name not in OPTIMIZERS:
         raise unknown("optimizer", str(name), OPTIMIZERS)
     return OPTIMIZERS.target(name)
 
 
 def merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `extra` over it, section by section. A section that changes its `name` starts afresh."""
+    """Merge `extra` over `base` by section; a section with another `name` replaces that of `base`."""
     merged = dict(base)
     for key, value in extra.items():
         old = merged.get(key)
@@ -367,7 +378,7 @@ def merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """`method.steps=5` as `{"method": {"steps": 5}}`: the value is TOML, a fraction, or else a string."""
+    """Parse `method.steps=5` to `{"method": {"steps": 5}}`; the value is TOML, a fraction, or else a string."""
     key, equals, raw = text.partition("=")
     if not (equals and key.strip()):
         raise UserError(f"a setting is given as key=value, for example method.steps=5, not '{text}'")
@@ -383,7 +394,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """A setting by its dotted name as nested settings: `{"model": {"width": 8}}` for `model.width`."""
+    """Nest a setting by its dotted name: `{"model": {"width": 8}}` for `model.width`."""
     for name in reversed(key.split(".")):
         value = {name: value}
     return value

@@ -1,4 +1,4 @@
-"""Reading TOML that somebody else wrote."""
+"""Parsing of untrusted TOML."""
 
 import tomllib
 from typing import Any
@@ -7,7 +7,7 @@ from co_probe.errors import UserError
 
 
 class InvalidTOML(UserError):
-    """The text is not TOML."""
+    """The text is not valid TOML."""
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -17,8 +17,8 @@ def parse_toml(text: str) -> dict[str, Any]:
         text: The content of a file.
 
     Raises:
-        InvalidTOML: It is no TOML.
-        UserError: It is nested too deeply, or has a number that is too long.
+        InvalidTOML: The text is not valid TOML.
+        UserError: It is nested too deeply, or a number is too long.
     """
     try:
         return tomllib.loads(text)
@@ -26,5 +26,5 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise InvalidTOML(f"no valid TOML: {error}") from error
     except RecursionError:
         raise UserError("arrays or tables are nested too deeply") from None
-    except ValueError as error:  # Python refuses whole numbers of thousands of digits
+    except ValueError as error:  # Python rejects integers of thousands of digits
         raise UserError(f"a number is too long: {error}") from error

@@ -4,7 +4,7 @@ from importlib import metadata
 
 
 def package_version() -> str:
-    """The version that is installed; `unknown` where the package runs from its source without being installed."""
+    """Return the installed version; `unknown` if the package runs from a source tree that is not installed."""
     try:
         return metadata.version("co-probe")
     except metadata.PackageNotFoundError:

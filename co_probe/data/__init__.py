@@ -1,4 +1,4 @@
-"""Data sets, by name. A user's own is a function without arguments (but settings) that returns a `Dataset`."""
+"""Registry of data sets. User code is a function of keyword settings that returns a `Dataset`."""
 
 from co_probe.config.registry import Registry
 

@@ -1,7 +1,7 @@
 """Batched random crops and flips, and their inverse.
 
-A `View` remembers where each image of a batch was cut out of its padded original, so that anything kept per image
-(APART's ω, ATTA's perturbations) can be cut out the same way and written back to the same pixels.
+A `View` stores the position of each crop in its padded image, so that state per image (APART's ω, ATTA's perturbations)
+can be cropped in the same way and written back to the same pixels.
 """
 
 from dataclasses import dataclass, replace
@@ -13,10 +13,12 @@ from torch.nn.functional import pad
 
 @dataclass(frozen=True)
 class View:
-    """Which pixels of a padded store a batch shows.
+    """Pixels of padded images that a batch consists of.
 
-    `index`: (B,) image numbers; `rows`: (B, height) and `columns`: (B, width) positions in the padded image
-    (`columns` run backwards where the image is flipped).
+    Attributes:
+        index: Image numbers, (B,).
+        rows: Rows in the padded image, (B, height).
+        columns: Columns in the padded image, (B, width); decreasing where the image is flipped.
     """
 
     index: Tensor
@@ -33,9 +35,9 @@ class View:
         )
 
     def take(self, store: Tensor) -> Tensor:
-        """Cut the batch out of `store` (n, channels, padded height, padded width): (B, channels, height, width).
+        """Crop the batch (B, channels, height, width) from `store` (n, channels, padded height, padded width).
 
-        A store on another device stays there: only the batch's own images move.
+        If `store` is on another device, only the images of the batch are moved.
         """
         if store.device != self.index.device:
             images = store[self.index.to(store.device)].to(self.index.device)
@@ -43,24 +45,29 @@ class View:
         return store.permute(0, 2, 3, 1)[self._positions(store.shape[1])].permute(0, 3, 1, 2)
 
     def put(self, store: Tensor, values: Tensor) -> None:
-        """Write `values` (B, channels, height, width) back to the pixels that `take` reads; the others keep theirs."""
+        """Write `values` (B, channels, height, width) back to the pixels that `take` reads; others do not change."""
         store.permute(0, 2, 3, 1)[self._positions(store.shape[1])] = values.permute(0, 2, 3, 1).to(store.dtype)
 
 
 def pad_images(x: Tensor, padding: int) -> Tensor:
-    """(n, c, h, w) with `padding` pixels of zeros on every side."""
+    """Pad images (n, c, h, w) with `padding` pixels of zeros on every side."""
     return pad(x, (padding,) * 4)
 
 
 def centre(store: Tensor, padding: int) -> Tensor:
-    """The un-augmented images of a padded store: the inverse of `pad_images`."""
+    """Invert `pad_images`: return the images without padding."""
     return store[..., padding : store.shape[-2] - padding, padding : store.shape[-1] - padding]
 
 
 def random_view(index: Tensor, size: tuple[int, int], padding: int, flip: bool, rng: torch.Generator) -> View:
-    """A random crop of `size` (height, width) out of `padding` pixels on every side, and a random flip, for each image.
+    """Draw a random crop and flip for each image.
 
-    `index`: (B,) image numbers, on the device of `rng`.
+    Args:
+        index: Image numbers, (B,), on the device of `rng`.
+        size: (height, width) of the crop.
+        padding: Number of pixels of padding on every side.
+        flip: Whether to flip half of the images horizontally.
+        rng: Source of random numbers.
     """
     device, batch = index.device, (len(index), 1)
     rows, columns = (torch.arange(n, device=device).expand(len(index), n) for n in size)

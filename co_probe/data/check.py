@@ -1,4 +1,4 @@
-"""The checks that a data set passes before a run trains on it."""
+"""Validation of data sets before training."""
 
 import torch
 from torch import Tensor
@@ -6,19 +6,18 @@ from torch import Tensor
 from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 
-ROUNDING = 1e-6  # how far outside the bounds a pixel may be
+ROUNDING = 1e-6  # tolerance of the bounds of pixels
 
 
 def check_dataset(data: Dataset, name: str) -> None:
-    """Refuse a data set whose images or labels are not as `Dataset` says.
+    """Raise an error if images or labels of a data set do not have the format of `Dataset`.
 
     Args:
-        data: The data set, as it was loaded and before anything is added to its images.
-        name: What errors call it.
+        data: The data set as loaded, before studies change its images.
+        name: Its name in errors.
 
     Raises:
-        UserError: Channels are last, pixels are outside the bounds, or labels do not count from 0; the error says what
-            was seen and what to do.
+        UserError: Channels are last, pixels are outside the bounds, or labels do not start at 0.
     """
     for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
         what = f"data set {name}: {split} images"

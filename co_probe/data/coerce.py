@@ -1,7 +1,7 @@
-"""Test and training images as users have them: tensors, arrays, data sets, loaders or a name.
+"""Conversion of images from tensors, arrays, data sets, loaders, files or names.
 
-Nothing is guessed: images that are not (n, C, H, W) within the bounds, and labels that do not count from 0, are refused
-in one line that says what was seen and what to do.
+Formats are not guessed: images that are not (n, C, H, W) within the bounds, and labels that do not start at 0, raise a
+one-line error that says what was found and what to do.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from co_probe.data.image_file import is_image_file, read_images
 from co_probe.errors import UserError
 from co_probe.numerics.rng import derive_seed
 
-CHANNELS = (1, 3)  # usual lengths of an axis of channels
+CHANNELS = (1, 3)  # usual numbers of channels
 MOST_CLASSES = 100_000
 NUMBERS = (
     *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32),
@@ -32,11 +32,11 @@ class LabelledImages:
     """Images with their labels.
 
     Attributes:
-        x: (n, C, H, W), uint8, or float32 within the bounds. Floats that are whole multiples of 1/255 become uint8,
-            from which they come back bit for bit.
+        x: (n, C, H, W), uint8, or float32 within the bounds. Floats that are multiples of 1/255 become uint8, which is
+            lossless.
         y: (n,) int64, from 0.
-        classes: Names of the classes, or None if the source does not say.
-        source: Name of the data set or of the file, or None.
+        classes: Names of the classes; None if unknown.
+        source: Name of the data set or file, or None.
     """
 
     x: Tensor
@@ -53,20 +53,19 @@ def coerce(
     seed: int = 0,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> LabelledImages:
-    """Return the images that a user means, checked.
+    """Convert a user's images to validated tensors.
 
     Args:
         source: A pair (x, y) of tensors or numpy arrays; a torch data set of pairs (image, label); a `DataLoader` or
             any other iterable of such batches; a co-probe `Dataset` or the name of one; or a `.npz` or `.pt` file
             (`co_probe.data.image_file`).
-        split: `test` or `train`: which part of a co-probe data set, and what errors call the images.
-        count: Number of images to draw, always the same ones for the same `seed`; None for all.
-        seed: Seed of that draw.
-        bounds: Least and greatest value of a pixel; infinite without a limit.
+        split: Part of a co-probe data set, `test` or `train`; also the name of the images in errors.
+        count: Number of images to draw; None for all.
+        seed: Seed of the draw; the same seed gives the same images.
+        bounds: Least and greatest value of a pixel; may be infinite.
 
     Raises:
-        UserError: The source is of another kind, or its images or labels are not as `check_images` and `check_labels`
-            want them.
+        UserError: The source is of another kind, or `check_images` or `check_labels` rejects its content.
     """
     name, classes = None, None
     if is_image_file(source):
@@ -105,12 +104,12 @@ def check_images(x: Tensor, what: str, bounds: tuple[float, float] = (0.0, 1.0),
 
     Args:
         x: The images.
-        what: What errors call them, in front of the word images.
+        what: Prefix of the word "images" in errors.
         bounds: Least and greatest value of a pixel.
-        hint: What the source itself says about its normalisation, for errors.
+        hint: Description of the normalisation found in the source, for errors.
 
     Raises:
-        UserError: An axis of channels is missing or is the last one, or values are outside the bounds.
+        UserError: The axis of channels is missing or last, or values are outside the bounds.
     """
     shape = tuple(x.shape)
     if x.ndim == 3:
@@ -150,11 +149,11 @@ def check_labels(y: Tensor, what: str, classes: int | None = None) -> Tensor:
 
     Args:
         y: The labels.
-        what: What errors call them, in front of the word labels.
-        classes: Number of classes, if it is known.
+        what: Prefix of the word "labels" in errors.
+        classes: Number of classes, if known.
 
     Raises:
-        UserError: The labels are one-hot, no whole numbers, or do not count from 0.
+        UserError: The labels are one-hot, not integers, or do not start at 0.
     """
     shape = tuple(y.shape)
     if y.ndim == 2 and shape[1] == 1:
@@ -192,7 +191,7 @@ def _advice(low: float, high: float, bounds: tuple[float, float], hint: str) -> 
 
 
 def _normalize_hint(source: Any) -> str:
-    """Return `Normalize(mean, std)` of the transform of a torchvision data set, or of the one in a loader."""
+    """Return the `Normalize(mean, std)` in the transform of a torchvision data set, possibly in a loader."""
     data = getattr(source, "dataset", source)
     transform = getattr(data, "transform", None)
     for step in getattr(transform, "transforms", [transform]):
@@ -238,7 +237,7 @@ def _draw(available: int, count: int | None, seed: int, what: str) -> Tensor | N
 
 
 def _items(source: Any, what: str) -> Sequence[Any] | None:
-    """Return the data set with items (image, label) in `source`, a data set or a loader that only stacks its items."""
+    """Return the data set of items (image, label) in `source`, a data set or a loader with default collation."""
     from torch.utils.data import DataLoader, IterableDataset, default_collate
 
     data = source
@@ -290,7 +289,7 @@ def _pair(item: Any, what: str) -> tuple[Any, Any]:
 
 
 def _image(image: Any) -> Tensor:
-    """Return an image as a tensor; a PIL image as uint8 (C, H, W), which is what `ToTensor` divides by 255."""
+    """Return an image as a tensor; a PIL image becomes uint8 (C, H, W)."""
     if _is_array(image):
         return _tensor(image)
     array = np.array(image)
@@ -307,7 +306,7 @@ def _stacked(parts: list[Tensor], what: str) -> Tensor:
 
 
 def _class_names(data: Any) -> tuple[str, ...] | None:
-    """Return the names in the attribute `classes` of a torchvision data set, or of the one that is wrapped."""
+    """Return the attribute `classes` of a torchvision data set, possibly wrapped."""
     for owner in (data, getattr(data, "dataset", None)):
         names = getattr(owner, "classes", None)
         if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):

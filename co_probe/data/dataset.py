@@ -9,13 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images, train and test: tensors in memory, or mapped from the disk and read as they are indexed.
+    """Training and test images, in memory or memory-mapped from a file.
 
-    `train_x`, `test_x`: (n, channels, height, width), float32 or float64 within `bounds` or uint8 in 0..255;
-    `train_y`, `test_y`: (n,) int64 class numbers; `classes`: their names; `mean`, `std`: what models normalise by, a
-    number a channel, in [0, 1] units.
-    `train_at`: gives all training images as mapped squares of a size, for resolution stages; None if they have but one.
-    `bounds`: the least and the greatest value of a pixel, which attacks keep to: (0, 1) for images, ±∞ without limit.
+    Attributes:
+        train_x: Training images, (n, channels, height, width), float32 or float64 within `bounds`, or uint8.
+        train_y: Training labels, int64 (n,), from 0.
+        test_x: Test images, as `train_x`.
+        test_y: Test labels, as `train_y`.
+        classes: Names of the classes.
+        mean: Mean that models normalise by, one value per channel, in units of a [0, 1] image.
+        std: Standard deviation, with `mean`.
+        train_at: Function from a size to all training images as memory-mapped squares of that size, for resolution
+            stages; None if there is only one size.
+        bounds: Least and greatest value of a pixel, which attacks respect: (0, 1) for images, ±∞ for no limit.
     """
 
     train_x: Tensor
@@ -36,14 +42,14 @@ class Dataset:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x` as float32, unless it is in a higher precision."""
+    """Convert `x` to float32, unless it has a higher precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def to_unit(x: Tensor) -> Tensor:
-    """Images as float32 (or float64, if they are), bytes as [0, 1], laid out channels last.
+    """Convert images to float32 (float64 stays), bytes to [0, 1], in channels-last layout.
 
-    Convolutions prefer that layout on CPU and GPU alike.
+    Convolutions are faster in this layout on CPU and GPU.
     """
     x = x.float().div_(255) if x.dtype == torch.uint8 else at_least_float32(x)
     return x.contiguous(memory_format=torch.channels_last)

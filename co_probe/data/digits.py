@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: nothing to download."""
+"""Handwritten digits of scikit-learn, without a download."""
 
 import numpy as np
 import torch
@@ -9,11 +9,18 @@ from co_probe.numerics.memory import require_memory
 
 
 def digits(*, size: int = 16) -> Dataset:
-    """1,797 scans of digits, 8×8 resized bilinearly to `size`×`size`: 1,297 train and 500 test, by a fixed permutation.
+    """Load 1,797 scans of digits: 1,297 training and 500 test images, by a fixed permutation.
 
-    Images are (n, 1, size, size) float32 in [0, 1]; models take them as they are, without normalisation.
-    Raises ValueError if `size` is below 8.
-    Source: scikit-learn's `load_digits` (UCI Optical Recognition of Handwritten Digits, test part; grey levels 0..16).
+    Images are (n, 1, size, size) float32 in [0, 1], without normalisation.
+
+    Args:
+        size: Side of the images, which are resized bilinearly from 8×8.
+
+    Raises:
+        ValueError: `size` is below 8.
+
+    Reference:
+        scikit-learn's `load_digits` (UCI Optical Recognition of Handwritten Digits, test part; grey levels 0 to 16).
     """
     from sklearn.datasets import load_digits
 
@@ -24,7 +31,7 @@ def digits(*, size: int = 16) -> Dataset:
     x = torch.from_numpy(bunch.images).float().div_(16)[:, None]
     x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
     y = torch.from_numpy(bunch.target).long()
-    # RandomState's stream is frozen for good, so the split is the same under every version of numpy.
+    # The stream of RandomState is frozen, so the split is the same in every version of numpy.
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(y)))
     test, train = order[:500], order[500:]
     classes = tuple(str(name) for name in bunch.target_names)

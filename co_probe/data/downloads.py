@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and SVHN through torchvision: downloaded once, and checked by checksum at every use."""
+"""CIFAR-10, CIFAR-100 and SVHN through torchvision, downloaded once, with a checksum at every use."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,23 +16,32 @@ from co_probe.errors import UserError
 
 
 def cifar10(*, root: str | None = None) -> Dataset:
-    """50,000 train and 10,000 test photographs in 10 classes, (n, 3, 32, 32) uint8.
+    """Load CIFAR-10: 50,000 training and 10,000 test photographs in 10 classes, (n, 3, 32, 32) uint8.
 
-    `root`: the folder that holds, or will hold, the download; see `data_dir` for the usual one. Raises UserError if it
-    is neither there nor to be had. Source: Krizhevsky (2009); mean and standard deviation of its training pixels.
+    Args:
+        root: Folder of the download; `data_dir` gives the default.
+
+    Raises:
+        UserError: The data are neither there nor can be downloaded.
+
+    Reference:
+        Krizhevsky (2009); mean and standard deviation are those of the training pixels.
     """
     return _cifar("CIFAR10", root, NORMALISATIONS["cifar10"])
 
 
 def cifar100(*, root: str | None = None) -> Dataset:
-    """50,000 train and 10,000 test photographs in 100 classes, (n, 3, 32, 32) uint8; otherwise as `cifar10`."""
+    """Load CIFAR-100: 50,000 training and 10,000 test photographs in 100 classes; otherwise as `cifar10`."""
     return _cifar("CIFAR100", root, NORMALISATIONS["cifar100"])
 
 
 def svhn(*, root: str | None = None) -> Dataset:
-    """73,257 train and 26,032 test house-number digits, (n, 3, 32, 32) uint8, without its `extra` part.
+    """Load SVHN: 73,257 training and 26,032 test house-number digits, (n, 3, 32, 32) uint8, without `extra`.
 
-    `root`, errors: as `cifar10`. Source: Netzer et al. (2011); mean and standard deviation of its training pixels.
+    Arguments and errors are those of `cifar10`.
+
+    Reference:
+        Netzer et al. (2011); mean and standard deviation are those of the training pixels.
     """
     from torchvision.datasets import SVHN
 
@@ -67,25 +76,25 @@ def _channels_first(part: Any) -> tuple[Tensor, Tensor]:
 def _folder(root: str | None) -> Path:
     if root is None:
         return make_folder(data_dir())
-    # A run's file may come from another machine: its folders are looked for here, but not made.
+    # A run may come from another machine: its folders are used if they exist, but not created.
     if not (folder := Path(root).expanduser()).is_dir():
         raise UserError(f"data.root {root} is no folder here: make it, or set CO_PROBE_DATA instead of data.root")
     return folder
 
 
 def _fetch(title: str, load: Callable[..., Any], folder: Path, file: str, url: str) -> Any:
-    """One part of a data set: what is there (the folder need not be writable), or downloaded.
+    """Load one part of a data set from the folder, which may be read-only, or download it.
 
-    Raises UserError, saying which file goes where, if it is not to be had.
+    Raises UserError, with file and folder, if both fail.
     """
     try:
         return load(download=False)
-    except RuntimeError:  # not there, or not as published
+    except RuntimeError:  # missing or not as published
         pass
     try:
         with exclusive_lock(folder / f".{file}.lock", f"downloading {title}"):
             return load(download=True)
-    except (OSError, RuntimeError, EOFError) as error:  # no network; no or another file than expected; a broken archive
+    except (OSError, RuntimeError, EOFError) as error:  # no network, an unexpected file, or a broken archive
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{title} is not in {folder}, or damaged there, and cannot be downloaded ({reason}): "

@@ -22,24 +22,29 @@ from co_probe.errors import UserError
 from co_probe.files.atomic import replace_atomic
 from co_probe.numerics.memory import require_memory
 
-FREE = 2**26  # bytes of pixels that any file may hold
-MOST_COMPRESSED = 200  # times that an image of more is compressed at most; photographs are compressed 20 times
-REPORT_EVERY = 5.0  # seconds between two lines of progress
-WIDE_RAW = (";16", ";16B", ";16L", ";16N", ";32F", ";32BF")  # how its raw modes of more than 8 bits end
-WIDE = ("I", "F")  # how Pillow's modes of more than 8 bits a channel begin; turning them into RGB would clip them
+FREE = 2**26  # bytes of pixels that are accepted from any file
+MOST_COMPRESSED = 200  # greatest compression ratio of larger images; that of photographs is about 20
+REPORT_EVERY = 5.0  # seconds between lines of progress
+WIDE_RAW = (";16", ";16B", ";16L", ";16N", ";32F", ";32BF")  # suffixes of Pillow's raw modes of more than 8 bits
+WIDE = ("I", "F")  # prefixes of Pillow's modes of more than 8 bits per channel, which conversion to RGB would clip
 
 
 def image_folder(path: str, *, size: int | None = None, test_share: float = 0.2) -> Dataset:
-    """Images of any format in `path`/train/CLASS/ and `path`/test/CLASS/ (or val/), (n, 3, height, width) uint8.
+    """Load images of any format from `path`/train/CLASS/ and `path`/test/CLASS/ (or val/).
 
-    `path`: absolute, or relative to the working directory or to the data folder (`data_dir`). Without train/, classes
-    are the folders in `path` itself, and a fixed random choice of `test_share` of all images is for testing.
-    `size`: resize the shorter side to it, bilinearly, and cut out the central square; if not given, all images must
-    have the same size. Grey images become RGB. Classes and images are sorted by name; names that start with a dot are
-    passed over. `mean` and `std` are those of the training pixels.
-    Decoded once: pixels are kept in the data folder until the names, sizes or times of the files change.
-    Raises UserError, naming the file, for one that is unreadable or of another size, and for a class without images;
-    nothing is kept then.
+    Images are (n, 3, height, width) uint8; grey ones become RGB. Classes and images are sorted by name; names that
+    start with a dot are ignored. `mean` and `std` are those of the training pixels. Images are decoded once and cached
+    in the data folder until names, sizes or times of the files change.
+
+    Args:
+        path: Absolute, or relative to the working directory or the data folder (`data_dir`). Without train/, classes
+            are the folders in `path` itself, and a fixed random choice of images is for testing.
+        size: Size to which the shorter side is resized bilinearly, before the central square is cropped; if None, all
+            images must have the same size.
+        test_share: Share of test images if there is no train/.
+
+    Raises:
+        UserError: A file is unreadable or has another size, or a class has no images. Nothing is cached then.
     """
     if size is not None and size < 1:
         raise ValueError(f"size must be positive, not {size}")
@@ -61,7 +66,7 @@ def image_folder(path: str, *, size: int | None = None, test_share: float = 0.2)
 
 @dataclass(frozen=True)
 class Listed:
-    """An image file, the number of its class, and its size (bytes) and time of change (ns)."""
+    """An image file, the number of its class, its size in bytes and its time of change in ns."""
 
     path: str
     label: int
@@ -70,7 +75,7 @@ class Listed:
 
 
 def find_folder(path: str) -> Path:
-    """The folder `path`, here or in the data folder. Raises UserError if it is in neither."""
+    """Find the folder `path` in the working directory or the data folder. Raises UserError if it is in neither."""
     given = Path(path).expanduser()
     for folder in (given, data_dir() / given):
         if folder.is_dir():
@@ -80,7 +85,7 @@ def find_folder(path: str) -> Path:
 
 
 def list_images(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[Listed], list[Listed]]:
-    """Class names, and the training and the test images. Raises UserError, naming it, for what is missing or empty."""
+    """List class names, training images and test images. Raises UserError for missing or empty folders."""
     if not (folder / "train").is_dir():
         classes, images = _list_split(folder)
         # RandomState's stream is frozen for good, so the split is the same under every version of numpy.
@@ -123,9 +128,9 @@ def _list_split(folder: Path) -> tuple[tuple[str, ...], list[Listed]]:
 
 
 def _files(folder: str, above: frozenset[str] = frozenset()) -> Iterator[os.DirEntry[str]]:
-    """Every file below `folder` but what starts with a dot; `above`: the folders that it lies in, without links.
+    """Yield every file below `folder` whose name does not start with a dot; `above` are its resolved parents.
 
-    Raises UserError for a folder that is unreadable or lies in itself, and for what is neither folder nor file.
+    Raises UserError for a folder that is unreadable or contains itself, and for special files.
     """
     real = os.path.realpath(folder)
     if real in above:
@@ -140,16 +145,18 @@ def _files(folder: str, above: frozenset[str] = frozenset()) -> Iterator[os.DirE
             continue
         if entry.is_dir():
             yield from _files(entry.path, above | {real})
-        elif os.path.exists(entry.path) and not entry.is_file():  # a pipe would be waited for, a device has no end
+        elif (
+            os.path.exists(entry.path) and not entry.is_file()
+        ):  # reading a pipe would block, reading a device would not end
             raise UserError(f"{entry.path} is no regular file: remove it")
         else:
             yield entry
 
 
 def decoded(folder: Path, listing: list[Listed], size: int | None, *, mapped: bool = False) -> Tensor:
-    """All images of `listing`, (n, 3, height, width) uint8: from the cache if it is of these very files.
+    """Return all images of `listing`, (n, 3, height, width) uint8, from the cache if it matches these files.
 
-    `mapped`: leave them on the disk, in a tensor to read from only (writing to it ends the process).
+    With `mapped`, the tensor is memory-mapped and read-only (writing to it ends the process).
     """
     caches = make_folder(data_dir() / "image-folders")
     key = hashlib.sha256(os.fsencode(f"{folder}\n{size}")).hexdigest()[:16]
@@ -172,7 +179,7 @@ def _fingerprint(listing: list[Listed]) -> str:
 
 
 def _read(cache: Path, fingerprint: str, count: int, mapped: bool) -> Tensor | None:
-    """The `count` images of a cache; None if there is none of this fingerprint, or a damaged one: decode anew."""
+    """Read the `count` images of a cache; None if it is missing, damaged, or has another fingerprint."""
     try:
         with h5py.File(cache) as file:
             images = file["images"]
@@ -187,14 +194,14 @@ def _read(cache: Path, fingerprint: str, count: int, mapped: bool) -> Tensor | N
 
 
 def _as_written(images: h5py.Dataset, count: int) -> bool:
-    """Whether an array is as `_decode` writes it: bytes that all lie in this very file, in one piece."""
+    """Return whether an array has the layout of `_decode`: contiguous bytes in this file."""
     whole = images.id.get_offset() is not None and images.id.get_storage_size() == images.nbytes
     return images.dtype == np.uint8 and images.ndim == 4 and images.shape[:2] == (count, 3) and whole
 
 
 def _map(cache: Path, images: h5py.Dataset) -> Tensor:
-    """Memory-map the contiguous HDF5 data set `images` as a tensor, read page by page."""
-    # Not copy on write: of that the system would promise memory for the whole file, and refuse.
+    """Return the memory-map the contiguous HDF5 data set `images` as a tensor, read page by page."""
+    # Not copy on write, for which the system would reserve memory for the whole file.
     pixels = np.memmap(cache, np.uint8, "r", offset=images.id.get_offset(), shape=images.shape)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -202,7 +209,7 @@ def _map(cache: Path, images: h5py.Dataset) -> Tensor:
 
 
 def _decode(beside: Path, listing: list[Listed], size: int | None, fingerprint: str, folder: Path) -> None:
-    """Decode into `beside`, image by image, so that it takes no memory. On an error `beside` is removed."""
+    """Decode into the file `beside`, one image at a time; remove it on an error."""
     try:
         first = _pixels(listing[0].path, size)
         report = _reporter(f"decoding {folder}", len(listing))
@@ -225,7 +232,7 @@ def _decode(beside: Path, listing: list[Listed], size: int | None, fingerprint: 
 
 
 def _pixels(path: str, size: int | None) -> np.ndarray:
-    """(3, height, width) uint8. Raises UserError if the file is no image, or one of more than 8 bits a channel."""
+    """Decode an image to (3, height, width) uint8. Raises UserError if it is no image or has more than 8 bits."""
     try:
         with Image.open(path) as file:
             if 3 * math.prod(file.size) > max(FREE, MOST_COMPRESSED * os.path.getsize(path)):
@@ -251,7 +258,7 @@ def _pixels(path: str, size: int | None) -> np.ndarray:
 
 
 def _raw_mode(file: Image.Image) -> str:
-    """How the pixels lie in the file, in Pillow's words: `RGB;16B`. It opens such as RGB, with half of their bits."""
+    """Return Pillow's raw mode of a file, such as `RGB;16B`, which Pillow opens as RGB with half of the bits."""
     tiles = getattr(file, "tile", None)
     arguments = tiles[0][3] if tiles else ""
     mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
@@ -259,7 +266,7 @@ def _raw_mode(file: Image.Image) -> str:
 
 
 def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, in [0, 1] units, from a histogram: exact, in little memory."""
+    """Compute mean and standard deviation per channel, in [0, 1] units, exactly, from a histogram."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in range(images.shape[1]):
@@ -269,12 +276,12 @@ def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         shares = counts.double() / counts.sum()
         centre = (shares * levels).sum()
         mean.append(centre.item())
-        std.append((shares * (levels - centre) ** 2).sum().sqrt().item() or 1.0)  # one colour only: leave it as it is
+        std.append((shares * (levels - centre) ** 2).sum().sqrt().item() or 1.0)  # a constant channel is not scaled
     return tuple(mean), tuple(std)
 
 
 def _reporter(what: str, total: int) -> Callable[[int], None]:
-    """A function to call with the number of images done: a line on standard error every few seconds."""
+    """Make a function of the number of finished images that prints a line to standard error every few seconds."""
     started = last = time.monotonic()
 
     def report(done: int) -> None:

@@ -1,4 +1,4 @@
-"""Images and labels in one file of numpy or torch."""
+"""Reading images and labels from one file of numpy or torch."""
 
 import math
 import pickle
@@ -19,28 +19,28 @@ NAMES = {
     "test": (("x", "y"), ("x_test", "y_test"), ("test_x", "test_y")),
     "train": (("x_train", "y_train"), ("train_x", "train_y")),
 }
-FREE = 2**26  # bytes of images that any file may hold
-MOST_COMPRESSED = 100  # digits on white paper are compressed to a tenth
+FREE = 2**26  # bytes of images that are accepted from any file
+MOST_COMPRESSED = 100  # greatest compression ratio of larger files; that of digits is about 10
 
 
 def is_image_file(source: Any) -> bool:
-    """Whether `source` is the name of such a file, as against that of a data set."""
+    """Return whether `source` is the name of an image file, not of a data set."""
     return isinstance(source, str | Path) and str(source).endswith(ENDINGS)
 
 
 def read_images(path: str | Path, split: str = "test") -> tuple[Any, Any] | None:
-    """Read images and labels; nothing in the file is executed, and no more memory is taken than its size explains.
+    """Read images and labels, without executing code, in memory proportional to the size of the file.
 
     Args:
-        path: A `.npz` of numpy, or a `.pt` of torch that holds a dictionary, with `x` and `y`; training images are
-            `x_train` and `y_train`. A `.pt` may also hold a pair (x, y).
+        path: A `.npz` of numpy, or a `.pt` of torch with a dictionary, of `x` and `y`; training images are `x_train`
+            and `y_train`. A `.pt` may also hold a pair (x, y).
         split: `test` or `train`.
 
     Returns:
-        Images and labels as the file has them, arrays or tensors; None if it has no training images.
+        Images and labels as arrays or tensors; None if the file has no training images.
 
     Raises:
-        UserError: There is no such file, it cannot be read, or it does not hold test images under these names.
+        UserError: The file is missing or unreadable, or has no test images under these names.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,20 +64,20 @@ def _from_npz(path: Path, split: str) -> tuple[Any, Any] | None:
         raise UserError(f"{path} is no .npz of numpy, or was cut off") from error
     except PermissionError:
         raise UserError(f"{path} may not be read") from None
-    except Exception as error:  # of any kind: the file may hold anything
+    except Exception as error:  # an untrusted file may cause any error
         reason = one_line((str(error).splitlines() or [type(error).__name__])[0][:300])
         raise UserError(f"{path} cannot be read as a .npz of numbers: {reason}") from error
 
 
 def _check_size(path: Path, size: int) -> None:
-    """Refuse arrays of `size` bytes that no images compress to, or that memory cannot hold."""
+    """Raise UserError for arrays of `size` bytes that exceed the compression limit or the memory."""
     if size > max(FREE, MOST_COMPRESSED * path.stat().st_size):
         raise UserError(f"{path} is said to hold {size} bytes of images, and has {path.stat().st_size}: it is damaged")
     require_memory(size, f"reading {path}", "store fewer images")
 
 
 def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """Return an array of numbers; raise ValueError if its header does not describe what is stored of it."""
+    """Read an array of numbers; raise ValueError if its header does not match its size."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{entry.filename} is compressed in another way than numpy does")
     with archive.open(entry) as file:
@@ -113,7 +113,7 @@ def _from_pt(path: Path, split: str) -> tuple[Any, Any] | None:
 
 
 def _named(path: Path, held: Collection[Any], split: str) -> tuple[str, str] | None:
-    """Return what images and labels of a split are called among the names that a file holds; None for no train ones."""
+    """Find the names of images and labels of a split in a file; None if training images are missing."""
     for names in NAMES[split]:
         if all(name in held for name in names):
             return names

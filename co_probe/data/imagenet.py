@@ -1,4 +1,4 @@
-"""ImageNet, or any folder of images too large for memory: decoded once for each size, and read from the disk."""
+"""ImageNet, or any image folder that exceeds memory: decoded once per size and memory-mapped."""
 
 import torch
 from torch import Tensor
@@ -11,17 +11,26 @@ from co_probe.errors import UserError
 
 
 def imagenet(path: str, *, size: int = 384, crop: int = 288) -> Dataset:
-    """Images in `path`/train/CLASS/ and `path`/val/CLASS/, found, listed and decoded as by `image_folder`.
+    """Load images from `path`/train/CLASS/ and `path`/val/CLASS/, listed and decoded as by `image_folder`.
 
-    `size`, `crop`: evaluation is on the central square of `crop` pixels of images whose shorter side is resized to
-    `size`, for a whole run; what is trained on, and when, is said by the run's resolution stages.
-    Pixels lie as uint8 in the data folder, a file a size, and are mapped from there: 1,331,167 images take 102 GB at
-    160, 495 GB at 352 and 589 GB at 384 pixels, and hours to decode. They are read batch by batch, in random order:
-    this wants a solid-state disk. `mean` and `std` are the usual ones of ImageNet.
-    Departures from the recipe of Wong et al. (2020): full size is 384 pixels here, about what ImageNet's images have;
-    all are cut to squares when they are stored; and crops are of one scale, not stretched from 8 to 100% of an image.
-    Raises UserError as `image_folder` does, ValueError for a crop that does not fit.
-    Source of the layout: ILSVRC 2012 (Russakovsky et al., 2015), its val/ sorted into class folders.
+    Pixels are stored as uint8 in the data folder, with a file per size, and memory-mapped: 1,331,167 images take 102 GB
+    at 160, 495 GB at 352 and 589 GB at 384 pixels, and hours to decode. They are read batch by batch in random order,
+    for which a solid-state disk is recommended. `mean` and `std` are the usual ones of ImageNet.
+
+    Differences from the recipe of Wong et al. (2020): the full size is 384 pixels, about that of ImageNet's images; all
+    images are cropped to squares when they are stored; and crops have one scale instead of 8 to 100% of an image.
+
+    Args:
+        path: Folder of the images, as in `image_folder`.
+        size: Size to which the shorter side of test images is resized, in pixels.
+        crop: Side of the central square that is evaluated. Resolution stages of the run determine the training images.
+
+    Raises:
+        UserError: As `image_folder`.
+        ValueError: The crop does not fit.
+
+    Reference:
+        ILSVRC 2012 (Russakovsky et al., 2015), with val/ sorted into class folders.
     """
     if not 0 < crop <= size or (size - crop) % 2:
         raise ValueError(f"crop {crop} must be size {size} or less, by an even number of pixels")

@@ -1,4 +1,4 @@
-"""The constants that models of well-known data sets normalise by, without the data."""
+"""Normalisation constants of well-known data sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ NORMALISATIONS = {
 
 
 def as_normalisation(given: Any, channels: int | None = None) -> Normalisation:
-    """Return the constants that a user means.
+    """Convert a user's normalisation.
 
     Args:
         given: A data set's name (`cifar10`), `half` (mean and std of 0.5 in each channel), a `Normalisation`, or a
             pair (mean, std) of numbers, sequences or tensors, one value per channel or one for all.
-        channels: Channels of the images; as many as there are values, if None.
+        channels: Number of channels of the images; the number of values if None.
 
     Raises:
-        UserError: The name is unknown, or the values are no constants for so many channels.
+        UserError: The name is unknown, or the values do not fit the number of channels.
     """
     if given == "half":
         given = (0.5, 0.5)

@@ -1,4 +1,4 @@
-"""Where data lies on this machine, and how processes keep out of each other's way there."""
+"""Folder of downloads and caches, and locks between processes that use it."""
 
 import fcntl
 import os
@@ -13,12 +13,12 @@ VARIABLE = "CO_PROBE_DATA"
 
 
 def data_dir() -> Path:
-    """The folder of downloads and caches: that of the environment variable CO_PROBE_DATA, or ~/.cache/co-probe."""
+    """Return the folder of downloads and caches: environment variable CO_PROBE_DATA, or ~/.cache/co-probe."""
     return Path(os.environ.get(VARIABLE) or "~/.cache/co-probe").expanduser()
 
 
 def make_folder(path: Path) -> Path:
-    """`path`, made if need be. Raises UserError if it cannot be."""
+    """Create `path` if needed and return it. Raises UserError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -28,10 +28,10 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def exclusive_lock(path: Path, what: str) -> Iterator[None]:
-    """Inside, no other process of this machine is inside with the same `path`; waits for one that is.
+    """Hold an exclusive lock on `path` among the processes of this machine inside the context; wait for it.
 
-    The kernel holds the lock, so it ends with its process; the lock file itself stays. Raises UserError if `path`
-    cannot be written.
+    The kernel releases the lock when its process ends; the lock file remains. Raises UserError if `path` cannot be
+    written.
     """
     try:
         file = open(path, "a")  # noqa: SIM115 (closed below)
@@ -43,6 +43,6 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             print(f"Waiting for another process, which is {what} ...", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: files are replaced whole, so the worst is work done twice
+        except OSError:  # a file system without locks: files are replaced atomically, so at worst work is repeated
             pass
         yield

@@ -1,7 +1,7 @@
-"""Reading files that `torch.save` wrote, by whomever: tensors, numbers, strings and plain containers of them.
+"""Reading of untrusted files of `torch.save`: tensors, numbers, strings and plain containers of them.
 
-No code in a file is run, and the memory that it takes is in proportion to its size: archives that unpack to more,
-tensors that are larger than what is stored of them, and containers that contain themselves are refused.
+No code in a file is executed, and memory is proportional to its size: compressed archives, tensors that exceed their
+storage, and containers that contain themselves are rejected.
 """
 
 import pickle
@@ -17,25 +17,25 @@ from torch import Tensor
 
 from co_probe.errors import DamagedFile, UserError, one_line
 
-DEPTH = 64  # of containers in containers
+DEPTH = 64  # greatest nesting of containers
 
 
 def read_pt(path: Path, allowed: list[Any] | None = None, what: str = "checkpoint") -> Any:
-    """Return the content of a file that `torch.save` wrote, on the CPU; mapped from the file if its format allows it.
+    """Read the content of a file of `torch.save` on the CPU, memory-mapped if its format allows it.
 
     Args:
         path: The file.
-        allowed: Harmless classes that it may hold besides tensors and containers.
-        what: What errors call the file.
+        allowed: Safe classes that it may hold in addition to tensors and containers.
+        what: Name of the file in errors.
 
     Raises:
-        UserError: There is no such file, or it is a folder or a pipe.
+        UserError: The file is missing, a folder or a pipe.
         pickle.UnpicklingError: It holds other classes, or is no pickle.
-        DamagedFile: It cannot be read, or would need more memory than its size.
+        DamagedFile: It cannot be read, or needs more memory than its size.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    if not path.is_file():  # to open a pipe would wait for somebody who writes to it
+    if not path.is_file():  # opening a pipe would block until another process writes to it
         raise UserError(f"{path} is a folder, not a {what} file" if path.is_dir() else f"{path} is no regular file")
     try:
         _check_archive(path)
@@ -45,7 +45,7 @@ def read_pt(path: Path, allowed: list[Any] | None = None, what: str = "checkpoin
         raise
     except PermissionError:
         raise UserError(f"{path} may not be read") from None
-    except Exception as error:  # of any kind: the file may hold anything
+    except Exception as error:  # an untrusted file may cause any error
         reason = one_line(" ".join([type(error).__name__, *str(error).splitlines()[:1]]))
         raise DamagedFile(f"{path} cannot be read as a {what} ({reason[:300]})") from error
     return content
@@ -61,7 +61,7 @@ def _load(path: Path, allowed: list[Any]) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise ValueError for an archive that unpacks to more than it is; torch stores without compressing."""
+    """Raise ValueError for a compressed archive; torch does not compress."""
     if tarfile.is_tarfile(path):
         raise ValueError("it is a tar archive, as PyTorch wrote before 0.1.10")
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
@@ -73,7 +73,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_content(content: Any, size: int) -> None:
-    """Raise ValueError if there is more in `content` than a file of `size` bytes can hold."""
+    """Raise ValueError if `content` exceeds what a file of `size` bytes can hold."""
     left, nodes, storages = size, [(content, 0)], dict[int, int]()
     while nodes:
         (node, depth), left = nodes.pop(), left - 1

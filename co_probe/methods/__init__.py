@@ -1,6 +1,6 @@
 """Training methods, by name.
 
-The order of registration gives each its look in figures (`co_probe.plots.style`): append new ones.
+The order of registration determines colours in figures (`co_probe.plots.style`): append new methods.
 """
 
 from co_probe.config.registry import Registry

@@ -1,4 +1,4 @@
-"""F+FGSM or N-FGSM with a penalty on abnormal adversarial examples: those whose loss falls along the attack's step."""
+"""AAER: F+FGSM or N-FGSM with a penalty on abnormal adversarial examples, whose loss the attack lowers."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,23 +19,24 @@ WEIGHTS = {"fgsm-rs": (2.5, 1.5), "n-fgsm": (1.5, 0.15)}  # λ₂ and λ₃ at �
 
 @dataclass(eq=False, kw_only=True)
 class AAER(Penalised):
-    """AAER: θ descends L(x + δ) + R, with δ of F+FGSM or N-FGSM and R on the images that the step did not harm.
+    """AAER: minimises L(x + δ) + R, with δ of F+FGSM or N-FGSM and a penalty R on abnormal images.
 
-    Let η be the noise that the base starts from; z₀, l₀ and z₁, l₁ the logits and losses of an image at x + η and at
-    x + δ. It is abnormal if l₀ > l₁; n of the B images are. Means are over the abnormal (A) or the normal (N) images:
+    Let η be the starting noise of the base; z₀, l₀ and z₁, l₁ the logits and losses of an image at x + η and x + δ. It
+    is abnormal if l₀ > l₁, as n of the B images are. Means are over the abnormal (A) or normal (N) images:
         R = n/B · (λ₂ · mean_A(l₀ − l₁) + λ₃ · max(0, mean_A ‖z₁ − z₀‖² − mean_N ‖z₁ − z₀‖²)),
-    and 0 if no image is abnormal, or all are. z₀, l₀, n and the mean over N are constants. Cost: 5 passes, as the base.
+    and 0 if no image or all images are abnormal. z₀, l₀, n and the mean over N are constants. Cost: 5 passes, as the
+    base.
 
     Where sources differ: in the released code l₁ of the first term is a constant too, so λ₂ has no effect on the
     weights, and the FastAT benchmark and SORA's repository copy that; `detach=false` takes its gradient instead. Its
-    λ₁, a factor of R, is 1 in all published commands, and left out.
+    λ₁, a factor of R, is 1 in all published commands, and omitted here.
 
     Args:
         base: Method that makes δ, `fgsm-rs` (RS-AAER) or `n-fgsm` (N-AAER).
         loss_weight: λ₂; by default the authors' for CIFAR-10 at ε = 8/255, 2.5 or 1.5 by base. At 12, 16 and 32/255
             they set 5, 7 and 5.75 (RS), or 5, 8.5 and 2.75 (N).
         logit_weight: λ₃; by default 1.5 or 0.15. At 12, 16 and 32/255: 2.75, 3.25 and 1.5, or 0.55, 1.5 and 0.75.
-        detach: Take l₁ in the first term as a constant, as the released code does.
+        detach: Treat l₁ in the first term as a constant, as the released code does.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -72,7 +73,7 @@ class AAER(Penalised):
             return logits
 
         delta = self.perturb(watched, x, y, epsilon=batch.epsilon, rng=batch.rng)
-        (before,) = seen  # logits of the base's only pass, at the noise
+        (before,) = seen  # logits of the only pass of the base, at x + η
         after = model(self.clip(x + delta))
         losses = (F.cross_entropy(logits, y, reduction="none") for logits in (before, after))
         loss = batch.cross_entropy(after) + self.regulariser(before, after, *losses)
@@ -80,7 +81,7 @@ class AAER(Penalised):
         return StepResult(loss.detach(), (after.detach().argmax(1) == y).sum())
 
     def regulariser(self, before: Tensor, after: Tensor, loss_before: Tensor, loss_after: Tensor) -> Tensor:
-        """R, a scalar, of logits (B, classes) and losses (B,) at the noise, which are constants, and at x + δ."""
+        """Compute R, a scalar, from logits (B, classes) and losses (B,) at x + η (constants) and at x + δ."""
         abnormal = loss_before > loss_after.detach()
         count, normal = abnormal.sum(), (~abnormal).sum()
         change = (after - before).square().sum(1)
@@ -92,5 +93,5 @@ class AAER(Penalised):
 
 
 def _mean(values: Tensor, chosen: Tensor, count: Tensor) -> Tensor:
-    """Mean of `values` (B,) over the `count` images that are `chosen` (B,); 0 if there are none."""
+    """Return the mean of `values` (B,) over the `count` images that are `chosen` (B,); 0 if there are none."""
     return torch.where(chosen, values, 0).sum() / count.clamp(min=1)

@@ -1,20 +1,20 @@
-"""APART: adversarial training whose perturbation generator learns too.
+"""APART: adversarial training with a learned perturbation generator.
 
 Sources: Algorithm 1 of arXiv 2010.08034, and the code that its authors published (github.com/zichaoli/APART, `train.py`
 and `models/preresnet.py`). That code and this file agree on the following.
 
 - δ₀ = clip(α_ω·ω, ±ε) and δ₁ = clip(δ₀ + α₁·sign, ±ε); both passes see clip(x + δ, 0, 1).
-- Signs are constants. The gradients of α₁ and α_ω pass through these clips: a clipped pixel has no part in them.
-- α ascends and θ descends the loss of the second pass; ω moves by α₁/α_ω from before that update.
-- ω is stored per padded image and cropped and flipped with it; only the pixels of the crop move.
+- Signs are constants. The gradients of α₁ and α_ω pass through these clips: clipped pixels contribute nothing.
+- α maximises and θ minimises the loss of the second pass; ω is updated by α₁/α_ω from before that update.
+- ω is stored per padded image and cropped and flipped with it; only pixels of the crop are updated.
 
-Where they differ, or where the paper leaves room (step sizes in pixel units, as there; the paper's column follows the
-transcription of Algorithm 1 that this file was written from):
+Where they differ, or where the paper is silent (step sizes in pixel units, as there; the paper's column follows the
+transcription of Algorithm 1 that this file is based on):
 
 | choice | paper | published code | here |
 |---|---|---|---|
-| gradient that moves ω | second pass, by the order of the lines | second pass, at clip(x + δ₁, 0, 1) | as the code |
-| ratio that ω moves by | α₁/α_ω | α₁/(α_ω + 1e-7) | α₁/α_ω, but abs(α_ω) at least 1e-6·ε |
+| gradient that updates ω | second pass, by the order of the lines | second pass, at clip(x + δ₁, 0, 1) | as the code |
+| update ratio of ω | α₁/α_ω | α₁/(α_ω + 1e-7) | α₁/α_ω, but abs(α_ω) at least 1e-6·ε |
 | place of a block's step | not given | input of conv1, after BatchNorm and ReLU; not clipped | as the code |
 | start of α₁, α_ω; ω; α_i | not given | 1e-4; 0.001·N(0, 1); 0 | as the code, 1e-4 at ε = 8/255 |
 | optimizer of α | gradient ascent | SGD; momentum 0.9, 0.8 at the peak of μ, 0.9 | SGD with momentum 0.9 |
@@ -23,16 +23,16 @@ transcription of Algorithm 1 that this file was written from):
 | BatchNorm in the first pass | — | train mode, moves statistics | as the code (`batchnorm`) |
 | ε in training | 8/255 | 0.031 | that of the run |
 
-The momentum of the code varies because PyTorch's CyclicLR does that unless told otherwise; θ's varies as well. Its
-weight decay is threefold because the optimizer of θ is given the step sizes too, with gradients of 0: with the PyTorch
-of its time it decays them by its own 2e-4, which at rates of 0.2 for θ and 5e-8 for α equals 800 more.
+The momentum of the code varies because PyTorch's CyclicLR does so by default; that of θ varies as well. Its weight
+decay is threefold because the optimizer of θ receives the step sizes too, with gradients of 0: with the PyTorch of its
+time it decays them by its own 2e-4, which at rates of 0.2 for θ and 5e-8 for α amounts to 800 more.
 
 Measured on digits (`analyses/apart_choices.py`: 30 epochs, seeds 0 and 1, 500 test images): accuracy under PGD-10 is
-64.6 ± 1.1% as it is here, 61.5 ± 0.4% if the first pass's gradient moves ω, 57.5 ± 1.8% if blocks are perturbed before
-BatchNorm and ReLU, 66.2 ± 0.3% with the threefold decay, and 64.2 ± 0.6% with the varying momentum.
+64.6 ± 1.1% with these choices, 61.5 ± 0.4% if the first pass's gradient updates ω, 57.5 ± 1.8% if blocks are perturbed
+before BatchNorm and ReLU, 66.2 ± 0.3% with the threefold decay, and 64.2 ± 0.6% with the varying momentum.
 
-Given this file's ratio, momentum and decay, the published training step and the one here lead to the same weights, α
-and ω, to 1e-8, over eight updates of a PreActResNet18 in float64.
+With the ratio, momentum and decay of this file, the published training step gives the same weights, α and ω, to 1e-8,
+over eight updates of a PreActResNet18 in float64.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,25 +60,24 @@ from co_probe.methods.taps import Taps, find_taps
 
 NO_TAPS = Taps({})
 OMEGA_DTYPES = ("auto", "float32", "float16", "int8")
-LEVELS = 127  # of ω in int8, on either side of 0
-PART = 1000  # images
+LEVELS = 127  # greatest value of ω in int8
+PART = 1000  # number of images whose ω is drawn at once
 
 
 @dataclass(eq=False, kw_only=True)
 class APARTSimple(Method):
-    """APART without block perturbations: a learned initialisation ω for each image, and learned step sizes.
+    """APART without block perturbations: a learned initialisation ω per image, and learned step sizes.
 
-    With all step sizes α in units of ε (the paper's are raw pixels), a training step does
-        δ₀ = clip(ε·α_ω·ω, ±ε);   s = sign ∇ₓL(x + δ₀);   δ₁ = clip(δ₀ + ε·α₁·s, ±ε)
-        θ descends L(x + δ₁), and α ascends L(x + δ₁) − penalty·‖α‖² with s constant
-        ω ← clip(ω + (α₁/α_ω)·sign ∇ₓL(x + δ₁), ±1)
+    With step sizes α in units of ε (in the paper, in pixels), a training step computes
+        δ₀ = clip(ε·α_ω·ω, ±ε);   s = sign ∇ₓL(x + δ₀);   δ₁ = clip(δ₀ + ε·α₁·s, ±ε) θ minimises L(x + δ₁), and α
+        maximises L(x + δ₁) − penalty·‖α‖² with s constant ω ← clip(ω + (α₁/α_ω)·sign ∇ₓL(x + δ₁), ±1)
     and α is trained by SGD with momentum 0.9, at a rate that follows the learning-rate schedule of θ. The gradient in
-    the last line is that of the second pass, as it follows from the order of Algorithm 1: ω continues from δ₁.
-    Where images grow during a run, ω starts afresh with each size, and the step sizes go on.
+    the last line is that of the second pass, according to the order of lines in Algorithm 1. If images change their
+    size during a run, ω is initialised again and the step sizes are retained.
 
-    Cost of rounding ω: on digits of 8×8 pixels (`apart`, width 8, 15 epochs, 3 seeds, 500 test images) accuracy
-    under PGD-10 was 55.6% in float32, 57.0% in float16 and 56.2% in int8, means with a standard deviation of 1 to 2
-    points over seeds, so the differences may be chance. Not measured on larger data.
+    Cost of rounding ω: on digits of 8×8 pixels (`apart`, width 8, 15 epochs, 3 seeds, 500 test images) accuracy under
+    PGD-10 was 55.6% in float32, 57.0% in float16 and 56.2% in int8, means with a standard deviation of 1 to 2 points
+    over seeds, so the differences may be due to chance. Not measured on larger data.
 
     Args:
         step_penalty: λ·ε²; 0.197 for the paper's CIFAR-10 constants (λ = 200, μ = 5e-8, ε = 8/255, 60 epochs).
@@ -87,13 +86,13 @@ class APARTSimple(Method):
         raw_rate: μ in the paper's units, instead of `step_rate`.
         initial_step: α₁ and α_ω at the start (1e-4 of raw pixels at ε = 8/255).
         initial_omega: Standard deviation of ω at the start.
-        omega_dtype: What ω is stored in between steps, one number per pixel of every padded image: `float32`,
-            `float16`, `int8` (multiples of 1/127; 240 MB for CIFAR-10), or `auto` for float16 on a GPU, else float32.
-            A resumed run keeps what it began with.
-        learn_initialisation: If false (Table 6), ω stays 0, α_ω has no part, and nothing is stored per image.
+        omega_dtype: Type in which ω is stored between steps, one number per pixel of every padded image: `float32`,
+            `float16`, `int8` (multiples of 1/127; 240 MB for CIFAR-10), or `auto` for float16 on a GPU, else float32. A
+            resumed run keeps the type of its start.
+        learn_initialisation: If false (Table 6), ω stays 0, α_ω is unused, and nothing is stored per image.
 
     Raises:
-        ValueError: If a setting is out of range or, at its setup, ω does not fit into memory.
+        ValueError: If a setting is out of range or, in `setup`, ω does not fit into memory.
 
     Reference:
         arXiv 2010.08034, section 4 and Algorithm 1; the starting values, the momentum and the weight decay of 2λ are
@@ -121,7 +120,7 @@ class APARTSimple(Method):
         self.alpha = torch.zeros(2)
 
     def find_taps(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        """The layers inside the model that are perturbed too: none here."""
+        """Return the inner layers that are perturbed too: none here."""
         return {}
 
     @override
@@ -146,19 +145,19 @@ class APARTSimple(Method):
             return
         auto = "float16" if context.device.type == "cuda" else "float32"
         dtype = getattr(torch, auto if self.omega_dtype == "auto" else self.omega_dtype)
-        self.omega = torch.empty(0)  # the old one must not take memory beside the new one
+        self.omega = torch.empty(0)  # free the old one before allocating
         self.omega = context.new_store(dtype)
-        # Drawn in float32: at once where it is kept so, else in parts, so as not to take that memory after all.
+        # Drawn in float32: at once if it is stored so, else in parts, to save memory.
         for part in self.omega.split(len(self.omega) if dtype == torch.float32 else PART):
             drawn = part if dtype == torch.float32 else torch.empty(part.shape, device=part.device)
             part.copy_(pack(drawn.normal_(0, self.initial_omega, generator=context.rng), dtype))
 
     def start(self, omega: Tensor, epsilon: float) -> Tensor:
-        """δ₀, the learned initialisation; differentiable in α_ω."""
+        """Return δ₀, the learned initialisation, differentiable in α_ω."""
         return (epsilon * self.alpha[0] * omega).clamp(-epsilon, epsilon)
 
     def advance(self, delta: Tensor, sign: Tensor, epsilon: float) -> Tensor:
-        """δ₁, one learned step from δ₀; differentiable in α₁ and through `delta`."""
+        """Return δ₁, one learned step from δ₀, differentiable in α₁ and `delta`."""
         return (delta + epsilon * self.alpha[1] * sign).clamp(-epsilon, epsilon)
 
     @override
@@ -171,7 +170,7 @@ class APARTSimple(Method):
             return project(self.advance(delta, sign, epsilon), x, epsilon, self.bounds)
 
     def signs(self, model: Model, x: Tensor, y: Tensor, taps: Taps) -> tuple[Tensor, dict[str, Tensor]]:
-        """Signs of the loss gradient at `x`, and at each tap's input: the first pass, without weight gradients."""
+        """Compute signs of the loss gradient at `x` and at each tap's input, without weight gradients."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             logits, seen = taps.watch(model, x)
@@ -187,7 +186,7 @@ class APARTSimple(Method):
         delta = self.start(omega, epsilon)
         sign, signs = self.signs(self.perturbing(model), self.clip(batch.x + delta), batch.y, self.taps)
 
-        # Computed in float32 whatever the layer computes in, so that α has its gradient in float32.
+        # Computed in float32 regardless of the layer, so that the gradient of α is in float32.
         alphas = dict(zip(self.names, self.alpha, strict=True))
         steps = {
             name: (epsilon * alphas[name] * s.to(torch.promote_types(s.dtype, torch.float32))).to(s.dtype)
@@ -200,7 +199,7 @@ class APARTSimple(Method):
 
         with torch.no_grad():
             assert x.grad is not None
-            ratio = self.alpha[1] / away_from_zero(self.alpha[0])  # no 0·∞ of a zero sign
+            ratio = self.alpha[1] / away_from_zero(self.alpha[0])  # avoids 0·∞ for a zero sign
             if self.learn_initialisation:
                 batch.view.put(self.omega, pack((omega + ratio * x.grad.sign()).clamp(-1, 1), self.omega.dtype))
         self.optimizer.param_groups[0]["lr"] = self.learning_rate * batch.lr_scale  # for `update`
@@ -224,7 +223,7 @@ class APARTSimple(Method):
     @override
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         alpha = parameters["alpha"]
-        # The first two lead; a file may give them in any order.
+        # α_ω and α₁ come first; a file may have any order.
         self.names = ["omega", "input", *(name for name in alpha if name not in ("omega", "input"))]
         self.alpha = torch.tensor([alpha.get(name, 0.0) for name in self.names])
 
@@ -245,35 +244,35 @@ class APARTSimple(Method):
         with torch.no_grad():
             self.alpha.copy_(state["alpha"])
             if self.learn_initialisation:
-                self.omega = state["omega"].to(self.omega.device)  # kept as it was, wherever the run goes on
+                self.omega = state["omega"].to(self.omega.device)  # in its original type, on any device
         self.optimizer.state[self.alpha]["momentum_buffer"] = state["momentum"].to(self.alpha)
 
 
 def away_from_zero(value: Tensor, least: float = 1e-6) -> Tensor:
-    """`value`, or ±`least` with its sign where it is nearer to 0 (0 itself becomes `least`)."""
+    """Clamp the magnitude of `value` to at least `least`, keeping its sign (0 becomes `least`)."""
     return torch.where(value < 0, value.clamp(max=-least), value.clamp(min=least))
 
 
 def pack(omega: Tensor, dtype: torch.dtype) -> Tensor:
-    """ω in [-1, 1] as it is kept in `dtype`: as multiples of 1/127 in int8."""
+    """Convert ω in [-1, 1] to its stored form in `dtype`: multiples of 1/127 in int8."""
     return (omega * LEVELS).round().to(dtype) if dtype == torch.int8 else omega.to(dtype)
 
 
 def unpack(kept: Tensor) -> Tensor:
-    """The inverse of `pack`, float32 (or float64)."""
+    """Invert `pack`, to float32 (or float64)."""
     return kept / LEVELS if kept.dtype == torch.int8 else kept.to(torch.promote_types(kept.dtype, torch.float32))
 
 
 @dataclass(eq=False, kw_only=True)
 class APART(APARTSimple):
-    """APART in full: besides the input, the branch input of every residual block i takes a step ε·α_i·sign of its own.
+    """APART: additionally perturbs the branch input of every residual block i by ε·α_i·sign.
 
-    The block perturbation enters at the block's first convolution (in a pre-activation network that is after the
-    block's first BatchNorm and ReLU); the shortcut never sees it; α_i starts at 0.
-    Its arguments are those of `APARTSimple`.
+    The perturbation of a block is added to the input of its first convolution, which in a pre-activation network
+    follows the first BatchNorm and ReLU, and not to the shortcut. α_i starts at 0. Arguments are those of
+    `APARTSimple`.
 
     Raises:
-        ValueError: At its setup, if the model has no residual block.
+        ValueError: In `setup`, if the model has no residual block.
 
     Reference:
         arXiv 2010.08034, section 4 and Algorithm 1.

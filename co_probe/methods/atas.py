@@ -1,4 +1,4 @@
-"""ATAS: ATTA with a step size for each image, from a moving average of its gradient's length."""
+"""ATAS: ATTA with a step size per image, from a moving average of its gradient norm."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,13 @@ from co_probe.methods.base import Batch, Method, StepResult, TrainingContext, ch
 
 @dataclass(eq=False, kw_only=True)
 class ATAS(Method):
-    """ATAS: δ ← Π(δ + α_i · sign g) with g = ∇ₓL(x + δ), from the δ that the image had in the last epoch.
+    """ATAS: δ ← Π(δ + α_i · sign g) with g = ∇ₓL(x + δ), starting at the image's δ of the last epoch.
 
     For image i, v_i ← β·v_i + (1 − β)·‖g‖² and α_i = γ/(1 + √v_i/c), clipped to [α_min, α_max]; in the first `warmup`
-    epochs v_i stays 0 and α_i = ε. δ is stored for each padded training image and moves with crops and flips, as in
-    ATTA. It starts from U(−ε, ε), and does so again at the start of epochs R, 2R, ... but the last, and where images
-    come to have another size; v_i goes on. Π projects onto the ε-ball and x + δ onto the bounds. On images outside of
-    training δ starts from 0, and v_i = ‖g‖². Cost: 5 passes, as FGSM.
+    epochs v_i stays 0 and α_i = ε. δ is stored for each padded training image and cropped and flipped with it, as in
+    ATTA. It is drawn from U(−ε, ε) at the start, at the start of epochs R, 2R, ... except the last, and when images
+    change their size; v_i is retained. Π projects onto the ε-ball and x + δ onto the bounds. For images outside the
+    training set δ starts at 0, and v_i = ‖g‖². Cost: 5 passes, as FGSM.
 
     Units: lengths are in units of ε. The released code has γ = 16/255, α_min = 4/255 and α_max = 14/255 at every ε,
     which are the defaults here at ε = 8/255. Its c = 0.01 is compared with the gradient of the mean loss of a batch of
@@ -33,15 +33,15 @@ class ATAS(Method):
         most: α_max, in units of ε.
         scale: c, in nats per unit of L2 pixel length.
         momentum: β.
-        warmup: Number of first epochs with a step of ε.
+        warmup: Number of initial epochs with a step of ε.
         reset: R, in epochs.
 
     Raises:
-        ValueError: If a setting is out of range or, at its setup, δ does not fit into memory.
+        ValueError: If a setting is out of range or, in `setup`, δ does not fit into memory.
 
     Reference:
         Huang et al. (2022), "Fast adversarial training with adaptive step size", https://arxiv.org/abs/2206.02417;
-        github.com/HuangZhiChao95/ATAS, with which perturbations agree; perturbing in eval mode is as there.
+        github.com/HuangZhiChao95/ATAS, with the same perturbations and perturbing in eval mode.
     """
 
     batchnorm: str = "eval"
@@ -66,7 +66,7 @@ class ATAS(Method):
     @override
     def start_stage(self, context: TrainingContext) -> None:
         self.padding, self.epsilon, self.epochs = context.padding, context.epsilon, context.epochs
-        self.delta = torch.empty(0)  # the old one must not take memory beside the new one
+        self.delta = torch.empty(0)  # free the old one before allocating
         self.delta = context.new_store()
         self._start_afresh(context.rng)
         if not len(self.moment):
@@ -90,7 +90,7 @@ class ATAS(Method):
     def _perturb(
         self, model: Model, x: Tensor, y: Tensor, epsilon: float, start: Tensor | None, past: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """δ, and v (B,) that its steps follow from; `past` is v before."""
+        """Return δ and the updated v, (B,), from which its steps follow; `past` is the previous v."""
         delta = torch.zeros_like(x) if start is None else project(start.to(x.dtype), x, epsilon, self.bounds)
         gradient = input_gradient(model, x + delta, y)
         moment = lengths(gradient).square().flatten()

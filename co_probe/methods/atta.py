@@ -1,4 +1,4 @@
-"""ATTA: adversarial training that goes on with each image's perturbation of the last epoch."""
+"""ATTA: adversarial training that continues each image's perturbation of the last epoch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,26 +23,25 @@ from co_probe.methods.base import (
 
 @dataclass(eq=False, kw_only=True)
 class ATTA(Method):
-    """ATTA-K: K steps δ ← Π(δ + α · sign ∇ₓL(x + δ)) from the δ that the image had in the last epoch.
+    """ATTA-K: K steps δ ← Π(δ + α · sign ∇ₓL(x + δ)) starting at the image's δ of the last epoch.
 
-    δ is stored for each padded training image: the crop and flip of an epoch are cut out of it, and written back to the
-    same pixels afterwards. It starts from noise, and does so again at the start of epochs R, 2R, 3R, ... and where
-    images come to have another size. Π projects onto the ε-ball and x + δ onto the bounds; unseen images start from
-    δ = 0.
+    δ is stored for each padded training image, cropped and flipped with it, and written back to the same pixels. It is
+    drawn as noise at the start, at the start of epochs R, 2R, 3R, ... and when images change their size. Π projects
+    onto the ε-ball and x + δ onto the bounds; unseen images start at δ = 0.
 
     Args:
         steps: K.
         step_size: α in pixel units; if None ε/2 for K = 1, ε/3 for K ≤ 3, ε/4 for more: the authors' settings,
             rounded.
         reset: R, in epochs.
-        initial_noise: Standard deviation of the starting noise, in pixel units.
+        initial_noise: Standard deviation of the initial noise, in pixel units.
 
     Raises:
-        ValueError: If a setting is out of range or, at its setup, δ does not fit into memory.
+        ValueError: If a setting is out of range or, in `setup`, δ does not fit into memory.
 
     Reference:
         Zheng et al. (2020), "Efficient adversarial training with transferable adversarial examples", section 4; the
-        starting noise, the epochs of resets, and perturbing in eval mode are as in their code.
+        initial noise, the epochs of resets, and perturbing in eval mode are as in their code.
     """
 
     batchnorm: str = "eval"
@@ -59,7 +58,7 @@ class ATTA(Method):
     @override
     def start_stage(self, context: TrainingContext) -> None:
         self.padding = context.padding
-        self.delta = torch.empty(0)  # the old one must not take memory beside the new one
+        self.delta = torch.empty(0)  # free the old one before allocating
         self.delta = context.new_store()
         self._start_afresh(context.rng)
 

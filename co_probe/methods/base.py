@@ -1,4 +1,4 @@
-"""The interface of training methods, and what they are given."""
+"""Interface of training methods and their arguments."""
 
 import math
 import os
@@ -20,21 +20,21 @@ from co_probe.inference.forward import BATCHNORM, Forward
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Facts that a method may need before training, for step counts and for state per image.
+    """Facts about a run that a method may need before training.
 
     Attributes:
         images: Number of training images.
         shape: (channels, height, width) of an image, without padding.
-        padding: Width of the border that crops may reach into, in pixels.
+        padding: Number of pixels of padding on every side, for crops.
         steps: Number of optimizer steps in the whole run, replays included.
         epsilon: ε of the run, after any warm-up, in pixel units.
-        device: Where training takes place.
-        rng: For initial values, on `device`.
-        largest: Number of pixels of all padded training images where they are largest; 0 if they do not grow.
+        device: Device of training.
+        rng: Generator for initial values, on `device`.
+        largest: Number of pixels of all padded training images at their largest size; 0 if it is constant.
         epochs: Number of epochs in the whole run.
-        watched: For methods that watch their own accuracy: a number n -> n images (n, C, H, W) without augmentation, or
-            fewer, and their classes, on `device`, always the same; validation images if the run holds some out, else
-            training images. None outside of a run.
+        watched: Function for methods that monitor their accuracy: from a number n to at most n fixed images (n, C, H,
+            W) without augmentation and their classes, on `device`; validation images if the run has some, else training
+            images. None outside a run.
     """
 
     images: int
@@ -50,15 +50,15 @@ class TrainingContext:
 
     @property
     def store_shape(self) -> tuple[int, int, int, int]:
-        """Shape of a tensor with a number for each pixel of each padded training image, for `View.take` and `put`."""
+        """Shape of a tensor with one number per pixel of each padded training image, for `View.take` and `put`."""
         channels, height, width = self.shape
         return self.images, channels, height + 2 * self.padding, width + 2 * self.padding
 
     def new_store(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Allocate a tensor of `store_shape`, not yet filled.
+        """Allocate an uninitialised tensor of `store_shape`.
 
         Raises:
-            ValueError: If the device does not have the memory for the largest one of the run.
+            ValueError: If the largest tensor of the run exceeds the memory of the device.
         """
         need = dtype.itemsize * max(self.largest, math.prod(self.store_shape))
         if self.device.type == "cuda":
@@ -76,15 +76,15 @@ class TrainingContext:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of training images, and the settings that change from step to step.
+    """A batch of training images, and settings that change per step.
 
     Attributes:
         x: Images (B, C, H, W), augmented, within the bounds of the data set.
         y: Classes, int64 (B,).
-        view: Where in the padded training images `x` was cut out.
-        epsilon: ε of this step, in pixel units; it may be warming up.
+        view: Position of `x` in the padded training images.
+        epsilon: ε of this step, in pixel units, including warm-up.
         lr_scale: Value of the learning-rate schedule, 0 to 1.
-        rng: For the draws of this step, on the device of `x`.
+        rng: Generator of this step, on the device of `x`.
         label_smoothing: Share of each label that `cross_entropy` spreads over all classes.
     """
 
@@ -97,7 +97,7 @@ class Batch:
     label_smoothing: float = 0.0
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
-        """The mean cross-entropy in nats that the weights descend, with smoothed labels.
+        """Compute the mean cross-entropy in nats that trains the weights, with smoothed labels.
 
         Args:
             logits: (B, classes).
@@ -107,7 +107,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Statistics of a step on the images that the weights are updated with.
+    """Statistics of a step on the images that update the weights.
 
     Attributes:
         loss: Mean loss in nats, regularisers included, as a scalar tensor.
@@ -120,33 +120,33 @@ class StepResult:
 
 @dataclass(eq=False, kw_only=True)
 class Method:
-    """A training method: how it makes a perturbation, and what it does with it.
+    """Base class of training methods.
 
-    A new method is one file with a subclass. For a method that trains on the perturbations of an attack, `attack_at` is
-    enough; otherwise it defines `perturb`, and if it does more with the perturbation also `step`. A training step is
+    A new method is one file with a subclass. A method that trains on the perturbations of an attack defines `attack_at`;
+    others define `perturb`, and `step` if they need more than the cross-entropy at x + δ. A training step is
 
-        result = method.step(model, batch)  # leaves gradients
+        result = method.step(model, batch)  # computes gradients
         optimizer.step()
-        method.update()  # applies what the method learns itself
+        method.update()  # updates learned state of the method
 
-    Where several processes train together, gradients of weights and `to_average` are averaged over them between the
-    first line and the second. Each process has images of its own, and their state per image, which it numbers from 0.
+    If several processes train together, weight gradients and `to_average` are averaged over them between the first and
+    the second line. Each process has its own images and their per-image state, numbered from 0.
 
     Args:
-        norm: The ball that perturbations stay in, one of the class's `norms`.
+        norm: Norm of the ball of perturbations, one of the class's `norms`.
         bounds: Least and greatest pixel value.
-        batchnorm: What BatchNorm does in the passes that make the perturbation: `both` uses batch statistics and moves
-            the running ones, as the pass that updates the weights does; `update` uses batch statistics and moves
-            nothing; `eval` uses the running ones, as in eval mode. A method's default is what its authors' code does.
-        replays: Number of optimizer steps on every batch, one call of `step` each. The budget of a run counts passes,
+        batchnorm: Mode of BatchNorm in the passes that make the perturbation: `both` uses batch statistics and updates
+            the running ones, like the pass that updates the weights; `update` uses batch statistics without updating
+            the running ones; `eval` uses the running ones. Defaults are as in the authors' code.
+        replays: Number of optimizer steps per batch, with one call of `step` each. The budget of a run counts passes,
             so it has fewer epochs.
 
     Raises:
         ValueError: If a setting is out of range.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf",)  # the balls that it is defined in
-    decides_within_epochs: ClassVar[bool] = False  # by the accuracy of the model in eval mode
+    norms: ClassVar[tuple[str, ...]] = ("linf",)  # supported norms
+    decides_within_epochs: ClassVar[bool] = False  # whether it evaluates the model in eval mode during an epoch
     norm: str = "linf"
     bounds: Bounds = (0.0, 1.0)
     batchnorm: str = "both"
@@ -162,7 +162,7 @@ class Method:
         check_positive(replays=self.replays)
 
     def attack_at(self, epsilon: float) -> Attack | None:
-        """The attack that `perturb` comes down to at ε = `epsilon`; None if there is none."""
+        """Return the attack that `perturb` is equivalent to at ε = `epsilon`; None if there is none."""
         return None
 
     def setup(self, model: nn.Module, context: TrainingContext) -> None:
@@ -170,23 +170,23 @@ class Method:
         self.start_stage(context)
 
     def start_stage(self, context: TrainingContext) -> None:
-        """Allocate the state per image: before the first step, and again where images come to have another size."""
+        """Allocate per-image state, before the first step and when images change their size."""
 
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """Prepare for an epoch, numbered from 1; `rng` is that of its batches."""
+        """Prepare for an epoch, numbered from 1; `rng` is the generator of its batches."""
 
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, *, epsilon: float, rng: Rng = None, state: Tensor | None = None
     ) -> Tensor:
-        """The generator f_A: make δ at the current weights.
+        """Make δ at the current weights: the generator f_A.
 
         Args:
             model: Classifier, an `nn.Module` or a `Forward`; used in the mode it is in.
-            x: Images (B, C, H, W) within `bounds`; they are not checked, since on a GPU that means to wait for them.
+            x: Images (B, C, H, W) within `bounds`; they are not checked, which would synchronise a GPU.
             y: Classes (B,).
             epsilon: Norm bound, in pixel units.
             rng: Source of random numbers, on the device of `x`; the global one if None.
-            state: What `image_state` returns for these images; None for unseen images, whose state is 0.
+            state: Result of `image_state` for these images; None for unseen images, whose state is 0.
 
         Returns:
             δ, of the shape of `x`, with x + δ within `bounds`.
@@ -197,61 +197,61 @@ class Method:
         return attack.generate(model, x, y, rng)
 
     def generator_at(self, epsilon: float) -> Callable[..., Tensor]:
-        """f_A at ε = `epsilon` as a function (model, x, y, rng=None[, state=None]): the attack, where `perturb` is one.
+        """Return f_A at ε = `epsilon` as a function (model, x, y, rng=None[, state=None]).
 
-        Equal attacks of two methods are equal objects.
+        It is the attack if `perturb` is one; equal attacks of two methods compare equal.
         """
         attack = self.attack_at(epsilon) if type(self).perturb is Method.perturb else None
         return attack or partial(self.perturb, epsilon=epsilon)
 
     def step(self, model: Model, batch: Batch) -> StepResult:
-        """Leave the gradients of a training step in `.grad`: of the weights, and of what the method learns itself.
+        """Compute the gradients of a training step into `.grad`, for weights and learned state of the method.
 
-        State per image, which no other process shares, may be changed here.
+        Per-image state, which is not shared with other processes, may be changed here.
 
         Args:
-            model: The classifier in train mode; in a run a `Forward`, else an `nn.Module` will do.
-            batch: What to train on.
+            model: The classifier in train mode, a `Forward` in a run, else also an `nn.Module`.
+            batch: The batch.
         """
         inner = self.perturbing(model)
         delta = self.perturb(inner, batch.x, batch.y, epsilon=batch.epsilon, rng=batch.rng)
         return forward_backward(model, self.clip(batch.x + delta), batch)
 
     def update(self) -> None:
-        """Apply the gradients of what the method learns itself, left by the last `step`."""
+        """Update learned state of the method with the gradients of the last `step`."""
 
     def to_average(self) -> Sequence[Tensor]:
-        """What `update` takes from the last `step` that must be the same in all processes of a run.
+        """Return tensors of the last `step` that `update` needs to be equal in all processes of a run.
 
-        Gradients of learned step sizes, say, or what a step measured of its batch: floating-point tensors that are
-        means over the images of a batch. They are averaged over all processes in place, before `update`.
+        These are floating-point means over the images of a batch, such as gradients of learned step sizes or measured
+        quantities. They are averaged over all processes in place before `update`.
         """
         return ()
 
     def perturbing(self, model: Model) -> Forward:
-        """The model for the passes that make the perturbation, with `batchnorm` and without gradients of weights."""
+        """Return the model for making perturbations, with mode `batchnorm` and without weight gradients."""
         return Forward.of(model).for_perturbation(self.batchnorm)
 
     def clip(self, x: Tensor) -> Tensor:
-        """The nearest images within `bounds`."""
+        """Clip images to `bounds`."""
         return x.clamp(*self.bounds)
 
     def parameters(self) -> dict[str, dict[str, float]]:
-        """Learned numbers, stored with every epoch: {group: {name: value}}; enough for `perturb`, and to plot."""
+        """Return learned numbers to store with every epoch, {group: {name: value}}, for `perturb` and plots."""
         return {}
 
     def load_parameters(self, parameters: dict[str, dict[str, float]]) -> None:
         """Restore what `parameters` returned."""
 
     def image_state(self, index: Tensor) -> Tensor | None:
-        """State of these training images, un-augmented, (len(index), C, H, W); None if the method has none.
+        """Return the state of these training images without augmentation, (len(index), C, H, W), or None.
 
-        It is stored with each epoch, rounded as `co_probe.store.rounding` says; resuming does not use it.
+        It is stored with each epoch, rounded by `co_probe.store.rounding`; resuming does not use it.
         """
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs: nested dicts of tensors and numbers."""
+        """Return the state for resuming: nested dicts of tensors and numbers."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -259,7 +259,7 @@ class Method:
 
 
 def forward_backward(model: Model, x: Tensor, batch: Batch) -> StepResult:
-    """Add the gradients of the batch's cross-entropy at the images `x` to the `.grad` of every leaf."""
+    """Backpropagate the cross-entropy of a batch at the images `x`."""
     logits = model(x)
     loss = batch.cross_entropy(logits)
     loss.backward()
@@ -267,14 +267,14 @@ def forward_backward(model: Model, x: Tensor, batch: Batch) -> StepResult:
 
 
 def check_positive(**settings: float | None) -> None:
-    """Raise ValueError for the first of these settings that is neither None nor greater than 0."""
+    """Raise ValueError for the first setting that is neither None nor greater than 0."""
     for name, value in settings.items():
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be greater than 0, not {value:g}")
 
 
 def check_not_negative(**settings: float | None) -> None:
-    """Raise ValueError for the first of these settings that is negative."""
+    """Raise ValueError for the first negative setting."""
     for name, value in settings.items():
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must not be negative, and is {value:g}")

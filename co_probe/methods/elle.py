@@ -1,4 +1,4 @@
-"""FGSM with a penalty on the local linearity error: ELLE, and ELLE-A, which switches it on when the error jumps."""
+"""ELLE: FGSM with a penalty on the local linearity error; ELLE-A applies it when the error jumps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +19,16 @@ from co_probe.methods.penalised import Penalised
 
 @dataclass(eq=False, kw_only=True)
 class ELLE(Penalised):
-    """ELLE: θ descends L(x + δ) + λ · E, with δ of FGSM and E the mean local linearity error of the batch.
+    """ELLE: minimises L(x + δ) + λ · E, with δ of FGSM and E the mean local linearity error of the batch.
 
     x_a, x_b = x + U(−ε, ε), not clipped; a ~ U(0, 1) for each image and x_c = (1 − a)·x_a + a·x_b:
         E = mean over images of (L(x_c) − (1 − a)·L(x_a) − a·L(x_b))²
-    The three points of all images are passed as one batch of 3B images. Cost: 5 + 3·3 = 14 passes; there are no second
-    derivatives. The penalty's pass treats BatchNorm as the passes that make δ do (`batchnorm`).
+    The three points of all images form one batch of 3B images. Cost: 5 + 3·3 = 14 passes, without second derivatives.
+    BatchNorm has the same mode in the pass of the penalty as in the passes that make δ (`batchnorm`).
 
     Where sources differ: the released code takes an optimizer step twice per batch with the same gradient, which is
-    left out here, and does not clip x + δ to the bounds. Its 30-epoch scripts for CIFAR-10 set λ = 1000 up to
-    ε = 8/255, 5000 up to 20/255 and 10000 above; the public FastAT benchmark sets 1.
+    omitted here, and does not clip x + δ to the bounds. Its 30-epoch scripts for CIFAR-10 set λ = 1000 up to ε = 8/255,
+    5000 up to 20/255 and 10000 above; the public FastAT benchmark sets 1.
 
     Args:
         base: Method that makes δ, `fgsm` or `n-fgsm`.
@@ -52,12 +52,12 @@ class ELLE(Penalised):
         check_not_negative(penalty=self.penalty)
 
     def weight(self, error: Tensor) -> float | Tensor:
-        """λ of a step whose error E is `error`."""
+        """Return λ of a step with error E = `error`."""
         return self.penalty
 
     @override
     def step(self, model: Model, batch: Batch) -> StepResult:
-        # First, so that the passes of the base stand at the end of the step, where indicators look for them.
+        # First, so that the passes of the base come last in the step, where indicators expect them.
         error = linearity_error(replace(Forward.of(model), batchnorm=self.batchnorm), batch)
         regulariser = self.weight(error.detach()) * error
         regulariser.backward()
@@ -67,7 +67,7 @@ class ELLE(Penalised):
 
 
 def linearity_error(model: Model, batch: Batch) -> Tensor:
-    """E of a batch as a function of the weights, a scalar in nats²; 3 forward passes as one."""
+    """Compute E of a batch, a scalar in nats² that is differentiable in the weights; 3 forward passes in one."""
     x, y = batch.x, batch.y
     ends = x + torch.empty(2, *x.shape, dtype=x.dtype, device=x.device).uniform_(
         -batch.epsilon, batch.epsilon, generator=batch.rng
@@ -81,25 +81,25 @@ def linearity_error(model: Model, batch: Batch) -> Tensor:
 
 @dataclass(eq=False, kw_only=True)
 class ELLEA(ELLE):
-    """ELLE-A: ELLE with a λ that is 0 until the error E of a batch leaves its history, and then falls again.
+    """ELLE-A: ELLE with a λ that is raised when the error E of a batch exceeds its history, and then decays.
 
-    After a step with the error E, λ becomes `penalty` if at least three steps came before and E exceeds the mean of all
-    their errors by `sensitivity` of their standard deviations; else it becomes `decay`·λ. It starts at 0, and is that
-    of the next step. Then E joins the history, which is never shortened: the rule becomes inert with time. While ε is
-    warmed up E rises with it, and the rule fires without a collapse. Cost: 14 passes, with λ = 0 too, since the error
-    is always needed.
+    λ starts at 0. After a step with error E, the λ of the next step becomes `penalty` if there were at least three
+    steps before and E exceeds the mean of their errors by `sensitivity` standard deviations; else it becomes `decay`·λ.
+    Then E is added to the history, which is never shortened, so that the rule becomes less sensitive with time. During
+    a warm-up of ε, E rises and the rule fires without a collapse. Cost: 14 passes even with λ = 0, since E is always
+    needed.
 
     Args:
         base: Method that makes δ, `fgsm` or `n-fgsm`.
-        penalty: λ when it is switched on; 4000 at every ε in the authors' scripts.
-        sensitivity: How many standard deviations are an alarm.
+        penalty: λ when the rule fires; 4000 at every ε in the authors' scripts.
+        sensitivity: Number of standard deviations at which the rule fires.
         decay: Factor of λ per step.
 
     Raises:
         ValueError: If a setting is out of range.
 
     Reference:
-        As `ELLE`. The FastAT benchmark lets E join the history before it compares.
+        As `ELLE`. The FastAT benchmark adds E to the history before it compares.
     """
 
     penalty: float = 4000.0
@@ -110,7 +110,7 @@ class ELLEA(ELLE):
         super().__post_init__()
         check_not_negative(sensitivity=self.sensitivity, decay=self.decay)
         self.current = torch.tensor(0.0)  # λ
-        # Number, mean and sum of squared deviations from it, of all errors so far.
+        # Number, mean and sum of squared deviations of all errors so far.
         self.history = torch.zeros(3)
         self.error = torch.tensor(torch.nan)  # of the last step, for `update`
 

@@ -1,4 +1,4 @@
-"""F+FGSM that trains on PGD for a while after accuracy under PGD has dropped."""
+"""FastAdv+: F+FGSM with blocks of PGD training after drops of accuracy under PGD."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,24 +19,24 @@ REFERENCES = ("best", "last")
 
 @dataclass(eq=False, kw_only=True)
 class FastAdvPlus(Method):
-    """FastAdv+: F+FGSM, with a block of s updates on PGD when accuracy under PGD has dropped by c.
+    """FastAdv+: F+FGSM with a block of s updates on PGD when accuracy under PGD has dropped by c.
 
     After every s updates, accuracy under PGD is measured on a fixed set of images, in eval mode and from the same
     random start each time. If it is `drop` below its best value so far (or the last one), the next s updates train on
-    PGD. The images are validation images if the run holds some out (`probe.validation`), else training images without
-    their augmentation; outside of a run, those of the first batch. Cost: 5 passes, 2·steps + 3 in a block; a check
-    takes (2·steps + 1) passes of `images` images. It waits for the device, so that the host can decide.
+    PGD. The images are validation images if the run has some (`probe.validation`), else training images without
+    augmentation; outside a run, those of the first batch. Cost: 5 passes, 2·steps + 3 in a block; a check takes
+    (2·steps + 1) passes of `images` images and synchronises the device.
 
-    What could not be established: the paper's text on what a drop is measured from and on the strength of its PGD was
-    not available. Published re-implementations agree on s = 20 and c = 0.1, and differ in the former: the best value so
-    far on a fixed validation batch (the repository adversarial-robustness-co-monitor, as here), or the last check.
-    Their PGD has 10 or 5 steps.
+    Not verified: the paper's text on the reference of a drop and on the strength of its PGD was not available.
+    Published re-implementations agree on s = 20 and c = 0.1. As the reference of a drop they use the best value so far
+    on a fixed validation batch (the repository adversarial-robustness-co-monitor, as here) or the last check. Their PGD
+    has 10 or 5 steps.
 
     Args:
         every: s, in optimizer steps.
         drop: c, as a share of images.
-        reference: What the accuracy has dropped from: `best` so far, or `last` check.
-        images: Number of images that are watched, if there are so many.
+        reference: Reference of a drop: `best` accuracy so far, or that of the `last` check.
+        images: Number of images for checks, at most.
         steps: Number of PGD steps, for checks and in blocks.
         relative_step: Step of F+FGSM in units of ε; PGD takes ε/4.
 
@@ -63,8 +63,8 @@ class FastAdvPlus(Method):
             raise ValueError(f"reference must be one of {', '.join(REFERENCES)}, not {self.reference!r}")
         self._fast = FGSMRS(bounds=self.bounds, relative_step=self.relative_step)
         self.count = 0  # updates so far
-        self.strong = 0  # updates on PGD that are left
-        self.accuracy = 0.0  # that the next one is compared with
+        self.strong = 0  # remaining updates on PGD
+        self.accuracy = 0.0  # reference of the next check
         self._model: nn.Module | None = None
         self._watched: tuple[Tensor, Tensor] | None = None
 
@@ -100,7 +100,7 @@ class FastAdvPlus(Method):
     def _check(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
         rng = make_rng(x.device, 0, "fast-adv-plus")
         with Forward(model).in_eval().as_module() as module:
-            # Not `module`: its hooks are for the passes of the step, which indicators are computed from.
+            # Not `module`, whose hooks record the passes of the step for indicators.
             delta = self._pgd(self.epsilon).generate(module.forward, x, y, rng)
             accuracy = is_correct(module.forward, x + delta, y).double().mean().item()
         if self.accuracy - accuracy >= self.drop:

@@ -1,4 +1,4 @@
-"""FGSM adversarial training: the one that overfits catastrophically."""
+"""FGSM adversarial training, which overfits catastrophically."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""FGSM from a perturbation of the past, with a penalty on the change of logits along the step."""
+"""FGSM-PGI: FGSM from a stored perturbation, with a penalty on the change of logits along the step."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,25 +21,24 @@ PRIORS = ("mep", "ep", "bp")
 class FGSMPGI(Method):
     """FGSM-PGI: one step from a prior η, δ = Π(η + α · sign g) with g = ∇ₓL(x + η), and a penalty.
 
-    θ descends L(x + δ) + λ · M, where M is the mean over images and classes of (z(x + δ) − z(x + η))² and the gradient
-    goes through both logits. Π projects onto the ε-ball and x + δ onto the bounds. The prior is, by `prior`,
+    θ minimises L(x + δ) + λ · M, where M is the mean over images and classes of (z(x + δ) − z(x + η))² with gradients
+    through both logits. Π projects onto the ε-ball and x + δ onto the bounds. The prior, by `prior`, is
 
     - `mep`: Π(η + α · sign m) of the image's last epoch, with m ← μ·m + g/‖g‖₁, ‖g‖₁ over the whole batch;
     - `ep`: δ of the image's last epoch;
-    - `bp`: δ that the image at the same place of the previous batch left (a smaller last batch uses the first ones).
+    - `bp`: δ of the image at the same index of the previous batch (a smaller last batch uses the first ones).
 
-    It starts from ±α at random, m from 0, and both do so again every R epochs and where images come to have another
-    size. What is stored per image, η and for `mep` also m, is cropped and flipped with the padded image, as in ATTA. On
-    images outside of training η is 0. Cost: 7 passes: the first one's graph serves the step and the penalty. Compiled
-    runs take 8, since compiled code can be differentiated only once. The passes cannot be in eval mode: the second one
-    would move the statistics that the gradient of the first depends on.
+    η is drawn from ±α and m set to 0 at the start, every R epochs, and when images change their size. Per-image state,
+    η and for `mep` also m, is cropped and flipped with the padded image, as in ATTA. For images outside the training
+    set η is 0. Cost: 7 passes, since the graph of the first one serves the step and the penalty; 8 in compiled runs,
+    since compiled code can be differentiated only once. Eval mode is not possible for the first pass: the second one
+    would update the statistics that its gradient depends on.
 
-    Where sources differ: the released code has `mep` only. `ep` and `bp` are the simpler priors that the paper compares
-    it with; its equations were not available, and they are written from what their names say, the perturbation that
-    the previous epoch or batch ended with. In the released code a stored η is added to whatever crop of the image
-    comes, and x + η is not clipped. Its label smoothing keeps 0.6 of a label and gives 0.4/9 to each other class of
-    ten: `label_smoothing=0.444` of the run, which here the gradient of the attack does not see. It trains for 110
-    epochs, and with R = 40 starts afresh twice.
+    Where sources differ: the released code has `mep` only. `ep` and `bp` are simpler priors in the paper's comparison;
+    its equations were not available, so they follow their names: the last perturbation of the previous epoch or batch.
+    In the released code a stored η is added to any crop of the image, and x + η is not clipped. Its label smoothing
+    gives 0.6 to the label and 0.4/9 to each of the nine other classes: `label_smoothing=0.444` of the run, which does
+    not apply to the attack here. It trains for 110 epochs, with two resets for R = 40.
 
     Args:
         prior: `mep`, `ep` or `bp`.
@@ -49,12 +48,12 @@ class FGSMPGI(Method):
         reset: R, in epochs.
 
     Raises:
-        ValueError: If a setting is out of range or, at its setup, what is stored does not fit into memory.
+        ValueError: If a setting is out of range or, in `setup`, per-image state does not fit into memory.
 
     Reference:
         Jia et al. (ECCV 2022), "Prior-guided adversarial initialization for fast adversarial training",
-        https://arxiv.org/abs/2207.08859; github.com/jiaxiaojunQAQ/FGSM-PGI, `FGSM_MEP.py`, with whose steps those here
-        agree where nothing is cropped.
+        https://arxiv.org/abs/2207.08859; github.com/jiaxiaojunQAQ/FGSM-PGI, `FGSM_MEP.py`, which gives the same steps
+        if nothing is cropped.
     """
 
     prior: str = "mep"
@@ -75,7 +74,7 @@ class FGSMPGI(Method):
     @override
     def start_stage(self, context: TrainingContext) -> None:
         self.padding, self.epsilon = context.padding, context.epsilon
-        self.moment = self.eta = torch.empty(0)  # the old ones must not take memory beside the new ones
+        self.moment = self.eta = torch.empty(0)  # free the old ones before allocating
         if self.prior == "bp":
             self.eta = torch.empty(0, *context.shape, device=context.device)
             return
@@ -116,10 +115,10 @@ class FGSMPGI(Method):
         return StepResult(total.detach(), (after.detach().argmax(1) == batch.y).sum())
 
     def _first_pass(self, model: Model, start: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return g and z at x + η; z as a function of the weights."""
+        """Return g and z at x + η; z is differentiable in the weights."""
         forward = Forward.of(model)
         if forward.compiled:
-            gradient = input_gradient(self.perturbing(model), start, y).clone()  # its memory is used again
+            gradient = input_gradient(self.perturbing(model), start, y).clone()  # its memory is reused
             return gradient, replace(forward, batchnorm="update")(start)
         start.requires_grad_()
         logits = replace(forward, batchnorm=self.batchnorm)(start)
@@ -127,18 +126,18 @@ class FGSMPGI(Method):
         return torch.autograd.grad(loss, start, retain_graph=True)[0], logits
 
     def _prior_of(self, batch: Batch) -> Tensor:
-        """η of a batch, as it is stored."""
+        """Return the stored η of a batch."""
         if self.prior != "bp":
             return batch.view.take(self.eta)
         size = len(batch.x)
-        if missing := max(0, size - len(self.eta)):  # the first batch shows how large they are
+        if missing := max(0, size - len(self.eta)):  # the first batch determines the shape
             new = torch.empty(missing, *self.eta.shape[1:], device=self.eta.device)
             new = _signs(new, self.relative_step * self.epsilon, batch.rng)
             self.eta = torch.cat([self.eta, new])
         return self.eta[:size]
 
     def _remember(self, batch: Batch, eta: Tensor, delta: Tensor, gradient: Tensor) -> None:
-        """Store the prior that follows from this step."""
+        """Store the prior for the next epoch or batch."""
         if self.prior == "bp":
             self.eta[: len(delta)] = delta.to(self.eta)
             return
@@ -164,5 +163,5 @@ class FGSMPGI(Method):
 
 
 def _signs(like: Tensor, size: float, rng: Rng) -> Tensor:
-    """±`size` with equal odds, of the shape of `like`, in whose memory it is drawn."""
+    """Draw ±`size` with equal probability into the memory of `like`."""
     return like.uniform_(-1, 1, generator=rng).sign_().mul_(size)

@@ -1,4 +1,4 @@
-"""FGSM adversarial training from a random start."""
+"""F+FGSM: FGSM adversarial training from a random start."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from co_probe.methods.base import Method, check_positive
 
 @dataclass(eq=False, kw_only=True)
 class FGSMRS(Method):
-    """F+FGSM: one step that is longer than ε, from a random start in the ε-ball.
+    """F+FGSM: one step longer than ε from a random start in the ε-ball.
 
     δ₀ ~ U(−ε, ε); δ = clip(δ₀ + α · sign ∇ₓL(x + δ₀), ±ε). x + δ₀ and x + δ are clipped to the bounds.
 

@@ -1,4 +1,4 @@
-"""Free adversarial training: weights and perturbation share a backward pass."""
+"""Free adversarial training, in which weights and perturbation share a backward pass."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +13,14 @@ from co_probe.methods.base import Batch, Method, StepResult, TrainingContext, fo
 
 @dataclass(eq=False, kw_only=True)
 class Free(Method):
-    """Free-m: every batch is trained on m times, and each backward pass serves the weights and δ alike.
+    """Free-m: m updates per batch, with one backward pass for weights and δ.
 
-    On each of the m replays θ descends ∇_θ L(x + δ), and from the same pass δ ← clip(δ + ε · sign ∇ₓL(x + δ), ±ε).
-    The model sees x + δ clipped to the bounds. δ starts at 0 and goes on from batch to batch: image i of a batch
-    finds the δ that image i of the previous batch left (a smaller last batch uses the first ones).
-    On images outside of training (`perturb`) δ starts from 0, which makes one FGSM step.
+    In each of the m replays θ is updated by ∇_θ L(x + δ), and from the same pass δ ← clip(δ + ε · sign ∇ₓL(x + δ), ±ε).
+    The model sees x + δ clipped to the bounds. δ starts at 0 and is retained between batches: image i of a batch uses
+    the δ of image i of the previous batch (a smaller last batch uses the first ones). For images outside the training
+    set (`perturb`) δ starts at 0, which gives one FGSM step.
 
-    The authors' code differentiates through the clipping, so that δ stands still where it is clipped; here, as in
+    The authors' code differentiates through the clipping, so that δ does not change where it is clipped; here, as in
     Algorithm 1, the gradient is that at the clipped image.
 
     Args:
@@ -44,7 +44,7 @@ class Free(Method):
     @override
     def step(self, model: Model, batch: Batch) -> StepResult:
         size = len(batch.x)
-        if missing := max(0, size - len(self.delta)):  # the first batch shows how large they are
+        if missing := max(0, size - len(self.delta)):  # the first batch determines the shape
             self.delta = torch.cat([self.delta, self.delta.new_zeros(missing, *self.delta.shape[1:])])
         delta = self.delta[:size]
         x = self.clip(batch.x + delta).requires_grad_()

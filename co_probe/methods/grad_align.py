@@ -1,4 +1,4 @@
-"""FGSM adversarial training whose input gradients are kept aligned within the ε-ball."""
+"""GradAlign: FGSM adversarial training with a penalty on misaligned input gradients within the ε-ball."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -19,16 +19,16 @@ from co_probe.methods.penalised import Penalised
 
 @dataclass(eq=False, kw_only=True)
 class GradAlign(Penalised):
-    """FGSM or F+FGSM with the regulariser λ · (1 − cos(∇ₓL(x), ∇ₓL(x + η))), η ~ U(−ε, ε), a mean over the batch.
+    """FGSM or F+FGSM with the penalty λ · (1 − cos(∇ₓL(x), ∇ₓL(x + η))), η ~ U(−ε, ε), averaged over the batch.
 
-    θ descends L(x + δ) plus the regulariser; its gradient goes through both input gradients (double backward).
-    x + η is not clipped; images whose gradient is 0 at either place have no cosine and are left out of the mean.
-    With the base `fgsm` the attack and the regulariser share ∇ₓL(x).
+    θ minimises L(x + δ) plus the penalty, which is differentiated through both input gradients (double backward). x + η
+    is not clipped; images whose gradient is 0 at either point are excluded from the mean. With the base `fgsm` the
+    attack and the penalty share ∇ₓL(x).
 
     Args:
         base: Method that makes δ, `fgsm` or `fgsm-rs`.
         penalty: λ, 0.2 at ε = 8/255 on CIFAR-10 (larger at a larger ε).
-        detach: Take ∇ₓL(x) as a constant, as the authors' code does (their formula does not say so).
+        detach: Treat ∇ₓL(x) as a constant, as the authors' code does (not stated in their formula).
 
     Reference:
         Andriushchenko and Flammarion (2020), "Understanding and improving fast adversarial training", section 5;
@@ -52,7 +52,7 @@ class GradAlign(Penalised):
         forward = replace(Forward.of(model), batchnorm=self.batchnorm)
         here, there = live_gradient(forward, x, y), live_gradient(forward, x + noise, y)
         regulariser = self.penalty * (1 - mean_cosine(here.detach() if self.detach else here, there))
-        regulariser.backward()  # before another pass moves the running statistics, if it is a function of them
+        regulariser.backward()  # before another pass updates the running statistics that it may depend on
         if self.base == "fgsm":
             delta = project(epsilon * here.detach().sign(), x, epsilon, self.bounds)
         else:
@@ -62,7 +62,7 @@ class GradAlign(Penalised):
 
 
 def live_gradient(forward: Forward, x: Tensor, y: Tensor) -> Tensor:
-    """∇ₓ of the summed cross-entropy, of the shape of `x`, as a function of the weights that can be differentiated."""
+    """Compute ∇ₓ of the summed cross-entropy, of the shape of `x`, differentiable in the weights."""
     return forward.as_one(_live_gradient, x.detach().requires_grad_(), y)
 
 
@@ -72,11 +72,11 @@ def _live_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over images of the cosine of their gradients; 1 (nothing to align) if all have a gradient of 0."""
+    """Compute the mean over images of the cosine of their gradients; 1 if all have a gradient of 0."""
     a, b = a.flatten(1), b.flatten(1)
     there_is = ((a.detach() ** 2).sum(1) > 0) & ((b.detach() ** 2).sum(1) > 0)
-    # Replaced before the norm is taken: at 0 its derivative is none. To leave images out, one would have to wait for
-    # the device to say how many there are.
+    # Zero gradients are replaced, since the norm is not differentiable at 0. Removing them would synchronise the
+    # device to get their number.
     a, b = (torch.where(there_is[:, None], gradient, 1) for gradient in (a, b))
     cosines = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
     count = there_is.sum()

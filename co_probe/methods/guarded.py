@@ -1,4 +1,4 @@
-"""A single-step method that gives way to a remedy when the alarm fires."""
+"""A single-step method that is replaced by a remedy when the alarm fires."""
 
 import sys
 from collections import deque
@@ -20,7 +20,7 @@ from co_probe.indicators.steps import StepSeries
 from co_probe.methods.base import Batch, Method, StepResult, TrainingContext
 from co_probe.methods.n_fgsm import NFGSM
 
-BACK = 4  # windows before the alarm that a rollback goes to
+BACK = 4  # number of windows that a rollback goes back from the alarm
 
 
 @dataclass(eq=False, kw_only=True)
@@ -41,17 +41,17 @@ class Guarded(Method):
     The switch happens between two optimizer steps, at the end of the window of updates in which the alarm fired.
 
     Args:
-        inner: The method; its steps have an attack and an update (not clean training, not Free).
-        remedy: `pgd2` goes on with two steps of ε/2; `n-fgsm` with N-FGSM; `rollback` first takes the weights and
-            BatchNorm statistics back to a copy that is four windows older, then goes on as `pgd2` (the optimizer's
-            momentum stays); `stop` raises `Stopped`.
+        inner: The method, whose steps must have an attack and an update (not clean training or Free).
+        remedy: `pgd2` continues with two steps of ε/2; `n-fgsm` with N-FGSM; `rollback` first restores weights and
+            BatchNorm statistics of four windows before, then continues as `pgd2` (the optimizer's momentum is not
+            restored); `stop` raises `Stopped`.
 
     Raises:
-        ValueError: If there is no such remedy, or the method has no pair of passes to watch.
+        ValueError: If the remedy is unknown, or the method has no pair of passes to observe.
 
     Reference:
-        That switching at once to PGD-2 suffices, and going back gains nothing measurable beyond it: the repository
-        adversarial-robustness-co-monitor, five seeds on CIFAR-10.
+        The repository adversarial-robustness-co-monitor reports on five seeds on CIFAR-10 that switching to PGD-2 at
+        once suffices, and that rollback has no measurable additional benefit.
     """
 
     norms = tuple(NORMS)
@@ -66,15 +66,15 @@ class Guarded(Method):
         if self.inner.replays > 1 or type(self.inner).__name__ == "Standard":
             raise ValueError("a guard watches steps with an attack and an update, which this method does not have")
         self._then: Method = (NFGSM if self.remedy == "n-fgsm" else PGD2)(norm=self.norm, bounds=self.bounds)
-        self.switched = 0  # the step of the switch, 0 before it
+        self.switched = 0  # step of the switch; 0 before it
         self._steps, self._losses = 0, list[Tensor]()
         self._alarm = Alarm()
-        self._seen: Tensor | None = None  # the means of a window that ended with the last step
+        self._seen: Tensor | None = None  # means of the window that ended with the last step
         self._series: StepSeries | None = None
 
     @property
     def current(self) -> Method:
-        """The method that trains now."""
+        """The method in use."""
         return self._then if self.switched else self.inner
 
     @override
@@ -131,7 +131,7 @@ class Guarded(Method):
             self._look(seen.tolist())
 
     def _look(self, values: list[float]) -> None:
-        """Decide on the alarm by the means of a window: alignment, loss and loss gain."""
+        """Update the alarm with the means of a window: alignment, loss and loss gain."""
         fired = self._alarm.update(step=self._steps, alignment=values[0], train_loss=values[1], loss_gain=values[2])
         if fired:
             self._switch()
@@ -162,7 +162,7 @@ class Guarded(Method):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        # The alarm's past is not stored: after going on, it needs eight windows before it can fire.
+        # The history of the alarm is not stored: after resuming it needs eight windows before it can fire.
         return {**self.inner.state_dict(), "guard_switched": float(self.switched), "guard_steps": float(self._steps)}
 
     @override

@@ -1,4 +1,4 @@
-"""FGSM in an Lp ball whose p is chosen for each image from the shape of its gradient."""
+"""lp-FGSM: FGSM in an Lp ball, with p adapted to the gradient of each image."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from co_probe.attacks.base import Model
 from co_probe.methods.base import Method, check_positive
 
 LEAST_Q, MOST_Q = 1.00098, 2.0  # p from about 1,021 down to 2
-SMALLEST = 1e-12  # of ρ, so that a component of 0 has a logarithm
+SMALLEST = 1e-12  # least ρ, so that its logarithm is finite
 
 
 @dataclass(eq=False, kw_only=True)
@@ -19,13 +19,13 @@ class LpFGSM(Method):
 
     With g = ∇ₓL(x), d components, ρ = |g|/‖g‖₁ and the entropy gap ΔH = −(1/d) Σ ln ρ + Σ ρ ln ρ ≥ 0, both per image:
         q = 1 + β/ΔH, clipped to [1.00098, 2];   δ = ε · sign g · (|g|/‖g‖_q)^(q − 1)
-    which is of length ε in the norm p = q/(q − 1), and so within the L∞ ball of ε. There is no random start, and x + δ
-    is clipped to the bounds. An even gradient (ΔH = 0) takes a step of L2, one with a large ΔH nearly FGSM's.
-    Cost: 5 passes, as FGSM.
+    which has length ε in the norm p = q/(q − 1), so it is within the L∞ ball of ε. There is no random start, and x + δ
+    is clipped to the bounds. For an even gradient (ΔH = 0) it is an L2 step, for a large ΔH nearly that of FGSM. Cost:
+    5 passes, as FGSM.
 
     Where sources differ: the general form q = 1 + (τ√(d/PR₁) − 1)/ΔH with τ = (1 + β)√(PR₁/d), printed with the
-    authors' code, is the same as 1 + β/ΔH. In prose they say that p falls where the gradient concentrates; by these
-    definitions it rises, and that is what their notebook computes. The notebook does not clip x + δ, and adds 1e-12 to
+    authors' code, is the same as 1 + β/ΔH. Their text says that p falls where the gradient concentrates; by these
+    definitions it rises, as in their notebook. The notebook does not clip x + δ, and adds 1e-12 to
     |g| rather than to ρ.
 
     Args:

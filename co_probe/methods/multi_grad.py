@@ -1,4 +1,4 @@
-"""FGSM along the components whose gradients agree at several random places of the ε-ball."""
+"""MultiGrad: FGSM on components whose gradients agree at several random points of the ε-ball."""
 
 from dataclasses import dataclass
 
@@ -12,25 +12,25 @@ from co_probe.methods.base import Method, check_positive
 
 @dataclass(eq=False, kw_only=True)
 class MultiGrad(Method):
-    """MultiGrad: a step from x along the signs in which the gradients at all of m random places agree.
+    """MultiGrad: a step from x along the signs on which the gradients at m random points agree.
 
     g_k = ∇ₓL(x + η_k) with η_k ~ U(−ε, ε) for k = 1 ... m, x + η_k clipped to the bounds. δ = clip(α · s, ±ε), where s
     is the common sign of a component of all g_k, and 0 where they disagree or one is 0. x + δ is clipped to the bounds.
     Cost: 2m + 3 passes, 9 with the default.
 
-    The m places are passed one after the other, as in the authors' commands; their option to pass them as one batch
-    gives BatchNorm statistics of m·B images, and is left out.
+    The m points are passed one after the other, as in the authors' commands; their option of one batch, with BatchNorm
+    statistics of m·B images, is omitted.
 
     Args:
         samples: m.
-        relative_step: α in units of ε; from ε on, all are the same.
+        relative_step: α in units of ε; all values from 1 on are equivalent.
 
     Raises:
         ValueError: If a setting is out of range.
 
     Reference:
-        Golgooni et al. (2021), https://arxiv.org/abs/2103.15476; everything here is as in their code
-        (github.com/rohban-lab/catastrophic_overfitting), which gives the same perturbations.
+        Golgooni et al. (2021), https://arxiv.org/abs/2103.15476; their code
+        (github.com/rohban-lab/catastrophic_overfitting) gives the same perturbations.
     """
 
     samples: int = 3

@@ -1,4 +1,4 @@
-"""FGSM adversarial training around strong noise, without projection."""
+"""N-FGSM: FGSM adversarial training from strong noise, without projection."""
 
 import math
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from co_probe.methods.base import Method, check_positive
 class NFGSM(Method):
     """N-FGSM: η ~ U(−kε, kε); δ = η + α · sign ∇ₓL(x + η).
 
-    x + η and x + δ are clipped to the bounds, δ is not clipped to the ε-ball: |δ| is up to α + kε. So its own
-    perturbation may be stronger than any attack within ε, and the gap then negative.
+    x + η and x + δ are clipped to the bounds; δ is not clipped to the ε-ball and may be as large as α + kε. It can
+    therefore be stronger than attacks within ε, with a negative gap.
 
     Args:
         noise: k, in units of ε.

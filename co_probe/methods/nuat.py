@@ -1,4 +1,4 @@
-"""NuAT: a penalty on the nuclear norm of the change of a batch's logits, in the loss and in the attack."""
+"""NuAT: nuclear norm of the change of a batch's logits, as a penalty in the loss and in the attack."""
 
 from dataclasses import dataclass
 
@@ -14,24 +14,24 @@ from co_probe.methods.base import Batch, Method, StepResult, TrainingContext, ch
 
 @dataclass(eq=False, kw_only=True)
 class NuAT(Method):
-    """NuAT: θ descends L(x) + λ · ‖Z(x + δ) − Z(x)‖_*/B, with Z the logits of the batch, (B, classes).
+    """NuAT: minimises L(x) + λ · ‖Z(x + δ) − Z(x)‖_*/B, with Z the logits of the batch, (B, classes).
 
     δ is one step from a Bernoulli start δ₀ = ±ε/2:
         δ = clip(δ₀ + ε · sign ∇ₓ[L(x + δ₀) + λ · ‖Z(x + δ₀) − Z(x)‖_*/B], ±ε),
-    where x + δ₀, x + δ₀ + step and x + δ are clipped to the bounds and Z(x) is a constant; the second term is left out
-    on every other step, the first of an epoch among them. λ rises linearly from 0 in the first epoch to `penalty` in
-    the tenth before the last, and stays there. Training accuracy is that at x + δ. Cost: 9 passes; on a GPU the host
-    waits for the singular values.
+    where x + δ₀, x + δ₀ + step and x + δ are clipped to the bounds and Z(x) is a constant; the second term is omitted
+    in every other step, starting with the first of an epoch. λ rises linearly from 0 in the first epoch to `penalty`,
+    and is constant in the last ten epochs. Training accuracy is that at x + δ. Cost: 9 passes; singular values
+    synchronise a GPU.
 
-    As in the authors' code, δ is made in eval mode (`batchnorm`), except for Z(x), which comes from a pass of its own
-    in train mode. The two passes of the update come in the other order there. Of its variants, NuAT2 (two steps) and
-    NuAT-H (which switches between the two by a rule that is not in the code) are left out.
+    As in the authors' code, δ is made in eval mode (`batchnorm`), except for Z(x), which needs a separate pass in train
+    mode. The order of the two passes of the update is reversed there. Its variants NuAT2 (two steps) and NuAT-H (which
+    switches between them by a rule that is not in the code) are omitted.
 
     Args:
         penalty: λ at the end; 4.5 in the code for a ResNet-18 on CIFAR-10, 4 for a WideResNet.
         noise: Size of δ₀, in units of ε.
         relative_step: Length of the step, in units of ε.
-        constant: Number of last epochs in which λ is constant; 10 of 100 there.
+        constant: Number of last epochs with constant λ; 10 of 100 there.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -79,7 +79,7 @@ class NuAT(Method):
         start = self.clip(x + self.noise * epsilon * torch.where(heads, 1.0, -1.0)).requires_grad_()
         with torch.enable_grad():
             logits = model(start)
-            loss = F.cross_entropy(logits, y, reduction="sum")  # B times the formula: signs are the same
+            loss = F.cross_entropy(logits, y, reduction="sum")  # B times the formula, with the same signs
             if penalty:
                 loss = loss + penalty * nuclear_norm(logits - clean)
             gradient = torch.autograd.grad(loss, start)[0]
@@ -109,5 +109,5 @@ class NuAT(Method):
 
 
 def nuclear_norm(matrix: Tensor) -> Tensor:
-    """Sum of the singular values of a matrix (B, classes), a scalar."""
+    """Compute the sum of the singular values of a matrix (B, classes), a scalar."""
     return torch.linalg.matrix_norm(matrix, "nuc")

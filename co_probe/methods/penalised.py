@@ -1,4 +1,4 @@
-"""A single-step method with a penalty on top of its loss: what GradAlign, ELLE and AAER share."""
+"""Base class of GradAlign, ELLE and AAER: a single-step method with an additional penalty."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from co_probe.methods.base import Method
 
 @dataclass(eq=False, kw_only=True)
 class Penalised(Method):
-    """A method whose perturbations are those of another one, its base; subclasses add the penalty in `step`.
+    """A method with the perturbations of another one, its base; subclasses add a penalty in `step`.
 
     Args:
         base: Name of the base, one of `BASES`.

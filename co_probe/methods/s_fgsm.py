@@ -1,4 +1,4 @@
-"""Single-step adversarial training that stops at the first checkpoint where the image is misclassified."""
+"""S+FGSM: single-step adversarial training with the smallest step that makes the model fail."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ from co_probe.methods.base import Method, check_positive
 
 @dataclass(eq=False, kw_only=True)
 class SFGSM(Method):
-    """S+FGSM: the direction v of F+FGSM, but only as far along it as is needed to fool the model.
+    """S+FGSM: the direction v of F+FGSM, scaled to the first checkpoint at which the model fails.
 
     δ₀ ~ U(−ε, ε) and v = clip(δ₀ + α · sign ∇ₓL(x + δ₀), ±ε), both with the image clipped to the bounds; then
         δ = (k/c) · v with the smallest k of 1 ... c for which x + (k/c) · v is misclassified, k = c if there is none;
         δ = 0 (the clean image) for images that are misclassified at x + δ₀ already.
-    The checkpoints 1 to c − 1 of all images are classified in one batch, by inference alone; c is used either way and
-    need not be classified. As in the authors' code, v is made in the mode that the model is in, and checkpoints are
-    classified in eval mode, so that they never move BatchNorm's running statistics.
+    The checkpoints 1 to c − 1 of all images are classified in one batch without gradients; c needs no evaluation. As in
+    the authors' code, v is made in the current mode of the model, and checkpoints are classified in eval mode, so they
+    do not update BatchNorm's running statistics.
 
     Args:
         checkpoints: c.
@@ -30,7 +30,7 @@ class SFGSM(Method):
 
     Reference:
         Kim et al. (2021), "Understanding catastrophic overfitting in single-step adversarial training", Algorithm 1;
-        which images train on the clean image is from their code.
+        the rule for clean images is from their code.
     """
 
     checkpoints: int = 3
@@ -55,11 +55,11 @@ class SFGSM(Method):
 
     @torch.no_grad()
     def _first_wrong(self, model: Model, x: Tensor, full: Tensor, y: Tensor) -> Tensor:
-        """The smallest k/c at which each image is misclassified, (B,); 1 if there is none."""
+        """Find the smallest k/c at which each image is misclassified, (B,); 1 if there is none."""
         before = self.checkpoints - 1
         shares = torch.arange(1, self.checkpoints + 1, dtype=x.dtype, device=x.device) / self.checkpoints
         points = x + shares[:before, None, None, None, None] * full  # (c − 1, B, C, H, W)
         wrong = torch.ones(self.checkpoints, len(x), dtype=torch.bool, device=x.device)
         if before:
             wrong[:before] = Forward.of(model).in_eval()(points.flatten(0, 1)).argmax(1).view(before, -1) != y
-        return shares[wrong.int().argmax(0)]  # of equal ones, argmax takes the first
+        return shares[wrong.int().argmax(0)]  # argmax returns the first maximum

@@ -1,4 +1,4 @@
-"""FGSM from a random start whose step shrinks while the loss is curved."""
+"""SORA: FGSM from a random start, with a step size that decreases with the linearity of the loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from co_probe.methods.base import Batch, Method, StepResult, TrainingContext, ch
 
 @dataclass(eq=False, kw_only=True)
 class SORA(Method):
-    """SORA: a random part of a step whose length follows how linear the loss was along the steps before.
+    """SORA: a random fraction of a step whose size depends on the linearity of the loss in earlier steps.
 
     η ~ U(−ε, ε) with x + η clipped to the bounds, g = ∇ₓL(x + η) and u ~ U(0, 1) for each component:
         δ = η + a · u · sign g,   a = a_max · min(1, a₀/(1 − v))
     with x + δ clipped to the bounds and δ *not* to the ε-ball: it may be as large as ε + a. After each step, with g′
     the input gradient of the update, v ← (1 − θ)·v + θ·r, where r is the mean over images of sign(g)·g′/‖g‖₁, clipped
-    to [−1, 1] (`co_probe.indicators.linearity_ratio`). So a is a_max while the loss is linear (v ≥ 1 − a₀) and falls
-    with the linearity. Cost: 5 passes, as FGSM: g′ comes with the update's backward pass.
+    to [−1, 1] (`co_probe.indicators.linearity_ratio`). So a is a_max while the loss is linear (v ≥ 1 − a₀) and
+    decreases with linearity. Cost: 5 passes, as FGSM, since the update's backward pass gives g′.
 
     Where sources differ: the released code multiplies a₀/(1 − v) by a_max, as here; a summary of the paper has a₀ as a
-    length of its own. The released code does not run as it stands (its training loop hands the attack two arguments
-    that it does not take), so what is compared with it are its attack and its ratio. Images with g = 0 are left out of
-    r; there they count as 0. Its variant for L2 is left out here.
+    length. The released code does not run (its training loop passes two arguments that the attack does not accept), so
+    only its attack and its ratio were compared. Images with g = 0 are excluded from r; there they count as 0. Its
+    variant for L2 is omitted.
 
     Args:
         relative_step: a_max, in units of ε.
@@ -70,9 +70,9 @@ class SORA(Method):
         return self._perturb(model, x, y, epsilon, rng)[0]
 
     def _perturb(self, model: Model, x: Tensor, y: Tensor, epsilon: float, rng: Rng) -> tuple[Tensor, Tensor]:
-        """δ and g."""
+        """Return δ and g."""
         start = random_start(x, epsilon, self.bounds, rng)
-        gradient = input_gradient(model, x + start, y).clone()  # compiled code may use its memory again
+        gradient = input_gradient(model, x + start, y).clone()  # compiled code may reuse its memory
         length = self.relative_step * epsilon * (self.slack / (1 - self.linearity.to(x))).clamp(max=1)
         share = torch.empty_like(x).uniform_(generator=rng)
         return project(start + length * share * gradient.sign(), x, torch.inf, self.bounds), gradient
@@ -93,7 +93,7 @@ class SORA(Method):
     @override
     def update(self) -> None:
         moved = torch.lerp(self.linearity, self.ratio.to(self.linearity), self.rate)
-        self.linearity = torch.where(self.ratio.isnan(), self.linearity, moved)  # if no image had a gradient
+        self.linearity = torch.where(self.ratio.isnan(), self.linearity, moved)  # unchanged if no image has a gradient
 
     @override
     def parameters(self) -> dict[str, dict[str, float]]:

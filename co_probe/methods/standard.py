@@ -1,4 +1,4 @@
-"""Clean training."""
+"""Standard (clean) training."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +16,7 @@ from co_probe.methods.base import Method
 class Standard(Method):
     """Train on x itself: δ = 0.
 
-    Accuracy under its own perturbation is clean accuracy. ε has no part in training; the run's attacks use it.
+    Accuracy under its training attack is clean accuracy. ε is used by the attacks of the run, not in training.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")

@@ -1,11 +1,10 @@
-"""Where APART perturbs a residual network from inside: the input of the first convolution of each block's branch.
+"""Perturbation of inner layers for APART: the input of the first convolution of each residual branch.
 
-Nothing is asked of the model's code: the tensors are read and replaced by forward pre-hooks, so that the branch
-sees the perturbation and the shortcut does not.
+Forward pre-hooks read and replace the tensors, so that the branch is perturbed and the shortcut is not, without changes
+to the model's code.
 
-Compiled code knows only the hooks that were there when it was compiled, and gives gradients for nothing but its inputs.
-So the hooks that add a perturbation stay on the layers for good (`Taps`), and where the gradient at a tap is wanted,
-compiled code is given zeros to add there, and is asked for theirs.
+Compiled code includes only the hooks that exist at compilation, and returns gradients of its inputs only. Therefore the
+hooks that add a perturbation remain on the layers (`Taps`), and gradients at taps are those of zeros that are added.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,11 +25,11 @@ BRANCHES = ("conv1", "block", "conv", "f", "layers", "conv_pw", "conv_exp", "con
 
 
 def find_taps(model: nn.Module) -> dict[str, nn.Module]:
-    """The first convolution of each residual block's branch, by its name in the model, in order; empty if none.
+    """Find the first convolution of each residual branch, by its name in the model, in order.
 
-    A residual block is a module with a child of one of the names in BRANCHES that is or holds a convolution, and with a
-    shortcut: its output depends on its input even when that convolution sees nothing of it (which each candidate is
-    tried on, in eval mode). So it is in this package's networks and in torchvision's and timm's residual ones.
+    A residual block is a module with a child of one of the names in BRANCHES that is or contains a convolution, and
+    with a shortcut: its output depends on its input even if the input of that convolution is fixed, which is tested in
+    eval mode. This holds for the networks of this package and the residual ones of torchvision and timm.
     """
     taps: dict[str, nn.Module] = {}
     with Forward(model, batchnorm="eval").as_module():
@@ -50,13 +49,13 @@ def find_taps(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _has_shortcut(block: nn.Module, first: nn.Conv2d) -> bool:
-    """Whether the block's output depends on its input other than through its first convolution."""
+    """Return whether the block's output depends on its input other than through its first convolution."""
     x = torch.zeros(1, first.in_channels, 8, 8, device=first.weight.device, dtype=first.weight.dtype)
     x.requires_grad_()
     with torch.enable_grad(), tapped({"": first}, lambda _, activation: torch.zeros_like(activation)):
         try:
-            output = block(x * 1)  # no leaf, so that a block may change it in place
-        except (TypeError, ValueError, RuntimeError):  # it is not called with one tensor, so it is not a block we know
+            output = block(x * 1)  # not a leaf, since a block may change it in place
+        except (TypeError, ValueError, RuntimeError):  # not called with one tensor: not a supported block
             return False
         if not isinstance(output, Tensor) or not output.requires_grad:
             return False
@@ -64,7 +63,7 @@ def _has_shortcut(block: nn.Module, first: nn.Conv2d) -> bool:
 
 
 class Taps:
-    """The layers of a model, by name, whose inputs are perturbed and watched; a model has one of these at most."""
+    """Layers of a model, by name, whose inputs are perturbed and observed; at most one object per model."""
 
     def __init__(self, modules: Mapping[str, nn.Module]):
         self.modules = dict(modules)
@@ -78,7 +77,7 @@ class Taps:
 
     @contextmanager
     def adding(self, steps: Mapping[str, Tensor]) -> Iterator[None]:
-        """While inside, every tap `name` in `steps` sees its input plus `steps[name]`, of the input's shape."""
+        """Add `steps[name]` to the input of every tap `name` in `steps` inside the context."""
         self.steps = steps
         try:
             yield
@@ -86,9 +85,9 @@ class Taps:
             self.steps = {}
 
     def watch(self, model: Model, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The logits of `model` at `x`; and for every tap a tensor whose gradient is that at the tap's input.
+        """Return the logits of `model` at `x`, and for every tap a tensor whose gradient is that at its input.
 
-        It is the gradient of the branch alone: the shortcut may use the same input, and has no part in it.
+        It is the gradient through the branch alone, even if the shortcut uses the same input.
         """
         if not self.modules:
             return model(x), {}
@@ -113,14 +112,14 @@ class Taps:
 
     @torch.no_grad()
     def _zeros(self, forward: Forward, x: Tensor) -> dict[str, Tensor]:
-        """Zeros of the kind of each tap's input, leaves that a gradient can be asked for."""
+        """Make zeros like each tap's input, as leaves that require gradients."""
         _, seen = self._look(replace(forward, compiled=False, batchnorm="eval"), x)
         return {name: torch.zeros_like(activation).requires_grad_() for name, activation in seen.items()}
 
 
 @contextmanager
 def tapped(taps: Mapping[str, nn.Module], replace: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
-    """While inside, every tap `name` sees `replace(name, input)` instead of its input."""
+    """Replace the input of every tap `name` by `replace(name, input)` inside the context."""
     with ExitStack() as stack:
         for name, module in taps.items():
             hook = module.register_forward_pre_hook(lambda _, args, name=name: (replace(name, args[0]), *args[1:]))

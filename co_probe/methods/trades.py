@@ -1,4 +1,4 @@
-"""TRADES: clean accuracy and stability against perturbation, traded off."""
+"""TRADES: trade-off between clean accuracy and stability under perturbations."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,11 @@ from co_probe.methods.base import Batch, Method, StepResult, check_not_negative,
 
 @dataclass(eq=False, kw_only=True)
 class TRADES(Method):
-    """θ descends L(x) + β · KL(p(x) ‖ p(x + δ)), means over the batch, with δ made to maximise that KL divergence.
+    """Minimises L(x) + β · KL(p(x) ‖ p(x + δ)), averaged over the batch, with δ that maximises the KL divergence.
 
-    δ starts from noise (at 0 the divergence has no gradient) and takes steps
-    δ ← Π(δ + α · sign ∇_δ KL(p(x) ‖ p(x + δ))), with p(x) constant; labels have no part in it. In the descent the
-    gradient goes through both p(x) and p(x + δ). Π projects onto the ε-ball and x + δ onto the bounds.
-    Training accuracy is that at x + δ.
+    δ starts from noise (the gradient of the divergence is 0 at δ = 0) and takes steps δ ← Π(δ + α · sign ∇_δ KL(p(x) ‖
+    p(x + δ))), with p(x) constant and without labels. The gradient of the weights passes through both p(x) and p(x +
+    δ). Π projects onto the ε-ball and x + δ onto the bounds. Training accuracy is that at x + δ.
 
     Args:
         beta: β (1/λ in the paper).
@@ -69,5 +68,5 @@ class TRADES(Method):
 
 
 def divergence(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """KL(p ‖ q) in nats, summed over the batch; p and q have the logits `clean` and `adversarial`, (B, classes)."""
+    """Compute KL(p ‖ q) in nats, summed over the batch, from the logits (B, classes) of p and q."""
     return F.kl_div(adversarial.log_softmax(1), clean.log_softmax(1), reduction="sum", log_target=True)

@@ -1,4 +1,4 @@
-"""F+FGSM whose step leaves out the smallest gradient components."""
+"""ZeroGrad: F+FGSM without the smallest gradient components."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from co_probe.methods.base import Method, check_positive
 
 @dataclass(eq=False, kw_only=True)
 class ZeroGrad(Method):
-    """ZeroGrad: one step from a random start that does not follow the smallest components of the gradient.
+    """ZeroGrad: one step from a random start that ignores the smallest components of the gradient.
 
     δ₀ ~ U(−ε, ε) and g = ∇ₓL(x + δ₀). In each image, components of |g| below their q-quantile (interpolated linearly)
     become 0; then δ = clip(δ₀ + α · sign g, ±ε). x + δ₀ and x + δ are clipped to the bounds.
@@ -28,8 +28,8 @@ class ZeroGrad(Method):
 
     Reference:
         Golgooni et al. (2021), "ZeroGrad: Mitigating and explaining catastrophic overfitting in FGSM adversarial
-        training", https://arxiv.org/abs/2103.15476; everything here is as in their code
-        (github.com/rohban-lab/catastrophic_overfitting), which gives the same perturbations.
+        training", https://arxiv.org/abs/2103.15476; their code (github.com/rohban-lab/catastrophic_overfitting) gives
+        the same perturbations.
     """
 
     quantile: float = 0.35

@@ -1,1 +1,1 @@
-"""Watching a training loop: the monitor for any PyTorch loop, and the alarm that precedes a collapse."""
+"""Monitoring of any PyTorch training loop."""

@@ -17,7 +17,7 @@ OnAlarm = Literal["stop", "log"] | Callable[[Any, Any, Monitor], object]
 
 
 class CatastrophicOverfitting(Callback):
-    """Watches the training of a LightningModule that perturbs its own batches.
+    """Monitors the training of a LightningModule that perturbs its batches itself.
 
     Args:
         epsilon: Norm bound of perturbations, in units of the images.
@@ -28,14 +28,14 @@ class CatastrophicOverfitting(Callback):
         **settings: Further arguments of `Monitor`: `out="runs/mine"`, `normalise=...`.
 
     Attributes:
-        monitor: The `Monitor`, once training has begun.
+        monitor: The `Monitor`, from the start of training on.
 
     Raises:
         UserError: `on_alarm` is none of these, or the module has no such submodule.
 
     Note:
-        Numbers of each epoch are logged as `co/pgd10`, `co/train_pert_alignment` and so on; `co/alarm` is 1 from the
-        alarm on. With several optimizers, the first one's steps count.
+        Metrics of each epoch are logged as `co/pgd10`, `co/train_pert_alignment` and so on; `co/alarm` is 1 from the
+        alarm on. With several optimizers, steps of the first one are counted.
 
     Example:
         >>> trainer = Trainer(callbacks=[CatastrophicOverfitting(epsilon=8 / 255, probe=(x_val, y_val))])
@@ -52,7 +52,7 @@ class CatastrophicOverfitting(Callback):
         self._settings = {"epsilon": epsilon, "probe": probe, **settings}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Put the hooks on the network and the optimizer."""
+        """Install hooks on the network and the optimizer."""
         try:
             network: nn.Module = pl_module.get_submodule(self._network)
         except AttributeError as error:
@@ -60,7 +60,7 @@ class CatastrophicOverfitting(Callback):
         self.monitor, self._fired = Monitor(network, trainer.optimizers[0], **self._settings), False
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        """Act on an alarm, once."""
+        """Handle an alarm, once."""
         if self._fired or self.monitor is None or not self.monitor.alarm:
             return
         self._fired = True
@@ -71,18 +71,18 @@ class CatastrophicOverfitting(Callback):
             self._on_alarm(trainer, pl_module, self.monitor)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure the network and log the numbers."""
+        """Measure the network and log the metrics."""
         if self.monitor is not None:
             found = self.monitor.epoch()
             pl_module.log_dict({f"co/{name}": value for name, value in found.items()})
             pl_module.log("co/alarm", float(bool(self.monitor.alarm)))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Take the hooks off, and finish the run."""
+        """Remove the hooks and finish the run."""
         if self.monitor is not None:
             self.monitor.close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """The same when training fails."""
+        """Remove the hooks and finish the run when training fails."""
         if self.monitor is not None:
             self.monitor.close()

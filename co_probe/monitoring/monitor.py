@@ -1,4 +1,4 @@
-"""The monitor: two lines in anybody's PyTorch training loop."""
+"""`Monitor`: two lines in any PyTorch training loop."""
 
 import atexit
 import copy
@@ -31,65 +31,65 @@ from co_probe.numerics.rng import make_rng
 from co_probe.runs.training_attack import AttackLike, training_attack
 from co_probe.training.metrics import measure
 
-CHECKED = 128  # probe images that an alarm is confirmed on
-FALLEN = 0.05  # fall of accuracy under PGD-10, against its best, that confirms an alarm
-PATIENCE = 2  # windows without an attack and an update before the monitor says so
+CHECKED = 128  # number of probe images to confirm an alarm
+FALLEN = 0.05  # fall of accuracy under PGD-10 from its best that confirms an alarm
+PATIENCE = 2  # windows without an attack and an update before a warning
 
 
 class Metrics(dict[str, float]):
-    """Numbers by name, which are printed with four digits."""
+    """Metrics by name, printed with four digits."""
 
     def __repr__(self) -> str:
         return "{" + ", ".join(f"{name!r}: {value:.4g}" for name, value in self.items()) + "}"
 
 
 class Monitor:
-    """Watches a training loop through hooks, raises the alarm before a collapse, and records the run.
+    """Observes a training loop through hooks, raises the alarm before a collapse, and records the run.
 
-    Per optimizer step it takes the input gradients and the logits of the first pass (the attack) and of the last (the
-    update), and computes the free indicators of `co_probe.indicators`, once per window of updates. Weights, gradients,
-    BatchNorm statistics, modes and random numbers are what they are without it; only the update pass also computes the
-    gradient of its input, if the loop does not ask for that itself.
+    In each optimizer step it records input gradients and logits of the first pass (the attack) and the last (the
+    update), and computes indicators that cost no pass (`co_probe.indicators`) once per window of updates. Weights,
+    gradients, BatchNorm statistics, modes and random numbers do not change; the update pass additionally computes the
+    gradient of its input, if the loop does not.
 
     Args:
-        model: What the loop calls: the `DataParallel`, `DistributedDataParallel` or compiled module if there is one.
-        optimizer: Its step ends a training step.
+        model: Module that the loop calls: the `DataParallel`, `DistributedDataParallel` or compiled module if there is
+            one.
+        optimizer: Optimizer, whose step ends a training step.
         epsilon: Norm bound of perturbations, in units of the images: 8/255, not 8.
-        norm: What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the perturbation.
+        norm: Norm that ε bounds: `linf`, every pixel, or `l2`, the Euclidean norm of the perturbation.
         bounds: Least and greatest value of a pixel.
         probe: Images and labels held out of training, for `epoch` and to confirm alarms: a pair of tensors or arrays, a
-            data set or a loader; within `bounds` and not normalised. None measures nothing.
-        images: Number of probe images that are used at most.
-        normalise: Constants that the loop normalises images by before the model sees them: (mean, std), or the name of
-            a data set; None if the model takes images within `bounds`.
-        out: Folder of the run that is written; None keeps only numbers. The probe images are part of it.
-        overwrite: Delete a run that is in `out`.
-        resume: Go on with a run that is in `out`.
-        method: What tables and figures call the training method.
-        data: What they call the data set.
-        attack: What training images are perturbed by, if known: the name of a method or an attack (`fgsm-rs`), or a
-            function (model, x, y) -> δ.
+            data set or a loader; within `bounds` and not normalised. With None nothing is measured.
+        images: Greatest number of probe images to use.
+        normalise: Normalisation in the loop before the model: (mean, std), or the name of a data set; None if the model
+            takes images within `bounds`.
+        out: Folder of the run to write, which includes the probe images; None to write no run.
+        overwrite: Delete an existing run in `out`.
+        resume: Continue an existing run in `out`.
+        method: Name of the training method in tables and figures.
+        data: Name of the data set in tables and figures.
+        attack: Training attack, if known: the name of a method or an attack (`fgsm-rs`), or a function (model, x, y) ->
+            δ.
         classes: Names of the classes, in the order of the logits.
-        alarm: Decides on the alarm; `Alarm()` if None. Its `window` is the number of updates between two looks.
-        log: Called with a dict of numbers after each window and each epoch: `wandb.log`, say.
-        snapshots: Number of windows back that `rollback` can go, each a copy of weights and optimizer; 0 stores none.
+        alarm: Detector of the alarm; `Alarm()` if None. Its `window` is the number of updates between evaluations.
+        log: Function of a dict of numbers, called after each window and each epoch, such as `wandb.log`.
+        snapshots: Number of windows for `rollback`, each with a copy of weights and optimizer; 0 for none.
 
     Attributes:
         alarm: True once it has fired; `alarm.reason` says why, `alarm.step` when.
-        confirmed: Whether the last alarm was seen in accuracy under PGD-10 on 128 probe images too; None without probe
-            images or alarm. False is usual: the alarm comes first.
+        confirmed: Whether accuracy under PGD-10 on 128 probe images confirms the last alarm; None without probe images
+            or alarm. False is common, since the alarm comes first.
         steps: Number of optimizer steps so far.
-        metrics: What `epoch` returned, per epoch.
+        metrics: Results of `epoch`, per epoch.
 
     Raises:
         UserError: An argument cannot be used.
 
     Note:
-        Cost: that of the input gradient of the first layer, and of the indicators: on a CPU, below 1% of a step of
-        PreActResNet18, and 5% of a step of 20 ms (`co-probe bench --parts indicators`). An alarm is confirmed by one
-        FGSM and one PGD-10 attack on 128 images: 13 forward and 11 backward passes, once.
-        In a process group, the numbers are means over processes, so every process has the same alarm; the first one
-        measures and records.
+        Cost: the input gradient of the first layer, and the indicators: on a CPU, below 1% of a step of PreActResNet18,
+        and 5% of a step of 20 ms (`co-probe bench --parts indicators`). An alarm is confirmed by one FGSM and one
+        PGD-10 attack on 128 images: 13 forward and 11 backward passes, once. In a process group, numbers are means over
+        processes, so all processes have the same alarm; the first one measures and records.
 
     Example:
         >>> monitor = co_probe.Monitor(model, optimizer, epsilon=8 / 255, probe=(x_val, y_val), out="runs/mine")
@@ -160,8 +160,8 @@ class Monitor:
             self._recording.check_folder()
             atexit.register(self.close)
         self._values, self._labels = StepValues(), list[Tensor]()
-        self._series: list[dict[str, np.ndarray]] = []  # of all windows since the start
-        self._unrecorded = 0  # position in it of the first window of this epoch
+        self._series: list[dict[str, np.ndarray]] = []  # all windows since the start
+        self._unrecorded = 0  # index of the first window of this epoch
         self._explicit, self._idle = False, 0
         self._best_pgd, self._classes = float("nan"), 0
         self._snapshots: deque[tuple[int, Any, Any]] = deque(maxlen=snapshots + 1 if snapshots else 0)
@@ -176,15 +176,15 @@ class Monitor:
 
     @property
     def series(self) -> dict[str, np.ndarray]:
-        """The indicators of all steps of the finished windows, {name: (steps,) float32}."""
+        """Indicators of all steps of finished windows, {name: (steps,) float32}."""
         if not self._series:
             return {}
         return {name: np.concatenate([part[name] for part in self._series]) for name in self._series[0]}
 
     def labels(self, y: Tensor) -> None:
-        """Say the classes of a batch, (B,), before the optimizer steps; with accumulation, those of each batch.
+        """Set the classes of a batch, (B,), before the optimizer step; with accumulation, of each batch.
 
-        Needed only for losses whose gradient does not show them: those of a cross-entropy do.
+        Only needed for losses other than the cross-entropy, from whose gradient the classes follow.
         """
         self._labels.append(y.detach())
 
@@ -197,24 +197,24 @@ class Monitor:
         logits: tuple[Tensor, Tensor] | None = None,
         labels: Tensor | None = None,
     ) -> bool:
-        """Hand over what a step has seen, from a loop that hooks cannot read; call it once per optimizer step.
+        """Record a step explicitly, for loops that hooks cannot observe; call it once per optimizer step.
 
-        From the first call on, hooks are not used. Any subset of the arguments will do; PertAlign, on which the alarm
-        rests, needs both gradients.
+        Hooks are not used after the first call. All arguments are optional; PertAlign, on which the alarm is based,
+        needs both gradients.
 
         Args:
-            attack_gradient: Input gradient that the attack stepped along, (B, ...).
+            attack_gradient: Input gradient that the attack used, (B, ...).
             update_gradient: Input gradient of the training loss at the perturbed images, of the same shape; for the
                 linearity ratio also of the same scale.
-            losses: Losses before and after the attack: per image, (B,), or means, without which there is no share of
-                abnormal examples.
+            losses: Losses before and after the attack, per image, (B,), or as means, which give no share of abnormal
+                examples.
             logits: Logits at the same two points, (B, classes).
             labels: Classes, (B,).
 
         Returns:
             Whether the alarm has fired.
         """
-        if not self._explicit:  # what hooks have seen of this step, or of those before, is forgotten
+        if not self._explicit:  # discard observations of hooks
             self._explicit, self.steps, self._values = True, 0, StepValues()
             self._observer.remove()
         self._values.add_given((attack_gradient, update_gradient), losses, logits, labels)
@@ -225,14 +225,14 @@ class Monitor:
         """Measure the model on the probe images, in eval mode, and store the epoch.
 
         Args:
-            **metrics: The loop's own numbers, stored with the epoch: `train_loss=...`.
+            **metrics: Metrics of the loop to store with the epoch: `train_loss=...`.
 
         Returns:
-            The metrics measured (`clean`, `fgsm`, `pgd10`, `train_attack` under `attack`, `gap`), the means of the
-            epoch's step indicators as `train_...`, and `metrics`.
+            Measured metrics (`clean`, `fgsm`, `pgd10`, `train_attack` under `attack`, `gap`), means of the step
+            indicators of the epoch as `train_...`, and `metrics`.
 
         Raises:
-            UserError: The model does not take the probe images, or the run cannot be written.
+            UserError: The model does not accept the probe images, or the run cannot be written.
         """
         self._look()
         recent, self._unrecorded = self._series[self._unrecorded :], len(self._series)
@@ -262,13 +262,13 @@ class Monitor:
         return result
 
     def rollback(self) -> int:
-        """Take weights and optimizer back to before the fall that set off the alarm, and forget the alarm.
+        """Restore weights and optimizer from before the fall that caused the alarm, and clear the alarm.
 
         Returns:
-            The step that they are of: the newest snapshot that is at least two windows older than the alarm.
+            The step of the snapshot: the newest one at least two windows before the alarm.
 
         Raises:
-            UserError: No snapshot is old enough; `Monitor(snapshots=...)` says how many windows are stored.
+            UserError: No snapshot is old enough; increase `Monitor(snapshots=...)`.
         """
         end = (self.alarm.step or self.steps) - 2 * self.alarm.window
         while self._snapshots and self._snapshots[-1][0] > end:
@@ -283,7 +283,7 @@ class Monitor:
         return step
 
     def close(self) -> None:
-        """Take the hooks off, and finish the run in `out`."""
+        """Remove the hooks and finish the run in `out`."""
         self._observer.remove()
         self._hook.remove()
         atexit.unregister(self.close)
@@ -299,7 +299,7 @@ class Monitor:
 
     def _count_step(self) -> None:
         self.steps += 1
-        if self.steps % self.alarm.window == 0:  # as the alarm's own windows end, also where an epoch ended between
+        if self.steps % self.alarm.window == 0:  # in phase with the windows of the alarm, regardless of ends of epochs
             self._look()
             if self._snapshots.maxlen:
                 state = copy.deepcopy(self._optimizer.state_dict())
@@ -307,7 +307,7 @@ class Monitor:
                 self._snapshots.append((self.steps, weights, state))
 
     def _look(self) -> None:
-        """Fetch the numbers of the window and decide on the alarm."""
+        """Fetch the values of the window and update the alarm."""
         values = self._values.take(self._device)
         if not values:
             return
@@ -330,7 +330,7 @@ class Monitor:
             self._confirm()
 
     def _complain(self, values: dict[str, np.ndarray]) -> None:
-        """Say once, in a warning, that there is nothing to raise an alarm from."""
+        """Warn once that the alarm has no data."""
         if self._idle < 0:
             return
         self._idle = -1 if np.isfinite(values["pert_alignment"]).any() else self._idle + 1
@@ -368,7 +368,7 @@ class Monitor:
 
     @contextmanager
     def _aside(self) -> Iterator[Measured]:
-        """The network for a measurement, which hooks do not see and random numbers of the loop do not feel."""
+        """Give the network for a measurement, without hooks and without effect on random numbers of the loop."""
         on, self._observer.on = self._observer.on, False
         network = unwrapped(self._model)
         devices = {p.device for p in network.parameters() if p.device.type == "cuda"}

@@ -1,4 +1,4 @@
-"""Recording by a monitor: an ordinary run of a network of another program."""
+"""Recording of a monitored loop as a run of a foreign network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from co_probe.training.recorder import Checkpoint, Recorder
 
 @dataclass
 class Recording:
-    """The run of a monitored loop; it begins with its first epoch.
+    """The run of a monitored loop, created with its first epoch.
 
     Args:
         out: Folder of the run.
-        probe: The images that the run is measured on.
+        probe: Images on which the run is measured.
         epsilon: Norm bound of perturbations.
         norm: `linf` or `l2`.
         bounds: Least and greatest value of a pixel.
-        method: What tables and figures call the training method.
-        data: What they call the data set.
-        attack: Name of the training attack, None if unknown.
-        classes: Names of the classes, None to number them.
+        method: Name of the training method in tables and figures.
+        data: Name of the data set in tables and figures.
+        attack: Name of the training attack; None if unknown.
+        classes: Names of the classes; None to number them.
         mean: Mean that the loop normalises images by, or None.
         std: Standard deviation, with `mean`.
-        overwrite: Delete a run that is there.
-        resume: Go on with a run that is there.
+        overwrite: Delete an existing run.
+        resume: Continue an existing run.
     """
 
     out: Path
@@ -51,7 +51,7 @@ class Recording:
     _recorder: Recorder | None = None
 
     def check_folder(self) -> None:
-        """Raise UserError if there is a run in `out` that is neither to go on nor to be deleted."""
+        """Raise UserError if there is a run in `out` and neither `resume` nor `overwrite` is set."""
         if (self.out / "run.h5").exists() and not (self.resume or self.overwrite):
             raise UserError(
                 f"{self.out} is a run already: resume=True goes on with it, overwrite=True starts it afresh"
@@ -60,16 +60,16 @@ class Recording:
     def epoch(
         self, network: nn.Module, classes: int, metrics: Mapping[str, float], steps: Mapping[str, np.ndarray]
     ) -> None:
-        """Write an epoch, and return when it is on the disk: the run can be read at any time.
+        """Write an epoch and return when it is on the disk, so that the run can be read at any time.
 
         Args:
-            network: Without wrappers; its state dict is stored.
+            network: Network without wrappers, whose state dict is stored.
             classes: Number of classes.
-            metrics: Numbers of the epoch; those that are not finite are left out.
-            steps: Series over its steps.
+            metrics: Metrics of the epoch; non-finite ones are skipped.
+            steps: Series over the steps of the epoch.
 
         Raises:
-            UserError: The run cannot be written, or there is one already.
+            UserError: The run cannot be written, or exists already.
         """
         recorder = self._recorder or self._open(network, classes)
         recorder.epoch(
@@ -83,7 +83,7 @@ class Recording:
         recorder.flush()
 
     def close(self) -> None:
-        """Finish the run, unless its folder was deleted."""
+        """Finish the run, unless its folder has been deleted."""
         recorder, self._recorder = self._recorder, None
         if recorder and self.out.exists():
             recorder.__exit__(None, None, None)

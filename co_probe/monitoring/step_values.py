@@ -1,4 +1,4 @@
-"""The numbers of optimizer steps while they are tensors: collected per step, fetched once per window."""
+"""Values of optimizer steps: collected per step as tensors, fetched once per window."""
 
 from collections.abc import Mapping
 
@@ -20,11 +20,11 @@ ALL = ("loss", "train_accuracy", *NAMES)
 
 
 class StepValues:
-    """Collects the numbers of `ALL` for each optimizer step; NaN where a step does not have one."""
+    """Collects the values of `ALL` for each optimizer step; NaN where undefined."""
 
     def __init__(self) -> None:
         self._series = StepSeries(None)
-        self._rows: list[dict[str, Tensor]] = []  # of each step, what is not in the series
+        self._rows: list[dict[str, Tensor]] = []  # values per step that are not in the series
         self.seen = False  # whether any step so far had an attack and an update
 
     def __len__(self) -> int:
@@ -35,9 +35,9 @@ class StepValues:
         """Add a step by its passes.
 
         Args:
-            passes: What a `PassObserver` stored since the step before.
-            labels: Classes of the images that the step updated the weights with, (B,) in the order of the passes; None
-                to read them off the gradients.
+            passes: Passes that a `PassObserver` stored since the last step.
+            labels: Classes of the images of the update, (B,), in the order of the passes; None to infer them from
+                gradients.
         """
         pair = _joined(pairs(passes))
         last = [part for part in passes if part.logit_gradient is not None][-1:]
@@ -53,7 +53,7 @@ class StepValues:
             "train_accuracy": (update.logits.argmax(1) == y).float().mean(),
         }
         if pair and y is read and (first := labels_of(pair[0])) is not None:
-            # Two passes over different images are no attack and update: accumulation that could not be told apart, say.
+            # Passes on different images are not attack and update, for example with unrecognised accumulation.
             row["valid"] = (first == read).float().mean() > 0.5
         self.seen = self.seen or pair is not None
         self._rows.append(row)
@@ -67,7 +67,7 @@ class StepValues:
         logits: tuple[Tensor, Tensor] | None,
         labels: Tensor | None,
     ) -> None:
-        """Add a step by what the loop hands over; see `Monitor.step`."""
+        """Add a step by the arguments of `Monitor.step`."""
         attack, update = (None if gradient is None else ImageGradients.of(gradient) for gradient in gradients)
         row: dict[str, Tensor] = {}
         if attack is not None:
@@ -84,7 +84,7 @@ class StepValues:
                 losses = (start, end)
         if losses is not None:
             row |= {"loss": losses[1].detach().float().mean(), "loss_gain": loss_gain(losses)}
-            if losses[0].ndim == 1:  # per image, not means over the batch
+            if losses[0].ndim == 1:  # per image, not batch means
                 found = abnormal_examples(losses, logits)
                 row |= {"abnormal": found.share, "abnormal_change": found.logit_change}
         self.seen = self.seen or "pert_alignment" in row
@@ -93,13 +93,13 @@ class StepValues:
 
     @torch.no_grad()
     def take(self, device: torch.device) -> dict[str, np.ndarray]:
-        """Fetch the numbers of all steps since the last call, {name: (steps,) float32}, and forget them.
+        """Fetch and clear the values of all steps since the last call, {name: (steps,) float32}.
+
+        This synchronises the device once. In a process group the values are means over the processes, which must all
+        call this at the same step.
 
         Args:
-            device: Where the model is.
-
-        This waits for the device, once. Within a process group the numbers are means over the processes, which all
-        have to call this at the same step.
+            device: Device of the model.
         """
         rows, self._rows = self._rows, []
         if not rows:
@@ -122,7 +122,7 @@ class StepValues:
 
 
 def _joined(found: list[Pair]) -> Pair | None:
-    """The passes of accumulated batches as if they had been one batch; None if there are none."""
+    """Join the passes of accumulated batches to one batch; None if there are none."""
     if len(found) < 2:
         return found[0] if found else None
     return _concatenated([pair[0] for pair in found]), _concatenated([pair[1] for pair in found])
@@ -136,6 +136,6 @@ def _concatenated(parts: list[Pass]) -> Pass:
 
 
 def means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Means over the steps, without NaN; names without any value are left out."""
+    """Average over steps, ignoring NaN; names without any value are skipped."""
     kept = {name: series[np.isfinite(series)] for name, series in values.items()}
     return {name: float(series.mean()) for name, series in kept.items() if len(series)}

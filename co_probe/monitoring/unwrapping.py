@@ -1,4 +1,4 @@
-"""The network inside of wrappers, and a view of it that measurements can use."""
+"""Unwrapping of networks, and a module for measurements."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from co_probe.models.normalize import Normalize
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network in `DataParallel`, `DistributedDataParallel` and what `torch.compile` returns."""
+    """Return the network inside `DataParallel`, `DistributedDataParallel` or a compiled module."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
@@ -22,11 +22,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 class Measured(nn.Module):
-    """A network as measurements see it: from images within the bounds to float32 logits (B, classes).
+    """A network for measurements: from images within the bounds to float32 logits (B, classes).
 
     Args:
-        network: Shared with the training loop, and not changed.
-        mean: Mean that images are normalised by before they reach the network, one value per channel, or None.
+        network: Network of the training loop, which is not changed.
+        mean: Mean that images are normalised by before the network, one value per channel, or None.
         std: Standard deviation, with `mean`.
 
     Attributes:

@@ -1,6 +1,6 @@
-"""Known settings, one TOML file each; a user's own file serves as one too.
+"""Presets: settings in TOML files, of co-probe or of users.
 
-A preset may build on another: `extends = "cifar10"` takes its settings, and the file has only what differs.
+A preset may extend another: with `extends = "cifar10"` the file holds only what differs.
 """
 
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from co_probe.config.toml import InvalidTOML, parse_toml
 from co_probe.errors import UserError, unknown
 
 NEW_RUN: dict[str, Any] = {"probe": {"validation": "auto"}, "optimizer": {"name": "sgd"}}
-"""Defaults of new runs that differ from those of `Config`, which hold for runs of earlier versions too.
+"""Defaults of new runs where they differ from those of `Config`, which also apply to runs of earlier versions.
 
-A preset's settings of the optimizer are those of SGD unless it names another one.
+Settings of the optimizer in a preset are those of SGD unless it names another one.
 """
 
 _PACKAGES: dict[str, str] = {}  # preset: the package that holds its TOML file, for those of studies
 
 
 def register(name: str, package: str) -> None:
-    """Add a preset: the file `name`.toml that lies in `package`.
+    """Add a preset: the file `name`.toml in `package`.
 
     Raises:
-        ValueError: If another package has registered a preset of this name, or there is one in co-probe itself.
+        ValueError: If a preset of this name exists in co-probe or in another package.
     """
     if _PACKAGES.get(name, package) != package or name in _own():
         raise ValueError(f"preset {name} is registered already")
@@ -37,7 +37,7 @@ def register(name: str, package: str) -> None:
 
 
 def names() -> list[str]:
-    """All presets that have a name, sorted."""
+    """List the names of all presets, sorted."""
     discover()
     return sorted([*_own(), *_PACKAGES])
 
@@ -47,12 +47,12 @@ def _own() -> list[str]:
 
 
 def summary(preset: str) -> str:
-    """Purpose of a preset: the comment in its first line."""
+    """Return the purpose of a preset, from the comment in its first line."""
     return text(preset).partition("\n")[0].removeprefix("#").strip()
 
 
 def text(preset: str) -> str:
-    """The TOML of a preset: one of `names()`, or the path of a file. Raises UserError if it is neither."""
+    """Return the TOML of a preset, by name or path. Raises UserError if there is none."""
     if preset in names():
         return files(_PACKAGES.get(preset, __name__)).joinpath(f"{preset}.toml").read_text(encoding="utf-8")
     if preset.endswith(".toml"):
@@ -66,10 +66,10 @@ def text(preset: str) -> str:
 
 
 def read(preset: str) -> dict[str, Any]:
-    """The settings of a preset, over those of the preset that its key `extends` names.
+    """Return the settings of a preset, merged over those of the preset that it extends.
 
     Args:
-        preset: A name, or the path of a TOML file. A file names another file by its path from its own folder.
+        preset: A name, or the path of a TOML file. Paths in `extends` are relative to the file.
 
     Raises:
         UserError: If there is no such preset, it is no valid TOML, or it extends itself.
@@ -98,17 +98,17 @@ def read(preset: str) -> dict[str, Any]:
 
 
 def configure(preset: str, method: str, *overrides: dict[str, Any], defaults: Mapping[str, Any] = NEW_RUN) -> Config:
-    """The settings of a run.
+    """Make the settings of a run.
 
-    A section of a study that `overrides` have may change the preset that it goes over (`Section.adapt`). The warm-up of
-    ε keeps its share of the run where `overrides` change the number of epochs alone. Code of its own that a preset's
-    file names is loaded only if the user allows it (`co_probe.config.plugins`).
+    A section of a study in `overrides` may change the preset (`Section.adapt`). If `overrides` change the number of
+    epochs but not the warm-up of ε, the warm-up is scaled. Code that a preset file names is imported only if the user
+    allows it (`co_probe.config.plugins`).
 
     Args:
         preset: A name, or the path of a TOML file.
-        method: The name of the training method, whose section of the preset is used.
-        overrides: Settings over the preset, in turn.
-        defaults: Settings under the preset.
+        method: Name of the training method, which selects its section of the preset.
+        overrides: Settings that override the preset, in order.
+        defaults: Settings that the preset overrides.
 
     Raises:
         UserError: For an unknown preset or setting, or a value out of range.
@@ -132,13 +132,13 @@ def configure(preset: str, method: str, *overrides: dict[str, Any], defaults: Ma
 
 
 def _warmup_share(data: dict[str, Any]) -> float:
-    """The share of its epochs in which a preset warms ε up; 0 where they are not numbers, which `Config` refuses."""
+    """Return the share of epochs in which a preset warms ε up; 0 for invalid values, which `Config` rejects."""
     warmup, epochs = data.get("epsilon_warmup", 0), data.get("epochs", 1)
     return warmup / epochs if fits(warmup, float) and fits(epochs, int) and epochs > 0 else 0.0
 
 
 def _joined(given: list[Any]) -> dict[str, Any]:
-    """Values that a user gave for one section, merged; a bare value sets none of its settings."""
+    """Merge the values that a user gave for one section; a bare value sets none of its settings."""
     settings: dict[str, Any] = {}
     for part in given:
         settings |= part if isinstance(part, dict) else {}
