@@ -69,8 +69,9 @@ class APARTSimple(Method):
     """APART without block perturbations: a learned initialisation ω per image, and learned step sizes.
 
     With step sizes α in units of ε (in the paper, in pixels), a training step computes
-        δ₀ = clip(ε·α_ω·ω, ±ε);   s = sign ∇ₓL(x + δ₀);   δ₁ = clip(δ₀ + ε·α₁·s, ±ε) θ minimises L(x + δ₁), and α
-        maximises L(x + δ₁) − penalty·‖α‖² with s constant ω ← clip(ω + (α₁/α_ω)·sign ∇ₓL(x + δ₁), ±1)
+        δ₀ = clip(ε·α_ω·ω, ±ε);   s = sign ∇ₓL(x + δ₀);   δ₁ = clip(δ₀ + ε·α₁·s, ±ε)
+        θ minimises L(x + δ₁), and α maximises L(x + δ₁) − penalty·‖α‖² with s constant
+        ω ← clip(ω + (α₁/α_ω)·sign ∇ₓL(x + δ₁), ±1)
     and α is trained by SGD with momentum 0.9, at a rate that follows the learning-rate schedule of θ. The gradient in
     the last line is that of the second pass, according to the order of lines in Algorithm 1. If images change their
     size during a run, ω is initialised again and the step sizes are retained.

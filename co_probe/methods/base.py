@@ -122,7 +122,7 @@ class StepResult:
 class Method:
     """Base class of training methods.
 
-    A new method is one file with a subclass. A method that trains on the perturbations of an attack defines `attack_at`;
+    A new method is one file with a subclass. A method that trains on perturbations of an attack defines `attack_at`;
     others define `perturb`, and `step` if they need more than the cross-entropy at x + δ. A training step is
 
         result = method.step(model, batch)  # computes gradients

@@ -20,7 +20,7 @@ class NuAT(Method):
         δ = clip(δ₀ + ε · sign ∇ₓ[L(x + δ₀) + λ · ‖Z(x + δ₀) − Z(x)‖_*/B], ±ε),
     where x + δ₀, x + δ₀ + step and x + δ are clipped to the bounds and Z(x) is a constant; the second term is omitted
     in every other step, starting with the first of an epoch. λ rises linearly from 0 in the first epoch to `penalty`,
-    and is constant in the last ten epochs. Training accuracy is that at x + δ. Cost: 9 passes; singular values
+    and is constant in the last `constant` epochs. Training accuracy is that at x + δ. Cost: 9 passes; singular values
     synchronise a GPU.
 
     As in the authors' code, δ is made in eval mode (`batchnorm`), except for Z(x), which needs a separate pass in train
