@@ -7,9 +7,12 @@
 Every registered method is trained with every seed; a method that is registered later joins at the next call. A run is
 trained, attacked and then stripped of the weights that the table does not need, in a process of its own, seed by seed.
 What is there already, in sweeps/SCALE, is neither trained nor attacked again: after a kill, the same command goes on.
-AutoAttack, which takes longest, comes when all else is done. The tables (methods.md, .tex, .html, .csv, and a row per
-run and attack in methods-runs.csv) are written anew after each run, of all that is finished; `--parts table` only
-writes them.
+AutoAttack, which takes longest, comes when all else is done. The tables are written anew after each run; `--parts
+table` only writes them:
+
+    methods.md, .tex, .html, .csv    the leaderboard of all runs that are finished in sweeps/SCALE
+    methods-runs.csv                 a row per run and attack; rows of runs that are no longer in sweeps/SCALE stay
+    methods-seeds.md                 mean ± standard deviation over all seeds of methods-runs.csv, for each method and ε
 """
 
 import argparse
@@ -18,6 +21,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +29,11 @@ import pandas as pd
 
 import co_probe
 from co_probe.config import Config
+from co_probe.config.labels import attack_label, labels
 from co_probe.config.presets import configure
 from co_probe.methods import METHODS
 from co_probe.probes.eval import Eval
+from co_probe.reporting.tables import markdown_table, mean_and_spread
 from co_probe.runs import Run
 from co_probe.store import StoredRun
 from co_probe.store.thinning import drop_weights
@@ -36,7 +42,7 @@ from co_probe.sweeps.processes import Processes
 from co_probe.sweeps.sweep import is_complete
 from co_probe.training.loop import epochs
 
-ABLATION = {"title": "APART without learned initialisation", "learn_initialisation": False}
+ABLATION: dict[str, Any] = {"title": "APART without learned initialisation", "learn_initialisation": False}
 ATTACKS = ("clean", "pgd50x10", "aa")
 EPOCHS = ("best", "last")
 Attacks = tuple[tuple[str, str], ...]  # (attack, at which epoch)
@@ -88,6 +94,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of the images, with train/CLASS/ and test/CLASS/")
     parser.add_argument("--methods", help="methods, separated by commas [default: all that are registered]")
     parser.add_argument("--seeds", help="seeds, separated by commas [default: those of the scale]")
+    parser.add_argument("--aa-seeds", help="seeds under AutoAttack [default: those of the scale]")
     parser.add_argument("--epochs", type=int, help="a trial with fewer epochs; give it --runs and --out of its own")
     parser.add_argument("--runs", type=Path, help="folder of the runs [default: sweeps/SCALE]")
     parser.add_argument("--out", type=Path, help="folder of the tables [default: figures/SCALE]")
@@ -102,6 +109,8 @@ def main() -> None:
         parser.error("--data is missing")
     if arguments.seeds:
         scale = replace(scale, seeds=tuple(map(int, arguments.seeds.split(","))))
+    if arguments.aa_seeds:
+        scale = replace(scale, auto_attack_seeds=tuple(map(int, arguments.aa_seeds.split(","))))
     if arguments.epochs:
         scale = replace(scale, settings={**scale.settings, "epochs": arguments.epochs})
     if arguments.epochs and not (arguments.runs and arguments.out):
@@ -193,7 +202,12 @@ def write_tables(cells: dict[Path, Config], scale: Scale, out: Path, name: str) 
     texts = {"md": board.to_markdown(), "tex": board.to_latex(), "html": board.to_html(), "csv": board.to_csv()}
     for suffix, text in texts.items():
         (out / f"methods.{suffix}").write_text(text)
-    per_run(runs).to_csv(out / "methods-runs.csv", index=False, float_format="%.6g")
+    rows, file = per_run(runs), out / "methods-runs.csv"
+    if file.exists():
+        old = pd.read_csv(file)
+        rows = pd.concat([old[~old["run"].isin(rows["run"])], rows], ignore_index=True)
+    rows.to_csv(file, index=False, float_format="%.6g")
+    (out / "methods-seeds.md").write_text(over_seeds(rows))
     about = {"command": f"python analyses/methods.py {name}", "runs": len(runs), "of": len(cells)}
     (out / "methods.json").write_text(json.dumps({**about, **runs[0].environment}, indent=1) + "\n")
 
@@ -207,6 +221,40 @@ def per_run(runs: list[Run]) -> pd.DataFrame:
             frames.append(frame.assign(at=at, verdict=run.verdict.kind))
     columns = ["run", "method", "seed", "epsilon", "at", "epoch", "attack", "value", "low", "high", "n", "verdict"]
     return pd.concat(frames, ignore_index=True)[columns]
+
+
+def over_seeds(rows: pd.DataFrame) -> str:
+    """Accuracies (%) of each method and ε over seeds, and the verdicts on its runs, as Markdown."""
+    tables = []
+    titles = [title_of(run, method) for run, method in zip(rows["run"], rows["method"], strict=True)]
+    columns = [
+        column for column in product(EPOCHS, ATTACKS) if column in set(zip(rows["at"], rows["attack"], strict=True))
+    ]
+    header = ["method", "seeds", *(f"{attack_label(attack)}, {at}" for at, attack in columns), "verdicts"]
+    for epsilon, of_epsilon in rows.assign(title=titles).groupby("epsilon"):
+        at_last = of_epsilon[(of_epsilon["at"] == "last") & (of_epsilon["attack"] == "pgd50x10")]
+        order = at_last.groupby("title")["value"].mean().sort_values(ascending=False).index
+        body = [[title, *summary(of_epsilon[of_epsilon["title"] == title], columns)] for title in order]
+        tables.append(
+            markdown_table(f"ε = {epsilon:g}: accuracy (%), mean ± standard deviation over seeds", header, body)
+        )
+    return "\n\n".join(tables) + "\n"
+
+
+def summary(part: pd.DataFrame, columns: list[tuple[str, str]]) -> list[str]:
+    """The cells of one method: number of seeds, accuracies, verdicts."""
+    values = {column: group["value"].tolist() for column, group in part.groupby(["at", "attack"])}
+    verdicts = part.drop_duplicates("run")["verdict"].value_counts()
+    return [
+        str(verdicts.sum()),
+        *(mean_and_spread(values.get(column, []), lambda share: f"{100 * share:.1f}") for column in columns),
+        ", ".join(f"{count} {kind}" for kind, count in verdicts.items()),
+    ]
+
+
+def title_of(run: str, method: str) -> str:
+    """The method's label; of the ablation, its title."""
+    return ABLATION["title"] if "learn_initialisation" in run else labels("method").get(method, method)
 
 
 if __name__ == "__main__":
