@@ -44,7 +44,19 @@ class Diverged(CoProbeError):
 
 
 class Stopped(CoProbeError):
-    """The guard or early stopping has ended a run; earlier epochs remain stored."""
+    """The guard or early stopping has ended a run; earlier epochs remain stored.
+
+    Attributes:
+        step: The optimizer step after which the guard did it; 0 for early stopping.
+    """
+
+    def __init__(self, message: str, step: int = 0):
+        super().__init__(message)
+        self.step = step
+
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[str, int]]:
+        """Support pickling, for errors of another process."""
+        return type(self), (str(self), self.step)
 
 
 class CoProbeWarning(UserWarning):

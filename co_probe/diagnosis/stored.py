@@ -34,6 +34,10 @@ class MeasuredRun(Protocol):
         """The facts of the run: `attack`, `classes`, `steps_per_epoch` and, of a run with a guard, `settings`."""
 
     @property
+    def stopped(self) -> int:
+        """The step at which the guard has ended the run; 0 if it has not."""
+
+    @property
     def chosen_on(self) -> str:
         """The split that the verdict is reached on, `validation` or `test`."""
 
@@ -112,9 +116,10 @@ def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | No
 
 
 def switch_of(run: MeasuredRun) -> Switch | None:
-    """When the guard of a run has switched to its remedy; None if it has not, or there is none."""
+    """When the guard of a run has acted; None if it has not, or there is none."""
     switched = ((epoch, run.metrics(epoch).get("guard_step", 0)) for epoch in run.epochs)
-    epoch, step = next(((epoch, step) for epoch, step in switched if step), (0, 0))
+    stopped = run.epochs[-1] + 1 if run.epochs else 1, run.stopped  # in an epoch that is not stored
+    epoch, step = next(((epoch, step) for epoch, step in switched if step), stopped)
     if not step:
         return None
     per_epoch = run.info.steps_per_epoch

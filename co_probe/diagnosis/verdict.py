@@ -76,13 +76,14 @@ REMEDIES = {
     "pgd2": "switched to PGD-2",
     "n-fgsm": "switched to N-FGSM",
     "rollback": "went back four windows and switched to PGD-2",
+    "stop": "stopped the run",
 }
 """What a guard does on the alarm, by its name in settings."""
 
 
 @dataclass(frozen=True)
 class Switch:
-    """The moment at which the guard of a run has switched to its remedy.
+    """The moment at which the guard of a run has acted: switched to its remedy, or stopped the run.
 
     Attributes:
         step: Optimizer step after which it did, from 1.

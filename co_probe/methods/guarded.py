@@ -140,7 +140,7 @@ class Guarded(Method):
 
     def _switch(self) -> None:
         if self.remedy == "stop":
-            raise Stopped(f"stopped by the guard at {self._alarm.reason}")
+            raise Stopped(f"stopped by the guard at {self._alarm.reason}", self._steps)
         self.switched = self._steps
         if self.remedy == "rollback" and self._past:
             self._model.load_state_dict(self._past[0])

@@ -60,6 +60,10 @@ class StoredRun(Protocol):
         """The newest finished epoch."""
 
     @property
+    def stopped(self) -> int:
+        """The step at which the guard has ended the run; 0 if it has not."""
+
+    @property
     def chosen_on(self) -> str:
         """Split that determines best epoch and onset, `validation` or `test`."""
 

@@ -81,6 +81,7 @@ class StoredRun:
             if self.schema > SCHEMA:
                 raise UserError(f"{path} was written by a newer co-probe (schema {self.schema}): upgrade to read it")
             self.unmarked: int = schema.whole(about.get("unmarked", 0), "unmarked", 0)
+            self.stopped: int = schema.whole(about.get("stopped", 0), "stopped", 0)
             self.environment: dict[str, Any] = schema.json_object(about["environment"])
             architecture = schema.whole(about.get("architecture", 1), "architecture", 1)
             if self.schema >= 3:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from co_probe.config import Config
-from co_probe.errors import CoProbeError, UserError
+from co_probe.errors import CoProbeError, Stopped, UserError
 from co_probe.files.atomic import changing, sync_folder
 from co_probe.files.lock import Lock
 from co_probe.store import rounding, schema, tree
@@ -82,6 +82,7 @@ class RunWriter:
         self.path, self.info, self.resume, self.overwrite = Path(path), info, resume, overwrite
         self._probe: tree.Tree = {split: images.to_tree() for split, images in probe.items()}
         self._environment: Mapping[str, Any] = dict(environment)
+        self._stopped = 0  # the step at which the guard ended the run; 0 if it did not
         self._unmarked = 0  # epochs up to this one were written by an earlier version, without the run's id
 
     def __enter__(self) -> "RunWriter":
@@ -92,10 +93,11 @@ class RunWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        self._stopped = error.step if isinstance(error, Stopped) else 0
         with self._stack:
             try:
-                if self._epochs() != self._linked:
+                if self._stopped or self._epochs() != self._linked:
                     self._write_main()
             except CoProbeError:
                 if kind is None:  # else the first error is the one to tell
@@ -220,6 +222,7 @@ class RunWriter:
             "architecture": ARCHITECTURE,
             "environment": json.dumps(dict(self._environment)),
             "unmarked": self._unmarked,
+            "stopped": self._stopped,
             "info": info_to_tree(self.info),
             "probe": self._probe,
             "epochs": {},

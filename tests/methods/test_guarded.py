@@ -13,6 +13,7 @@ from formulas import SIZE, images, make_batch, normed_model, seeded
 import co_probe
 from co_probe.attacks import PGD
 from co_probe.config.presets import configure
+from co_probe.diagnosis import verdict_of
 from co_probe.errors import Stopped, UserError
 from co_probe.indicators.alarm import Alarm
 from co_probe.methods import METHODS, guarded
@@ -96,10 +97,17 @@ def test_going_on_after_the_switch_gives_the_same_bits(switched, false_alarm, tm
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
 
 
-def test_stop_keeps_the_epochs_before(false_alarm, tmp_path):
+def test_stop_keeps_the_epochs_before_and_is_told(false_alarm, tmp_path, call):
     with pytest.raises(Stopped, match="stopped by the guard"):
         list(epochs(config("stop"), tmp_path / "run", device="cpu"))
-    assert StoredRun(tmp_path / "run").epochs == [1]
+    run = StoredRun(tmp_path / "run")
+    assert run.epochs == [1] and run.stopped == SWITCH
+    assert verdict_of(run).headline.endswith(f"the guard stopped the run at step {SWITCH} (epoch 2)")
+    _, out, _ = call("show", tmp_path / "run")
+    assert f"the guard stopped the run at step {SWITCH} (epoch 2)" in " ".join(out.split())
+    # A resumed run needs new windows before its alarm can fire, which here it does not: the mark goes.
+    list(epochs(config("stop"), tmp_path / "run", device="cpu", resume=True))
+    assert StoredRun(tmp_path / "run").stopped == 0
 
 
 def test_rollback_takes_the_weights_back(false_alarm):
