@@ -29,7 +29,7 @@ import pandas as pd
 
 import co_probe
 from co_probe.config import Config
-from co_probe.config.labels import attack_label, labels
+from co_probe.config.labels import attack_label, method_label
 from co_probe.config.presets import configure
 from co_probe.methods import METHODS
 from co_probe.probes.eval import Eval
@@ -254,7 +254,7 @@ def summary(part: pd.DataFrame, columns: list[tuple[str, str]]) -> list[str]:
 
 def title_of(run: str, method: str) -> str:
     """The method's label; of the ablation, its title."""
-    return ABLATION["title"] if "learn_initialisation" in run else labels("method").get(method, method)
+    return ABLATION["title"] if "learn_initialisation" in run else method_label(method)
 
 
 if __name__ == "__main__":

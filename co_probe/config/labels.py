@@ -24,6 +24,12 @@ def labels(kind: str) -> Mapping[str, str]:
     return _LABELS.get(kind, {})
 
 
+def method_label(method: str) -> str:
+    """`fgsm` as FGSM, `fgsm, guard pgd2` as FGSM, guard pgd2; a title that is no method's stays as it is."""
+    name, comma, guard = method.partition(", guard ")
+    return labels("method").get(name, name) + comma + guard
+
+
 def attack_name(attack: Any) -> str:
     """Return the name of an attack that is given as a name or an object.
 

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from co_probe.config.labels import labels
+from co_probe.config.labels import labels, method_label
 from co_probe.errors import UserError
 
 COLUMN = 3.5  # inches: one column of a two-column page
@@ -58,7 +58,7 @@ def method_style(method: str) -> dict[str, Any]:
     return {
         "color": OKABE_ITO[colour],
         "linestyle": DASHES[(colour + turn) % len(DASHES)],
-        "label": known.get(method, method),
+        "label": method_label(method),
     }
 
 

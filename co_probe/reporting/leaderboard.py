@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from co_probe.config.labels import AttackLike, attack_label, attack_name, bound_label, chosen_label, labels
+from co_probe.config.labels import AttackLike, attack_label, attack_name, bound_label, chosen_label, method_label
 from co_probe.config.version import package_version
 from co_probe.diagnosis.stored import verdict_of
 from co_probe.diagnosis.verdict import OVERFITTED, Verdict
@@ -288,7 +288,7 @@ def leaderboard(
 def _entry(board: Board, run: StoredRun) -> Entry:
     """The entry that a run belongs to, with its seed added: a new one if other settings or the same seed are there."""
     info = run.info
-    method = labels("method").get(info.method, info.method)
+    method = method_label(info.method)
     settings = {name: value for name, value in (info.settings or {}).items() if name != "seed"}
     told = json.dumps([settings, run.chosen_weights], sort_keys=True, default=str)
     seed = -1 if info.seed is None else info.seed

@@ -85,6 +85,7 @@ def test_the_switch_is_said_and_drawn(switched, tmp_path, call):
     assert "at step 40 (epoch 2)" in str(co_probe.diagnose(run, quick=True))
     figure = co_probe.draw("gap", run, device="cpu")
     lines = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [SWITCH / 21] * 2]
+    assert figure.axes[0].lines[0].get_label() == "FGSM, guard pgd2"
     assert len(lines) == 1 and "guard" in [text.get_text() for text in figure.axes[0].texts]
 
 
