@@ -88,6 +88,12 @@ REFUSED = {
     "missing option": (["export", "runs/fgsm"], "Missing option '-o' / '--out'"),
     "missing argument": (["run"], "Missing argument 'METHOD'"),
     "unknown option": (["run", "fgsm", "--epoch", "3"], "No such option"),
+    "a setting as an option": (
+        ["run", "fgsm", "--lr", "0.1"],
+        "No such option '--lr': say --set optimizer.learning_rate=VALUE.",
+    ),
+    "a section as an option": (["run", "fgsm", "--model", "x"], "'--model': say --set model.name=VALUE."),
+    "an epoch of a run": (["eval", "runs/fgsm@9"], "runs/fgsm@9 is not a run: it is an epoch of one"),
     "unknown command": (["diagnos"], "unknown command 'diagnos': did you mean diagnose?"),
     "split": (["gap", "--split", "foo"], "'foo' is not one of 'test', 'train'"),
     "against": (["gap", "--against", "foo"], "unknown attack 'foo'"),

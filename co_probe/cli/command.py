@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from co_probe.cli.hints import setting_for
+
 TRAIN = "Train and import"
 MEASURE = "Measure and diagnose"
 DRAW = "Draw and report"
@@ -26,6 +28,17 @@ class Command(click.Command):
         super().__init__(*args, **settings)
         self.heading = heading
         self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments; an unknown option that is a setting is answered with the setting."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            takes_settings = any("--set" in parameter.opts for parameter in self.params)
+            if takes_settings and (setting := setting_for(error.option_name)):
+                message = f"No such option '{error.option_name}': say --set {setting}=VALUE."
+                raise click.UsageError(message, ctx) from error
+            raise
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the description and the examples."""

@@ -10,6 +10,7 @@ from co_probe.cli.command import HEADINGS, heading_of
 from co_probe.cli.endings import end_with_error, ending_by_signals, readable_output, warnings_after_success
 from co_probe.config import plugins
 from co_probe.config.commands import COMMANDS
+from co_probe.config.version import package_version
 from co_probe.errors import UserError, one_line, unknown
 
 
@@ -64,7 +65,7 @@ def _broken(name: str, reason: str, cause: Exception | None = None) -> click.Com
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="co-probe", prog_name="co-probe")
+@click.version_option(package_version(), prog_name="co-probe")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
     "--allow",
