@@ -85,6 +85,13 @@ def settings(run: StoredRun) -> dict[str, str]:
     return {name: str(value) for name, value in flat(run.info.settings or {}).items()}
 
 
+def environment_title(run: StoredRun) -> str:
+    """Return what the environment of a run is of: the training or, of checkpoints of another program, the import."""
+    if run.environment.get("recorded by") == "import":
+        return "Environment of the import (that of the training is unknown)"
+    return "Environment of the training"
+
+
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their dotted names."""
     found: dict[str, Any] = {}
@@ -189,7 +196,9 @@ def _typed(value: Any) -> str:
 
 def commands(run: StoredRun) -> Iterator[str]:
     """The commands that reproduce the measurements on a run."""
-    path = shlex.quote(str(run.path))
+    path, model = shlex.quote(str(run.path)), run.info.model
+    if model.foreign:
+        path += f" --model {shlex.quote(model.name)}"
     yield f"co-probe diagnose {path}"
     stored = set(run.probes())
     if "gap" in stored or len(run.frame("metrics")):

@@ -23,6 +23,7 @@ from co_probe.reporting.facts import (
     Cell,
     NumberTable,
     commands,
+    environment_title,
     facts,
     metrics_table,
     number_cell,
@@ -65,6 +66,7 @@ class RunPart:
     facts: dict[str, str]
     settings: dict[str, str]
     environment: dict[str, str]
+    environment_title: str
     tables: list[NumberTable]
     training: str | None
     commands: list[str]
@@ -218,6 +220,7 @@ def _part(run: StoredRun, quick: bool, device: str, progress: Progress | None, l
         facts=facts(run),
         settings=settings(run),
         environment={name: str(value) for name, value in run.environment.items()},
+        environment_title=environment_title(run),
         tables=[*([table] if table else []), *probe_tables(run, collapsed)],
         training=training_command(run),
         commands=list(commands(run)),

@@ -160,7 +160,14 @@ def import_run(
     x, y = to_unit(probe.x).to(target), probe.y.to(target)
     pair = None if probe_train is None else (probe_train.x, probe_train.y)
     with Recorder(
-        folder, info=info, test=(probe.x, probe.y), train=pair, device=target, resume=bool(known), overwrite=overwrite
+        folder,
+        info=info,
+        test=(probe.x, probe.y),
+        train=pair,
+        device=target,
+        resume=bool(known),
+        overwrite=overwrite,
+        imported=True,
     ) as recorder:
         for done, (epoch, path) in enumerate(missing.items(), 1):
             network = loader.load(path)

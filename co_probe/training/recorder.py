@@ -60,6 +60,7 @@ class Recorder:
         resume: Go on if there is a run, else start one.
         overwrite: Delete the run that is there.
         processes: Number of processes that train it.
+        imported: Whether another program trained it: machine and versions are then not those of the training.
 
     Raises:
         UserError: There is a run and neither is set, the folder holds something else, or it has another writer; or an
@@ -86,6 +87,7 @@ class Recorder:
         resume: bool = False,
         overwrite: bool = False,
         processes: int = 1,
+        imported: bool = False,
     ):
         device = torch.device(device)
         splits = {"test": test, "train": train, "validation": validation}
@@ -93,6 +95,8 @@ class Recorder:
             split: _stored(images, (index or {}).get(split)) for split, images in splits.items() if images is not None
         }
         about = environment(device, info.precision) | ({"processes": str(processes)} if processes > 1 else {})
+        if imported:
+            about["recorded by"] = "import"
         self._writer = RunWriter(Path(out), info, probe, about, resume=resume, overwrite=overwrite)
         self._stream = copying_stream(device)
         self._thread = ThreadPoolExecutor(1, "writing an epoch")

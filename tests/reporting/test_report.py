@@ -138,6 +138,7 @@ def test_one_epoch_and_packed(tmp_path):
     co_probe.pack(tmp_path / "short", tmp_path / "packed.h5")
     page = of(tmp_path / "packed.h5", tmp_path)
     assert page.data[0]["epochs"] == page.data[0]["shown"] == [1] and "disabled" in page.html
+    assert "Environment of the training" in page.text
     assert "packed: undecided" in page.text and 'class="dot pgd"' in page.html
 
 
@@ -158,7 +159,7 @@ def bare(tmp_path) -> Path:
     torch.manual_seed(0)
     x, y = torch.rand(12, 1, 16, 16), torch.arange(12) % 10
     path = tmp_path / "a <b>&amp; 'run' $x$"
-    with Recorder(path, info=info, test=(x, y)) as recorder:
+    with Recorder(path, info=info, test=(x, y), imported=True) as recorder:
         for epoch in (5, 10, 15):
             recorder.epoch(Checkpoint(epoch=epoch, model=their_project.SmallNet().state_dict()))
     return path
@@ -178,6 +179,8 @@ def test_a_run_without_metrics_is_measured_and_its_names_are_escaped(bare, tmp_p
     assert None not in page.data[0]["values"]["pgd"] and "accuracy (split test)" in page.text
     assert page.data[0]["predictions"][0][0][0][0].startswith("<i onclick")
     assert "Trained by another program" in page.text and "co-probe run" not in page.text
+    assert "Environment of the import (that of the training is unknown)" in page.text
+    assert "--model their_project:SmallNet" in page.text
 
 
 def test_a_model_that_is_missing_is_left_out_with_the_reason(bare, tmp_path):
