@@ -1,4 +1,4 @@
-"""Runs as live objects, and checkpoints as files to hand around."""
+"""Runs as live objects, and export of checkpoints."""
 
 from co_probe.runs.fitting import load_weights
 from co_probe.runs.run import Run, open_run

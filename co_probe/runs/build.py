@@ -1,4 +1,4 @@
-"""From settings to live objects: data set, model and method."""
+"""Construction of data set, model and method from settings."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from co_probe.store import ModelSpec, RunInfo, new_run_id
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`. Raises UserError for one that is not there."""
+    """Return the device for `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`. Raises UserError if missing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -43,10 +43,10 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def make_data(config: Config) -> Dataset:
-    """The data set of a run, on the CPU; with `data.limit`, so many of its training images, always the same ones.
+    """Load the data set of a run on the CPU; `data.limit` selects a fixed subset of training images.
 
-    The sections of studies in the settings may change its images. Raises UserError if the data set cannot be used, or
-    not in this way.
+    Sections of studies in the settings may transform its images. Raises UserError if the data set or its settings are
+    invalid.
     """
     settings = {key: value for key, value in config.data.settings.items() if key not in ("title", "limit")}
     data = _expect(Dataset, "data set", config.data.name, DATA.make(config.data.name, **settings))
@@ -64,14 +64,14 @@ def make_data(config: Config) -> Dataset:
 
 
 def make_model(config: Config, data: Dataset) -> nn.Module:
-    """The model of a run, freshly initialised from the global random state, for images in [0, 1]."""
+    """Build the model of a run for images in [0, 1], initialised from the global random state."""
     name, settings, classes = config.model.name, config.model.settings, len(data.classes)
     about = data.shape, classes, data.mean, data.std
     return new_model(name, settings, *about, wrappers=[*config.wrappers.values()])
 
 
 def check_parts(config: Config) -> None:
-    """Check the settings of the model before the data set is loaded, which may take minutes. Raises UserError."""
+    """Check settings of the model before the data set is loaded, which may take minutes. Raises UserError."""
     if not MODELS.is_own(config.model.name):
         MODELS.check_settings(config.model.name, 4, config.model.settings)
 
@@ -82,21 +82,21 @@ def build_model(
     """Build the network of a run, without its weights.
 
     Args:
-        info: The facts of the run.
-        given: The network, or what makes it, instead of the one that the run names (`co_probe.runs.foreign`).
-        weights: The weights that it will have. One of co-probe's own networks is compared with them before its memory
-            is allocated, since a small file may name a large network.
-        source: Where the weights come from, as the error calls it.
+        info: Facts about the run.
+        given: The network or its constructor, instead of the one named by the run (`co_probe.runs.foreign`).
+        weights: The weights to load. Networks of co-probe are compared with them before memory is allocated, since a
+            small file may name a large network.
+        source: Source of the weights, for errors.
 
     Raises:
-        UserError: It cannot be built here.
-        DamagedFile: It has other weights than these.
+        UserError: The network cannot be built here.
+        DamagedFile: The weights do not fit the network.
     """
     if weights is not None and given is None and not is_own(info.model.name):
         try:
             with outlined():
                 outline = build_model(info)
-        except (NotImplementedError, RuntimeError):  # it looks at numbers while it is built: it cannot be compared
+        except (NotImplementedError, RuntimeError):  # its constructor needs actual values, so it cannot be compared
             pass
         else:
             require_fit(outline, weights, source)
@@ -105,7 +105,7 @@ def build_model(
     if info.model.foreign:
         foreign = build_foreign(info.model, info.shape, len(info.classes), info.mean, info.std, given)
         return _wrapped(foreign, wrappers, info.shape)
-    if isinstance(given, nn.Module):  # it normalises images itself, as the network of the run did
+    if isinstance(given, nn.Module):  # it includes the normalisation, like the network of the run
         return _wrapped(copied(given), wrappers, info.shape)
     channels, classes, settings = info.shape[0], len(info.classes), info.model.settings
     mean, std = info.mean or (0.0,) * channels, info.std or (1.0,) * channels
@@ -126,15 +126,15 @@ def build_foreign(
     """Build a network of another program, without its weights.
 
     Args:
-        spec: What a run or an exported file says of it.
+        spec: Description of the network in a run or an exported file.
         shape: (channels, height, width) of the images.
         classes: Number of classes.
-        mean: Mean that images are normalised by in front of it, None if it takes them as they are.
+        mean: Mean that images are normalised by before the network; None for no normalisation.
         std: Standard deviation, with `mean`.
-        given: The network, or what makes it; None to find it by its name.
+        given: The network or its constructor; None to find it by name.
 
     Raises:
-        UserError: It cannot be found by its name, or not be built.
+        UserError: It cannot be found by name, or not be built.
     """
     if given is None and not is_own(spec.name):
         raise UserError(
@@ -156,11 +156,11 @@ def new_model(
     *,
     wrappers: Sequence[ModelSection] = (),
 ) -> nn.Module:
-    """A model by its name for images of `shape` (C, H, W), laid out channels last, in the `wrappers` of studies.
+    """Build a model by name for images of `shape` (C, H, W), channels-last, in the `wrappers` of studies.
 
-    A user's own returns a module that takes images in [0, 1]. It is called as `Name(channels, classes, mean, std,
-    **settings)` if it has four required arguments or more, else with `settings`, and with the numbers of classes and
-    channels where it has arguments for them. Raises UserError for what cannot be made, or a wrapper that does not fit.
+    User code returns a module that takes images in [0, 1]. It is called as `Name(channels, classes, mean, std,
+    **settings)` if it has four or more required arguments, else with `settings` and those arguments for numbers of
+    classes and channels that it has. Raises UserError if the model cannot be built or a wrapper does not fit.
     """
     if _is_foreign(name):
         model = resolve_model(name, channels=shape[0], classes=classes, settings=settings).model
@@ -176,21 +176,21 @@ def new_model(
 
 @contextmanager
 def outlined() -> Iterator[None]:
-    """Let networks be built of shapes without numbers, drawing no random ones."""
+    """Build networks on the device `meta`, without values and random numbers, inside the context."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         yield
 
 
 def _require_memory(name: str, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:
-    """Raise UserError if the parameters, their gradients and their momenta would not fit into memory."""
+    """Raise UserError if parameters, gradients and momenta exceed the memory."""
     hint = "choose a smaller one"
     with outlined():
         try:
             parameters = MODELS.make(name, *arguments, **settings).parameters()
             needed = 3 * sum(parameter.numel() * parameter.element_size() for parameter in parameters)
-        except NotImplementedError:  # it looks at numbers while it is built, which cannot be done without any
+        except NotImplementedError:  # its constructor needs actual values
             return
-        except (RuntimeError, OverflowError) as error:  # torch cannot even count the bytes
+        except (RuntimeError, OverflowError) as error:  # the number of bytes overflows
             raise UserError(f"model {name} with {settings} needs more memory than any machine has: {hint}") from error
     require_memory(needed, f"model {name}", hint)
 
@@ -202,20 +202,20 @@ def _wrapped(model: nn.Module, wrappers: Sequence[ModelSection], shape: tuple[in
 
 
 def _is_foreign(name: str) -> bool:
-    """Whether this is a user's own model that does not take (channels, classes, mean, std)."""
+    """Return whether this is user code that does not take (channels, classes, mean, std)."""
     if not MODELS.is_own(name):
         return False
     positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     try:
         parameters = signature(MODELS.load(name)).parameters.values()
-    except (TypeError, ValueError):  # builtins do not say
+    except (TypeError, ValueError):  # builtins have no signature
         return True
     return sum(p.kind in positional and p.default is Parameter.empty for p in parameters) < 4
 
 
 def describe(config: Config, data: Dataset, precision: str) -> RunInfo:
-    """Return what a new run of `config` on `data`, computed in `precision`, says about itself."""
-    foreign = _is_foreign(config.model.name)  # such a model takes images in [0, 1], as it does in training
+    """Make the facts of a new run of `config` on `data` in `precision`."""
+    foreign = _is_foreign(config.model.name)  # takes images in [0, 1], as in training
     return RunInfo(
         run_id=new_run_id(),
         method=config.method_title,
@@ -237,14 +237,14 @@ def describe(config: Config, data: Dataset, precision: str) -> RunInfo:
 
 
 def make_method(config: Config, bounds: tuple[float, float] = (0.0, 1.0)) -> Method:
-    """The method of a run, without any state yet.
+    """Make the method of a run, without state.
 
     Args:
         config: Settings of the run.
         bounds: Least and greatest pixel value of its data set.
 
     Raises:
-        UserError: If there is no such method or setting, or the method is not defined in the run's ball.
+        UserError: If the method or a setting is unknown, or the method does not support the norm.
     """
     name = config.method.name
     settings = {key: value for key, value in config.method.settings.items() if key != "title"}
@@ -262,15 +262,15 @@ def make_method(config: Config, bounds: tuple[float, float] = (0.0, 1.0)) -> Met
 
 
 def kept_epochs(config: Config) -> int:
-    """How many epochs a run trains and keeps: its budget of passes, a method with m replays an m-th of it, rounded up.
+    """Return the number of epochs that a run trains and stores: its budget of passes divided by replays, rounded up.
 
-    Source of the rounding: the authors' code of Free (Shafahi et al., 2019).
+    The rounding is that of the authors' code of Free (Shafahi et al., 2019).
     """
     return math.ceil(config.epochs / make_method(config).replays)
 
 
 def _expect(expected: type, kind: str, name: str, made: Any) -> Any:
-    """`made`, if it is what a name of this kind must give. Raises UserError: a user's own may give anything."""
+    """Return `made` if it has the expected type. Raises UserError otherwise, since user code may return anything."""
     if not isinstance(made, expected):
         raise UserError(f"{kind} {name} gave {type(made).__name__}, not {expected.__module__}.{expected.__name__}")
     return made

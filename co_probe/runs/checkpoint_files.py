@@ -1,4 +1,4 @@
-"""Checkpoint files and the epochs that they belong to: patterns with `{epoch}`, lists of files, one file."""
+"""Checkpoint files and their epochs, from patterns with `{epoch}`, lists of files, or one file."""
 
 import glob
 import re
@@ -8,18 +8,18 @@ from pathlib import Path
 
 from co_probe.errors import UserError
 
-EPOCH = re.compile(r"\{epoch(?::[^}]*)?\}")  # `{epoch}`; a format such as `{epoch:03d}` matches the same files
+EPOCH = re.compile(r"\{epoch(?::[^}]*)?\}")  # a format such as `{epoch:03d}` matches the same files
 NAMED_EPOCH = re.compile(r"ep(?:och)?[-_=.]?(\d+)", re.IGNORECASE)
 SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
 
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """The files of a run.
+    """Checkpoint files of a run.
 
     Attributes:
-        paths: The file of each epoch; epochs count from 1 and ascend.
-        note: One line on how epochs were assigned where that is not plain from the names, or an empty string.
+        paths: File of each epoch, in increasing order from 1.
+        note: One line on the assignment of epochs if it is not obvious from names; may be empty.
     """
 
     paths: dict[int, Path]
@@ -27,12 +27,12 @@ class CheckpointFiles:
 
 
 def find_checkpoints(source: str | Path | Sequence[str | Path]) -> CheckpointFiles:
-    """Return the checkpoint files that `source` stands for, with their epochs.
+    """Find checkpoint files and their epochs.
 
     Args:
-        source: A pattern with `{epoch}` where the number stands (`*` matches any other text), a list of files, or one
-            file. Epochs of a list are the one number in which the names differ, or else the order of the list.
-            Numbers that start at 0 are shifted, since the epochs of a run count from 1.
+        source: A pattern with `{epoch}` for the number (`*` matches any other text), a list of files, or one file.
+            Epochs of a list are the number in which the names differ, or else positions in the list. Numbers that start
+            at 0 are shifted, since epochs of a run start at 1.
 
     Raises:
         UserError: No file matches, a file does not exist, or two files have the same epoch.
@@ -62,7 +62,7 @@ def _matching(pattern: str) -> list[tuple[int, Path]]:
     """Return (number, file) of each file that `pattern` matches."""
     parts = EPOCH.split(pattern)
     text = [re.escape(part).replace(r"\*", "[^/]*").replace(r"\?", "[^/]") for part in parts]
-    expression = re.compile(text[0] + r"(\d+)" + r"\1".join(text[1:]))  # all of its places hold the same number
+    expression = re.compile(text[0] + r"(\d+)" + r"\1".join(text[1:]))  # all occurrences hold the same number
     escaped = "*".join(part.replace("[", "[[]") for part in parts)
     found = [(int(match[1]), Path(name)) for name in glob.glob(escaped) if (match := expression.fullmatch(name))]
     if not found:
@@ -85,7 +85,7 @@ def _existing(path: Path) -> Path:
 
 
 def _beside(folder: Path) -> str:
-    """Hint about the files in `folder`: the pattern that fits them, or the first names."""
+    """Describe the files in `folder`: the pattern that fits them, or the first names."""
     if not folder.is_dir():
         return f"there is no folder {folder}"
     names = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
@@ -101,7 +101,7 @@ def _beside(folder: Path) -> str:
 
 
 def _differing_numbers(files: list[Path]) -> list[int] | None:
-    """Return the number in which the names of `files` differ, if that is all that differs between them."""
+    """Return the number in which the names of `files` differ; None if they differ otherwise."""
     split = [re.split(r"(\d+)", str(path)) for path in files]
     if len({len(parts) for parts in split}) != 1:
         return None

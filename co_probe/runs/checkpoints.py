@@ -1,4 +1,4 @@
-"""A single checkpoint as a `.pt` file, to hand around: tensors, numbers and strings, and no code."""
+"""Export of a checkpoint as a `.pt` file of tensors, numbers and strings, without code."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ from co_probe.store import ModelSpec, RunInfo
 from co_probe.store.schema import require, whole
 from co_probe.store.upgrade import ARCHITECTURE, upgrade_model, upgrade_wrappers
 
-SCHEMA = 2  # 1: without mean and std
+SCHEMA = 2  # schema 1 has no mean and std
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Reference:
     """A fixed model that perturbations are transferred to.
 
     Attributes:
-        model: In eval mode, on images within the bounds of the run.
-        name: What tables call it: its file's name, or `RUN@EPOCH`.
-        identity: A fingerprint of its weights.
-        shape: (channels, height, width) of its images, None if it does not say.
-        classes: Names of its classes, None if it does not say.
+        model: The model in eval mode, for images within the bounds of the run.
+        name: Name in tables: its file's name, or `RUN@EPOCH`.
+        identity: Fingerprint of its weights.
+        shape: (channels, height, width) of its images; None if unknown.
+        classes: Names of its classes; None if unknown.
         bounds: Least and greatest value of a pixel.
-        foreign: Whether nobody has checked yet that it goes with its images and its normalisation.
-        normalisation: The constants in front of a foreign network, None if it takes images as they are.
-        run_id: Of the run that it is an epoch of, where that is known; else empty.
+        foreign: Whether its images and normalisation have not been checked.
+        normalisation: Normalisation before a foreign network; None for none.
+        run_id: Id of the run that it is an epoch of; empty if unknown.
     """
 
     model: nn.Module
@@ -55,7 +55,7 @@ class Reference:
     run_id: str = ""
 
     def mismatch(self, run: str, shape: tuple[int, int, int], classes: tuple[str, ...]) -> str | None:
-        """Return why it cannot be the reference of `run`, with images of `shape` in `classes`, or None if it can."""
+        """Return why it cannot be a reference for `run`, with images of `shape` in `classes`; None if it can."""
         if self.shape is None or self.classes is None or (self.shape, self.classes) == (shape, classes):
             return None
         return (
@@ -69,11 +69,11 @@ def export(run: Run | str | Path, epoch: int | None, out: str | Path) -> None:
 
     Args:
         run: The run, or the path of its folder or packed file.
-        epoch: Which epoch; the last one if None.
+        epoch: Number of the epoch; the last one if None.
         out: The file to write.
 
     Raises:
-        UserError: There is no such run, epoch or folder.
+        UserError: The run, epoch or folder does not exist.
 
     Example:
         >>> co_probe.export("runs/pgd", None, "pgd10.pt")
@@ -112,16 +112,16 @@ def export(run: Run | str | Path, epoch: int | None, out: str | Path) -> None:
 def load_reference(
     path: str | Path, device: str | torch.device = "cpu", *, model: ModelLike | None = None
 ) -> Reference:
-    """Read what `export` wrote, on whatever device it was. Only tensors, numbers and strings are read: no code is run.
+    """Read a file of `export`, without executing code.
 
     Args:
         path: The file.
-        device: Where the model is to be.
-        model: The network, or what makes it, of a file whose model is of another program.
+        device: Device of the model.
+        model: The network or its constructor, for a model of another program.
 
     Raises:
-        UserError: There is no such file, or its model cannot be built here.
-        DamagedFile: It is not such a file, or its weights do not fit.
+        UserError: The file does not exist, or its model cannot be built here.
+        DamagedFile: The file is not an exported one, or its weights do not fit.
     """
     path = Path(path)
     content = _read(path)
@@ -132,7 +132,7 @@ def load_reference(
 
 
 def is_exported(path: str | Path) -> bool:
-    """Return whether `export` wrote the file, and not another program; False if it cannot be read as such."""
+    """Return whether `export` wrote the file; False if it cannot be read."""
     try:
         content = _read(Path(path))
     except UserError:
@@ -176,7 +176,7 @@ def _reference(path: Path, content: Any, device: str | torch.device, given: Mode
 
     model = build(info)
     if schema < 2 and is_own(info.model.name):
-        # The file has no constants of normalisation. It needs none if the weights bring them.
+        # The file has no normalisation constants, which may be part of the weights.
         channels = info.shape[0]
         other = build(replace(info, mean=(0.5,) * channels, std=(2.0,) * channels))
         _require_same(model, other, info.shape, path)
@@ -186,7 +186,7 @@ def _reference(path: Path, content: Any, device: str | torch.device, given: Mode
 
 
 def _facts(content: dict[str, Any]) -> RunInfo:
-    """Return what an exported file says of its model. Raises KeyError, TypeError or ValueError if that cannot be."""
+    """Parse the facts in an exported file. Raises KeyError, TypeError or ValueError if they are invalid."""
     settings = upgrade_model(content["model"], whole(content.get("architecture", 1), "architecture", 1))
     name, mean, std = settings.pop("name"), content.get("mean"), content.get("std")
     sides = [whole(side, "shape", 1) for side in content["shape"]]
@@ -196,8 +196,8 @@ def _facts(content: dict[str, Any]) -> RunInfo:
         run_id="0",
         method="",
         epsilon=content["epsilon"],
-        bounds=tuple(content.get("bounds", (0.0, 1.0))),  # files of earlier versions do not say
-        shape=tuple(sides),  # type: ignore[arg-type]  # RunInfo counts them
+        bounds=tuple(content.get("bounds", (0.0, 1.0))),  # missing in files of earlier versions
+        shape=tuple(sides),  # type: ignore[arg-type]  # RunInfo checks their number
         classes=tuple(content["classes"]),
         mean=None if mean is None else tuple(mean),
         std=None if std is None else tuple(std),
@@ -210,7 +210,7 @@ def _facts(content: dict[str, Any]) -> RunInfo:
 
 @torch.no_grad()
 def _require_same(model: nn.Module, other: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
-    """Raise UserError if two models of the same weights, given other constants, are not the same function."""
+    """Raise UserError if two models with the same weights and other constants compute different functions."""
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     if not torch.equal(model.eval()(x), other.eval()(x)):
         raise UserError(
@@ -220,19 +220,18 @@ def _require_same(model: nn.Module, other: nn.Module, shape: tuple[int, int, int
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    """Of all of `content`; the format itself has none that torch verifies."""
+    """Compute a checksum of `content`, since torch does not verify those of the format."""
     total = _digest(content["weights"])
     total.update(repr([(name, value) for name, value in sorted(content.items()) if name != "weights"]).encode())
     return total.hexdigest()
 
 
 def fingerprint(weights: Mapping[str, torch.Tensor], *constants: Sequence[float] | None) -> str:
-    """Return 12 hexadecimal digits that tell this function from others.
+    """Return 12 hexadecimal digits that identify a model's function.
 
     Args:
-        weights: The tensors of the model.
-        constants: Mean and std in front of it, where they are not among the tensors: the same weights behind another
-            normalisation are another function.
+        weights: Tensors of the model.
+        constants: Mean and std of a normalisation that is not among the tensors.
     """
     total = _digest(weights)
     for values in constants:

@@ -1,4 +1,4 @@
-"""Whether weights are those of a model, and filling it with them. Nothing is converted on the way."""
+"""Comparison of weights with a model, and loading without conversion."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from co_probe.errors import DamagedFile, UserError
 from co_probe.inference.forward import Forward
 
-IMAGES = 2  # that a model is tried on
+IMAGES = 2  # number of images for trials of a model
 NO_FIT = "the weights do not fit the model they are said to be of"
 
 
 @torch.no_grad()
 def require_logits(model: nn.Module, name: str, shape: tuple[int, int, int], classes: int) -> None:
-    """Try a user's own model on black images, before minutes are spent on it. It draws no random numbers.
+    """Try user code on black images before an expensive run, without using random numbers.
 
     Raises:
-        UserError: It fails, or returns anything but logits of shape (n, classes).
+        UserError: The model fails, or does not return logits of shape (n, classes).
     """
     x = torch.zeros(IMAGES, *shape)
     with torch.random.fork_rng(devices=[]), Forward(model, batchnorm="eval").as_module():
@@ -26,7 +26,7 @@ def require_logits(model: nn.Module, name: str, shape: tuple[int, int, int], cla
             logits = model(x)
         except UserError:
             raise
-        except Exception as error:  # of any kind: it is the user's own code
+        except Exception as error:  # user code may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"model {name} fails on images of shape {tuple(x.shape)} with {reason}") from error
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (IMAGES, classes):
@@ -38,10 +38,10 @@ def require_logits(model: nn.Module, name: str, shape: tuple[int, int, int], cla
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Fill `model` with `weights`.
+    """Load `weights` into `model`.
 
     Raises:
-        DamagedFile: Names, shapes or types are others than its own.
+        DamagedFile: Names, shapes or types differ.
     """
     require_fit(model, weights, source)
     try:
@@ -52,10 +52,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
 
 
 def require_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Compare weights with those of a model, which may be on the device `meta`: nothing is copied or converted.
+    """Compare weights with those of a model, possibly on the device `meta`, without copying.
 
     Raises:
-        DamagedFile: Names, shapes or types are others than its own.
+        DamagedFile: Names, shapes or types differ.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     if missing := sorted(own.keys() - weights.keys()):

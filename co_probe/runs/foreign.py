@@ -1,4 +1,4 @@
-"""Building the model that a user names or hands in, for images within [0, 1] and with logits as its output."""
+"""Construction of a model that a user names or passes, from images in [0, 1] to logits."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from co_probe.models.foreign import ForeignModel
 
 ModelLike = nn.Module | Callable[..., nn.Module] | str
 
-# Names of arguments for the number of classes, and for the number of channels of the images.
+# Names of arguments for the number of classes and the number of channels.
 CLASSES = ("num_classes", "n_classes", "nclasses", "num_class", "n_class", "nb_classes", "class_num", "classes")
 CHANNELS = ("in_channels", "num_channels", "n_channels", "input_channels", "in_chans", "in_ch", "channels")
 
@@ -28,8 +28,8 @@ class Built:
     Attributes:
         model: Takes (B, C, H, W) images within the bounds of the run and returns (B, classes) logits.
         name: Registered name, `package.module:Name`, or the name of its class.
-        settings: Keyword arguments that the named class or function was called with.
-        foreign: Whether it is a network of another program, which normalisation is put in front of.
+        settings: Keyword arguments of the call of the named class or function.
+        foreign: Whether it is a network of another program, which needs a normalisation before it.
         own: Names of tensors in its state dict that published state dicts lack.
     """
 
@@ -49,12 +49,12 @@ def resolve_model(
     std: Sequence[float] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Built:
-    """Build the model that a user means.
+    """Build a user's model.
 
     Args:
-        given: A module; a class or function that returns one; `package.module:Name` of such; or a registered name
-            (`preact_resnet18`, `torchvision:resnet18`, `timm:NAME`). It is called with `settings`, and with the number
-            of classes and of channels where it has arguments for them. A module is copied.
+        given: A module, which is copied; a class or function that returns one; its name `package.module:Name`; or a
+            registered name (`preact_resnet18`, `torchvision:resnet18`, `timm:NAME`). It is called with `settings` and
+            those arguments for numbers of classes and channels that it has.
         channels: Channels of the images.
         classes: Number of classes.
         mean: Mean that images are normalised by, one value per channel; None if the model takes images in [0, 1].
@@ -83,18 +83,18 @@ def resolve_model(
     arguments = _arguments(name, target, chosen, channels, classes, mean, std)
     try:
         network = target(**arguments)
-    except Exception as error:  # of any kind: it is the user's own code
+    except Exception as error:  # user code may raise anything
         raise UserError(f"model {name} fails with {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"model {name} gave {type(network).__name__}, not torch.nn.Module")
-    if {"mean", "std"} <= arguments.keys():  # it normalises by itself, as co-probe's own models do
+    if {"mean", "std"} <= arguments.keys():  # it normalises images itself, like models of co-probe
         kept = {key: value for key, value in arguments.items() if key in chosen}
         return Built(network, name, kept, foreign=False)
     return Built(ForeignModel(network, mean, std), name, arguments)
 
 
 def class_name(target: Any) -> str:
-    """Return `package.module:Name` of a class, a function, or the class of an object; the bare name of a local one."""
+    """Return `package.module:Name` of a class, function, or an object's class; the bare name of a local one."""
     named = target if hasattr(target, "__qualname__") else type(target)
     if not hasattr(named, "__qualname__") or "<" in named.__qualname__ or named.__module__ == "__main__":
         return getattr(named, "__name__", type(target).__name__)
@@ -110,10 +110,10 @@ def _known(name: str) -> str:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """Return a copy, so that the weights of checkpoints do not end up in the user's own; itself if it has none."""
+    """Return a copy of a model, or the model if it cannot be copied, so that the user's weights do not change."""
     try:
         return copy.deepcopy(model)
-    except Exception:  # of any kind: modules may hold what cannot be copied
+    except Exception:  # modules may hold objects that cannot be copied
         return model
 
 
@@ -126,10 +126,10 @@ def _arguments(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """Return the keyword arguments for `target`: `settings`, and what it needs to know about the data."""
+    """Return keyword arguments for `target`: `settings` and facts about the data."""
     try:
         parameters = signature(target).parameters
-    except (TypeError, ValueError):  # builtins do not say
+    except (TypeError, ValueError):  # builtins have no signature
         return dict(settings)
     if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
         for key in settings:

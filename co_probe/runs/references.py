@@ -1,4 +1,4 @@
-"""The reference of a strength measurement: an exported file, an epoch of a run, a module, or a foreign checkpoint."""
+"""Reference models: an exported file, an epoch of a run, a module, or a foreign checkpoint."""
 
 import re
 from pathlib import Path
@@ -26,19 +26,19 @@ def find_reference(
     like: RunInfo | None = None,
     device: str | torch.device = "cpu",
 ) -> Reference:
-    """Return the reference that a user means.
+    """Load the reference model that a user specifies.
 
     Args:
         given: A `.pt` file of `export`; `RUN@EPOCH`, the epoch a number, `last` or `best`; a module; a checkpoint file
-            of another program; or a `Reference`, which is returned as it is.
+            of another program; or a `Reference`, which is returned as is.
         model: The network of a run or a checkpoint of another program: a module, a class, a function or a name.
-        normalise: Constants that the network of another program expects its images normalised by: (mean, std) or the
-            name of a data set; None if it takes images as they are.
-        like: The facts of the run that is measured: a network of another program is built for its images and classes.
-        device: Where the model is.
+        normalise: Normalisation that the network of another program expects: (mean, std) or the name of a data set;
+            None for none.
+        like: Facts about the measured run, whose images and classes a network of another program is built for.
+        device: Device of the model.
 
     Raises:
-        UserError: There is no such file, run or epoch, or its weights do not fit the model.
+        UserError: The file, run or epoch does not exist, or its weights do not fit the model.
         DamagedFile: The file cannot be read.
 
     Example:
@@ -70,7 +70,7 @@ def _of_module(module: nn.Module, normalise: Any, like: RunInfo | None, device: 
 def _of_run(run: Run, epoch: str, device: str | torch.device) -> Reference:
     number = {"last": lambda: run.last_epoch, "best": lambda: run.best_epoch}.get(epoch, lambda: int(epoch))()
     model = run.load_model(number, device)
-    constants = (run.info.mean, run.info.std) if run.info.model.foreign else ()  # else they are among the weights
+    constants = (run.info.mean, run.info.std) if run.info.model.foreign else ()  # otherwise they are among the weights
     weights = {name: torch.from_numpy(value) for name, value in run.weights(number).items()}
     identity = fingerprint(weights, *constants)
     info = run.info

@@ -1,4 +1,4 @@
-"""A run as live objects: its models, its data, its perturbation generator."""
+"""A run with its models, data and perturbation generator."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,21 +28,21 @@ from co_probe.store import RunInfo, StoredRun
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-AHEAD = 2  # epochs that are read from the disk while another is in use
+AHEAD = 2  # number of epochs to read ahead from the disk
 Weights = dict[str, np.ndarray]
 
 
 class Run(StoredRun):
-    """A finished or running training run; notebooks live on this object.
+    """A finished or running training run, the main object in notebooks.
 
     Args:
-        path: The folder or the packed file of the run.
-        model: The network, or what makes it (a class, a function, a name), of a run whose model is of another program.
-        results: Folder that tables of probes are written to, in a file for each run; that of the run, if None.
+        path: Folder or packed file of the run.
+        model: The network or its constructor (a class, a function, a name), for a model of another program.
+        results: Folder for tables of probes, with a file per run; that of the run if None.
         weights: `trained`, or `ema` for the moving average of the weights (`StoredRun`).
 
     Raises:
-        UserError: There is no run, or it has no averaged weights.
+        UserError: The run does not exist, or has no averaged weights.
 
     Example:
         >>> run = co_probe.open_run("runs/fgsm")
@@ -63,12 +63,12 @@ class Run(StoredRun):
 
     @cached_property
     def data(self) -> Dataset:
-        """The data set that it was trained on, loaded anew: for what needs more images than the probe set has."""
+        """The whole data set of the run, loaded again, for measurements beyond the probe set."""
         return make_data(self.config)
 
     @cached_property
     def info(self) -> RunInfo:
-        """The facts of the run; those of schema 1 and 2 that their files do not have come from the data set."""
+        """Facts about the run; those that files of schema 1 and 2 lack come from the data set."""
         if self.schema >= 3:
             return self._facts
         loaded = describe(self.config, self.data, self.precision)
@@ -77,20 +77,20 @@ class Run(StoredRun):
     def load_model(
         self, epoch: int, device: str | torch.device = "cpu", *, model: ModelLike | None = None
     ) -> nn.Module:
-        """Return the network after `epoch`: the function that was trained, in eval mode.
+        """Load the network after `epoch`, in eval mode, with the same logits as during training.
 
         Args:
-            epoch: Its number.
-            device: Where the network is.
-            model: The network, or what makes it, instead of the one that the run names or was opened with. A module is
+            epoch: Number of the epoch.
+            device: Device of the network.
+            model: The network or its constructor, instead of the one that the run names or was opened with. A module is
                 copied.
 
         Returns:
             A module that takes images (B, C, H, W) within the bounds of the run and returns logits (B, classes),
-            float32 or float64. It computes in the precision that it was trained in.
+            float32 or float64, computed in the precision of training.
 
         Raises:
-            UserError: The run has no such epoch, or its network cannot be built.
+            UserError: The epoch does not exist, or the network cannot be built.
             DamagedFile: The weights do not verify.
         """
         weights = self.weights(epoch)
@@ -101,15 +101,16 @@ class Run(StoredRun):
     def models(
         self, epochs: Sequence[int] | None = None, device: str | torch.device = "cpu", *, compile: bool = False
     ) -> Iterator[tuple[int, nn.Module]]:
-        """Each of `epochs` (all, if None) with the network after it, as `load_model` gives it.
+        """Yield each of `epochs` (all, if None) with its network, as in `load_model`.
 
-        It is one network all along, which takes on the weights of the next epoch when that is asked for; weights are
-        read from the disk ahead of their turn, in a thread. With `compile` it is ready to run compiled, in a
-        `co_probe.inference.forward.Forward(model, compiled=True)`, with one compilation for all epochs.
-        Raises UserError and DamagedFile as `load_model` does, when the epoch's turn comes.
+        Yields the same module each time, with the next epoch's weights loaded in place; do not keep references. Weights
+        are read ahead from the disk in a thread. With `compile` the network is prepared for
+        `co_probe.inference.forward.Forward(model, compiled=True)`, with one compilation for all epochs. Raises
+        UserError and DamagedFile like `load_model`, when the epoch is reached.
 
-        >>> for epoch, model in run.models():
-        ...     print(epoch, model.conv1.weight.norm())
+        Example:
+            >>> for epoch, model in run.models():
+            ...     print(epoch, model.conv1.weight.norm())
         """
         coming, reading = deque(self.epochs if epochs is None else epochs), deque[tuple[int, Future[Weights]]]()
         model: nn.Module | None = None
@@ -133,7 +134,7 @@ class Run(StoredRun):
         except DamagedFile as error:
             if not self.info.model.foreign:
                 raise
-            # The file is what it should be: the code is not, or the object was made with other arguments.
+            # The file is intact: the code has changed, or the object was made with other arguments.
             raise UserError(f"{error}; hand in the model that was imported, model=...") from error
 
     def _new_model(
@@ -144,7 +145,7 @@ class Run(StoredRun):
         compile: bool = False,
         given: ModelLike | None = None,
     ) -> nn.Module:
-        """The network, in eval mode, before it has the weights of `epoch`, which it has memory for."""
+        """Build the network in eval mode, without the weights of `epoch`."""
         given = self.model if given is None else given
         model = build_model(self.info, given, weights=_tensors(weights), source=self._source(epoch)).to(device)
         execute(model, self.precision, compiled=compile)
@@ -154,7 +155,7 @@ class Run(StoredRun):
         return f"{self.path}, epoch {epoch}"
 
     def generator(self, epoch: int) -> Method:
-        """The method with what it had learned by `epoch`; its `perturb(model, x, y, epsilon=...)` is f_A."""
+        """Return the method with its learned state at `epoch`; its `perturb(model, x, y, epsilon=...)` is f_A."""
         method = make_method(self.config, self.info.bounds)
         try:
             method.load_parameters(self.method_parameters(epoch))
@@ -164,17 +165,17 @@ class Run(StoredRun):
         return method
 
     def training_attack(self, epoch: int, epsilon: float | None = None) -> Callable[..., Tensor]:
-        """Return f_A, what makes training perturbations at the weights after `epoch`.
+        """Return f_A, the training attack at the weights after `epoch`.
 
         Args:
-            epoch: Its number.
-            epsilon: Norm bound, in pixel units; the run's if None.
+            epoch: Number of the epoch.
+            epsilon: Norm bound, in pixel units; that of the run if None.
 
         Returns:
             A function (model, x, y, rng=None) -> δ.
 
         Raises:
-            UserError: The run was imported without a training attack, or with one that no name stands for.
+            UserError: The run was imported without a training attack, or with one that has no name.
         """
         bound = self.epsilon if epsilon is None else epsilon
         if self.info.settings is not None:
@@ -194,14 +195,14 @@ class Run(StoredRun):
 
     @property
     def verdict(self) -> Any:
-        """The verdict on the finished epochs (`co_probe.Verdict`), from the metrics that the run has stored."""
+        """Verdict on the finished epochs (`co_probe.Verdict`), from stored metrics."""
         return EXPORTS.load("verdict_of")(self)
 
     def plot(self, figure: str = "gap", **choice: Any) -> "Figure":
-        """Draw a figure of this run; what was not measured before is measured first.
+        """Draw a figure of this run, after measuring what is missing.
 
         Args:
-            figure: Its name, as `co_probe.draw` takes it.
+            figure: Name of the figure, as in `co_probe.draw`.
             choice: Further arguments of `co_probe.draw`.
 
         Example:
@@ -210,7 +211,7 @@ class Run(StoredRun):
         return EXPORTS.load("draw")(figure, self, **choice)
 
     def _repr_html_(self) -> str:
-        """Representation in notebooks: facts, verdict, and metrics of the last epochs."""
+        """Represent the run in notebooks by facts, verdict, and metrics of the last epochs."""
         facts = (
             f"{self.info.method} on {self.info.data}, ε = {self.epsilon:.4g} ({self.norm}), {len(self.epochs)} epochs"
         )
@@ -226,7 +227,7 @@ class Run(StoredRun):
         return self.probe_data("test")
 
     def train_data(self) -> tuple[Tensor, Tensor]:
-        """Return the probe set's train images, un-augmented, (n, C, H, W), and their classes, (n,).
+        """Return the probe set's train images without augmentation, (n, C, H, W), and their classes, (n,).
 
         Raises:
             UserError: The run has no train images.
@@ -234,10 +235,10 @@ class Run(StoredRun):
         return self.probe_data("train")
 
     def validation_data(self) -> tuple[Tensor, Tensor]:
-        """Return the images that were held out of training, (n, C, H, W), and their classes, (n,).
+        """Return the held-out training images, (n, C, H, W), and their classes, (n,).
 
         Raises:
-            UserError: The run holds none out.
+            UserError: The run has none.
         """
         return self.probe_data("validation")
 
@@ -260,9 +261,10 @@ class Run(StoredRun):
         return to_unit(images), labels
 
     def method_state(self, epoch: int) -> dict[str, object]:
-        """Learned state of the method: {group: {name: value}}, and `images` (n, C, H, W) for `train_data`, or None.
+        """Return learned state of the method, {group: {name: value}}, with `images` (n, C, H, W) for `train_data`.
 
-        `images` are APART's ω, in [-1, 1], or ATTA's δ, in pixel units; rounded, as `co_probe.store.rounding` says.
+        `images` are APART's ω, in [-1, 1], or ATTA's δ, in pixel units, rounded by `co_probe.store.rounding`; None for
+        methods without state per image.
         """
         state = self.image_state(epoch)
         return {**self.method_parameters(epoch), "images": None if state is None else torch.from_numpy(state)}
@@ -278,14 +280,13 @@ def open_run(
     """Open a run.
 
     Args:
-        path: Its folder or packed file.
-        model: The network, or what makes it, of a run whose model is of another program.
-        results: Folder that tables of probes are written to, for a run that is read-only.
-        weights: `trained`, or `ema` for the moving average of the weights, of a run that was trained with the setting
-            `ema`.
+        path: Folder or packed file of the run.
+        model: The network or its constructor, for a model of another program.
+        results: Folder for tables of probes, for a read-only run.
+        weights: `trained`, or `ema` for the moving average of weights, of a run with the setting `ema`.
 
     Raises:
-        UserError: There is no run, or it has no averaged weights.
+        UserError: The run does not exist, or has no averaged weights.
 
     Example:
         >>> run = co_probe.open_run("runs/mine", model=SmallNet)
@@ -294,11 +295,11 @@ def open_run(
 
 
 def open_with(path: str | Path, model: ModelLike | None, **options: Any) -> Run:
-    """Open a run, with `model` only if its network is not one of co-probe's own.
+    """Open a run, with `model` only if its network is from another program.
 
     Args:
-        path: Its folder or packed file.
-        model: A network that was named for several runs, some of which may have another one.
+        path: Folder or packed file of the run.
+        model: Network that was given for several runs, some of which may have another one.
         **options: As in `open_run`.
     """
     run = Run(path, **options)

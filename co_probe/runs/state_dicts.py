@@ -1,6 +1,6 @@
-"""Reading checkpoints that other programs saved, and fitting their weights to a model.
+"""Reading checkpoints of other programs, and fitting their weights to a model.
 
-Only tensors, numbers, strings and the plain containers around them are read: no code in a file is run.
+Only tensors, numbers, strings and plain containers are read; no code in a file is executed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from co_probe.data.pt_files import read_pt
 from co_probe.errors import DamagedFile, UserError
 
-# The first of these that holds a state dict is taken: the trained weights before their moving average.
+# The first of these with a state dict is used: trained weights before their moving average.
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -34,7 +34,7 @@ WRAPPERS = (
 )
 SEGMENTS = ("module", "_orig_mod", "model")  # DataParallel, torch.compile, Lightning
 BOOKKEEPING = ("n_averaged",)  # torch.optim.swa_utils.AveragedModel
-# Harmless classes that checkpoints hold beside the weights: command-line arguments, and accuracies as numpy scalars.
+# Safe classes that checkpoints hold in addition to weights: command-line arguments, and numpy scalars.
 PLAIN: list[Any] = [
     argparse.Namespace,
     defaultdict,
@@ -47,13 +47,13 @@ PLAIN: list[Any] = [
 
 @dataclass(frozen=True)
 class StateDict:
-    """Weights as a file holds them.
+    """Weights in a file.
 
     Attributes:
-        weights: Tensors by their names in the file, mapped from the file where its format allows it.
-        source: The file, as errors name it.
-        key: The entry of the file that they were taken from, or None if the file is the state dict itself.
-        strip: Prefix that names are to lose, or None to find out by comparing with the model.
+        weights: Tensors by their names in the file, memory-mapped if its format allows it.
+        source: Name of the file in errors.
+        key: Entry of the file with the state dict; None if the file is the state dict itself.
+        strip: Prefix to remove from names; None to find it by comparison with the model.
     """
 
     weights: dict[str, Tensor]
@@ -66,12 +66,12 @@ def read_state_dict(path: str | Path, *, key: str | None = None, strip: str | No
     """Read the weights in a checkpoint file.
 
     Args:
-        path: A file that `torch.save` wrote.
-        key: Entry that holds the state dict, with dots for entries of entries; if None, the usual ones are tried.
-        strip: Prefix to remove from the names; if None, `fit` removes the usual ones where that makes names match.
+        path: A file of `torch.save`.
+        key: Entry with the state dict, with dots for nested entries; if None, the usual ones are tried.
+        strip: Prefix to remove from names; if None, `fit` removes the usual ones if names then match.
 
     Raises:
-        UserError: There is no such file, it holds a whole pickled model, or no state dict is found in it.
+        UserError: The file does not exist, holds a pickled model, or has no state dict.
         DamagedFile: The file cannot be read.
     """
     content = _load(Path(path))
@@ -92,25 +92,25 @@ def read_state_dict(path: str | Path, *, key: str | None = None, strip: str | No
 
 @dataclass(frozen=True)
 class Fitted:
-    """Weights under the names of a model, of its shapes and types; `note` says in one line what was done to them."""
+    """Weights with the names, shapes and types of a model; `note` describes conversions in one line."""
 
     weights: dict[str, Tensor]
     note: str
 
 
 def fit(state: StateDict, model: nn.Module, *, optional: Sequence[str] = ()) -> Fitted:
-    """Give weights the names that `model` has for them, and check that they fit.
+    """Rename weights to the names of `model`, and check that they fit.
 
-    A model whose published form has other names declares a method `published_name(name)`, which returns its own name
-    for one of these, or None for one that it does not use. Shapes are compared before anything is copied.
+    A model whose published form has other names defines a method `published_name(name)`, which translates a published
+    name, or returns None for an unused one. Shapes are compared before copying.
 
     Args:
-        state: What `read_state_dict` returned.
-        model: The model that the weights are for; it is not changed.
-        optional: Names that the file may lack; the model's own values are taken for them.
+        state: Result of `read_state_dict`.
+        model: Target model, which is not changed.
+        optional: Names that the file may lack; they keep the values of the model.
 
     Raises:
-        UserError: Names or shapes are not those of the model.
+        UserError: Names or shapes differ.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     names, done = _rename(state, model, set(own) - set(optional))
@@ -130,7 +130,7 @@ def fit(state: StateDict, model: nn.Module, *, optional: Sequence[str] = ()) -> 
             converted.add(str(value.dtype).removeprefix("torch."))
         weights[name] = value.to(like.dtype)
     for name, value in own.items():
-        # Files of PyTorch before 0.4.1 lack the counters, which only BatchNorm without momentum reads.
+        # Files of PyTorch before 0.4.1 lack counters, which only BatchNorm without momentum uses.
         if name not in weights and (name in optional or name.endswith("num_batches_tracked")):
             weights[name] = value.clone()
     _check_names(state, own, weights, names, optional)
@@ -155,7 +155,7 @@ def _load(path: Path) -> Any:
 
 
 def _wrapped(content: Mapping[Any, Any]) -> str | None:
-    """Return the entry of `content` that holds the weights, if they are not its own entries."""
+    """Return the entry of `content` with the weights; None if they are its own entries."""
     for name in WRAPPERS:
         inside = content.get(name)
         if isinstance(inside, Mapping) and (_is_state_dict(inside) or _wrapped(inside)):
@@ -181,9 +181,9 @@ def _contents(content: Any) -> str:
 
 
 def _rename(state: StateDict, model: nn.Module, wanted: set[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the names in the file by the names that they get, and what was done to them.
+    """Return {new name: name in the file}, and descriptions of the changes.
 
-    Of the ways to strip segments, the one that matches most names of the model; of several, the smallest change.
+    Of all ways to strip segments, use the one that matches most names of the model, with the smallest change.
     """
     translations: list[Callable[[str], str | None]] = [str]
     translations += [model.published_name] if hasattr(model, "published_name") else []  # type: ignore[list-item]
@@ -209,7 +209,7 @@ def _ways(strip: str | None) -> list[tuple[tuple[str, ...], bool]]:
 
 
 def _strip(name: str, prefixes: tuple[str, ...], anywhere: bool) -> str:
-    """Remove `prefixes` from the front of `name`, in any order and number, or wherever they stand as a whole part."""
+    """Remove `prefixes` from the start of `name`, in any order and number, or anywhere as whole segments."""
     if anywhere:
         for prefix in prefixes:
             name = re.sub(rf"(^|\.){re.escape(prefix)}", r"\1", name)

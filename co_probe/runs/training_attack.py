@@ -1,4 +1,4 @@
-"""The attack that a run was trained with, named or handed in."""
+"""Training attack of a run, by name or as an object."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from co_probe.inference.forward import Forward
 from co_probe.methods import METHODS
 
 AttackLike = str | Perturbation | Callable[..., Tensor]
-TOLERANCE = 1e-4  # by how much rounding may lead a user's own δ out of the ε-ball and the bounds
+TOLERANCE = 1e-4  # rounding tolerance of ε-ball and bounds for the δ of user code
 
 
 @dataclass(frozen=True)
 class TrainingAttack:
-    """Who made the perturbations that a run was trained on.
+    """The training attack of a run.
 
     Attributes:
-        name: What tables and figures call it.
+        name: Name in tables and figures.
         perturb: Makes δ: `perturb(model, x, y, rng=None)`.
     """
 
@@ -35,7 +35,7 @@ class TrainingAttack:
 def training_attack(
     given: AttackLike, *, epsilon: float, norm: str = "linf", bounds: tuple[float, float] = (0.0, 1.0)
 ) -> TrainingAttack:
-    """Return the training attack that a user means.
+    """Make the training attack that a user specifies.
 
     Args:
         given: The name of a method (`fgsm-rs`, `n-fgsm`) or of an attack (`pgd7`), an attack object, or a function
@@ -45,7 +45,7 @@ def training_attack(
         bounds: Least and greatest pixel value.
 
     Raises:
-        UserError: There is no such method or attack, or it is not defined in the ball of `norm`.
+        UserError: The method or attack is unknown, or does not support the norm.
     """
     if isinstance(given, str):
         if given in METHODS:
@@ -62,7 +62,7 @@ def training_attack(
 
 @dataclass(frozen=True)
 class _Checked:
-    """A user's function, whose δ is compared with what it must keep to."""
+    """A user's function, whose δ is checked against shape, ε and bounds."""
 
     function: Callable[..., Any]
     name: str

@@ -1,4 +1,4 @@
-"""Training log of another program, per epoch."""
+"""Reading training logs of other programs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,12 +20,12 @@ NAMES = {
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Metrics that a training script logged.
+    """Metrics in the log of a training script.
 
     Attributes:
-        metrics: For each epoch, from 1, those of train_loss (nats), train_accuracy (in [0, 1]) and learning_rate that
-            are known. A value that is missing or not finite is left out.
-        note: One line on what was read and how.
+        metrics: {epoch, from 1: metrics}, with train_loss (nats), train_accuracy (in [0, 1]) and learning_rate where
+            known and finite.
+        note: One line on the columns that were read.
     """
 
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -37,11 +37,11 @@ def read_training_log(log: str | Path | pd.DataFrame | Mapping[str, Any] | None)
 
     Args:
         log: A CSV file, a data frame, or a mapping of columns, one row per epoch. Columns, all optional: epoch (the
-            order of the rows, if there is none; shifted if it starts at 0), train_loss, train_accuracy (in [0, 1], or
-            percent), learning_rate, or a usual abbreviation of these. Other columns are not read.
+            order of rows if missing; shifted if it starts at 0), train_loss, train_accuracy (in [0, 1], or percent),
+            learning_rate, or common abbreviations of these. Other columns are ignored.
 
     Raises:
-        UserError: The file cannot be read, has none of the columns, or has values that are no numbers.
+        UserError: The file cannot be read, has none of the columns, or has values that are not numbers.
 
     Example:
         >>> read_training_log({"train_loss": [2.1, 1.7]}).metrics
@@ -72,7 +72,7 @@ def read_training_log(log: str | Path | pd.DataFrame | Mapping[str, Any] | None)
     if len(epochs) and epochs.min() == 0:
         epochs, notes = epochs + 1, [*notes, "its epoch 0 as epoch 1"]
     metrics: dict[int, dict[str, float]] = {}
-    for row, epoch in enumerate(epochs):  # the last row of an epoch counts: logs are appended to
+    for row, epoch in enumerate(epochs):  # the last row of an epoch is used, since resumed runs append to logs
         known = {name: float(series[row]) for name, series in values.items() if np.isfinite(series[row])}
         metrics[int(epoch)] = known
     left = f" Not read: {listing(unread)}." if unread else ""
@@ -94,7 +94,7 @@ def _frame(log: str | Path | pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _column(frame: pd.DataFrame, aliases: tuple[str, ...]) -> str | None:
-    """Return the column that goes by the first of `aliases` that there is; spelling as in `Train Loss` is accepted."""
+    """Find the column of the first matching alias; spellings such as `Train Loss` are accepted."""
     spelled = {str(name).strip().lower().replace(" ", "_").replace("-", "_"): name for name in frame.columns}
     return next((spelled[alias] for alias in aliases if alias in spelled), None)
 

@@ -1,1 +1,1 @@
-"""Training a run: the loop, its per-epoch measurements, and a run as one function call."""
+"""Training of a run: the loop, per-epoch measurements, recording and resuming."""

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights over the steps of training."""
+"""Moving average of a network's weights over training steps."""
 
 import copy
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from co_probe.runs import load_weights
 
 
 class WeightAverage:
-    """Exponential moving average (EMA) of everything in a state dict that is floating point, BatchNorm's too.
+    """Exponential moving average (EMA) of the floating-point tensors of a state dict, including BatchNorm's.
 
     After step s, counted from 0: average ← d · average + (1 − d) · weights with d = min(τ, (1 + s)/(10 + s)), which
-    forgets the initial weights in short runs too. Whole numbers are copied. Training does not see the average.
+    forgets the initial weights in short runs too. Integers are copied. Training does not depend on the average.
 
     Args:
         model: The network, on its device, before the first step.
@@ -35,7 +35,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as the last step left them."""
+        """Update the average with the current weights."""
         new = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         for average, value in self._pairs:
@@ -48,7 +48,7 @@ class WeightAverage:
         """Restore the average and its number of steps.
 
         Raises:
-            DamagedFile: The weights are not those of the network.
+            DamagedFile: The weights do not fit the network.
         """
         load_weights(self.model, weights, source)
         self.steps = steps

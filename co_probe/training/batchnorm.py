@@ -1,6 +1,6 @@
-"""BatchNorm whose batch statistics are those of all processes, on CPU and GPU alike.
+"""BatchNorm with batch statistics over all processes, on CPU and GPU.
 
-torch's own `SyncBatchNorm` runs on GPUs only, and has no second derivative.
+torch's `SyncBatchNorm` runs on GPUs only and has no second derivative.
 """
 
 import torch
@@ -10,10 +10,10 @@ from torch.distributed.nn.functional import all_reduce
 
 
 class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm over the batches of all processes in train mode; in eval mode as any.
+    """BatchNorm over the batches of all processes in train mode, and ordinary BatchNorm in eval mode.
 
-    Gradients pass through the statistics to the images of the other processes, so that all of them run the same passes.
-    They are those of the whole batch where all parts of it have the same size.
+    Gradients pass through the statistics to images of other processes, so all processes must run the same passes. They
+    equal those of the whole batch if all parts have the same size.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics; `variance` is the unbiased one, as BatchNorm tracks it."""
+        """Update the running statistics; `variance` is unbiased, as in BatchNorm."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
@@ -44,14 +44,14 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(variance, share)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any dimensions, as BatchNorm1d, 2d and 3d have them."""
+        """Accept any dimensions, those of BatchNorm1d, 2d and 3d."""
 
 
 def synchronise_batchnorm(model: nn.Module) -> nn.Module:
-    """Replace every BatchNorm layer by one over all processes, with the same parameters and names.
+    """Replace every BatchNorm layer by `SynchronisedBatchNorm`, with the same parameters and names.
 
     Returns:
-        The module, or what replaces it if it is itself a layer. Alone, nothing is replaced.
+        The module, or its replacement if it is itself a layer. With a single process nothing is replaced.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return model

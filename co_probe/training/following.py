@@ -1,4 +1,4 @@
-"""What a process that does not write a run has in place of a `Recorder`: it stores its part of the resume state."""
+"""Substitute for a `Recorder` in processes that do not write the run."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from co_probe.training.state import snapshot
 
 
 class Follower:
-    """Reads the run that the first process writes, and writes what only this one has: the state of its images.
+    """Reads the run of the first process, and writes the part of the resume state that only this process has.
 
     Args:
-        path: The folder of the run, which all processes see.
+        path: Folder of the run, shared by all processes.
         group: The processes.
 
     Raises:
-        UserError: The folder is not there: machines have to share it.
+        UserError: The folder does not exist: machines must share it.
     """
 
     def __init__(self, path: str | Path, group: Group):
@@ -30,7 +30,7 @@ class Follower:
         self._group = group
 
     def step(self, **values: float | Tensor) -> None:
-        """Nothing: the first process records."""
+        """Do nothing, since the first process records."""
 
     def epoch(self, checkpoint: Checkpoint) -> None:
         """Write this process's part of the resume state of a finished epoch to the disk.
@@ -43,7 +43,7 @@ class Follower:
             write_part(self.path, self.info.run_id, checkpoint.epoch, self._group.rank, self._group.size, parts)
 
     def resume_state(self) -> dict[str, Any]:
-        """Return what `epoch` was given as `resume` with the newest finished epoch.
+        """Return the `resume` state of this process at the newest finished epoch.
 
         Raises:
             UserError: Its file is missing.

@@ -1,4 +1,4 @@
-"""The processes that train one run together: each has a part of every batch, and all have the same weights."""
+"""Processes that train one run together, with a part of every batch each and the same weights."""
 
 import atexit
 import hashlib
@@ -15,22 +15,22 @@ from torch import Tensor, nn
 
 from co_probe.errors import CoProbeError
 
-TIMEOUT = timedelta(hours=2)  # of waiting for the others, which may be reading images or writing state
+TIMEOUT = timedelta(hours=2)  # of waiting for other processes, which may be reading images or writing state
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # as torchrun sets them
 
 
 class Left(CoProbeError):
-    """Another process of the run has ended, which says itself why."""
+    """Another process of the run has ended; it reports the reason."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run, seen from one of them. Alone, it changes nothing.
+    """The processes of a run, from the view of one of them. With one process, methods have no effect.
 
     Attributes:
-        rank: Number of this process, from 0; 0 writes the run.
+        rank: Number of this process, from 0; process 0 writes the run.
         size: Number of processes.
-        device: Where this process trains.
+        device: Device of this process.
     """
 
     rank: int = 0
@@ -39,12 +39,12 @@ class Group:
 
     @property
     def salt(self) -> tuple[int, ...]:
-        """What this process adds to seeds, so that it draws other numbers than the others: nothing in the first."""
+        """Numbers to add to seeds, so that processes draw different numbers; empty in the first process."""
         return (self.rank,) if self.rank else ()
 
     @torch.no_grad()
     def average(self, tensors: Sequence[Tensor], weight: float = 1.0) -> Tensor:
-        """Replace tensors by their means over all processes, in one message.
+        """Replace tensors by their means over all processes, in one communication.
 
         Args:
             tensors: Floating-point tensors, of the same shapes in all processes.
@@ -73,21 +73,21 @@ class Group:
             self.average(running)
 
     def start_equal(self, model: nn.Module) -> None:
-        """Give all processes the weights and buffers of the first one, whatever machines they are on."""
+        """Broadcast the weights and buffers of the first process to all processes."""
         for tensor in model.state_dict().values() if self.size > 1 else ():
             with _others():
                 dist.broadcast(tensor, 0)
 
     def require_equal(self, epoch: int, weights: Mapping[str, Tensor], learned: Mapping[str, Any]) -> None:
-        """Compare what all processes have in common, by a hash.
+        """Compare the shared state of all processes by a hash.
 
         Args:
-            epoch: Its number, for the error.
+            epoch: Number of the epoch, for the error.
             weights: State dict of the network.
             learned: `Method.parameters()`.
 
         Raises:
-            CoProbeError: They are not the same.
+            CoProbeError: The states differ.
         """
         if self.size == 1:
             return
@@ -108,12 +108,12 @@ class Group:
                 )
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have reached this call."""
         self._reduce(self._scalar(0.0))
 
     @contextmanager
     def first_leads(self) -> Iterator[None]:
-        """Let the first process finish the `with` before the others begin it."""
+        """Run the context in the first process before the others."""
         if self.rank:
             self.wait()
         yield
@@ -122,7 +122,7 @@ class Group:
 
     @contextmanager
     def first_follows(self) -> Iterator[None]:
-        """Let all other processes finish the `with` before the first one begins it."""
+        """Run the context in all other processes before the first one."""
         if not self.rank:
             self.wait()
         yield
@@ -142,23 +142,23 @@ ALONE = Group()
 
 
 def launched() -> tuple[int, int]:
-    """(number of this process, number of processes) as torchrun set them; (0, 1) if it did not start this one."""
+    """Return (rank, number of processes) as set by torchrun; (0, 1) if torchrun did not start this process."""
     if not all(name in os.environ for name in VARIABLES):
         return 0, 1
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def join(device: torch.device) -> Group:
-    """Join the processes that torchrun started with this one, if it did.
+    """Join the processes that torchrun started, if any.
 
     Args:
-        device: Where this process trains; of `cuda` without a number, the GPU of its number on this machine.
+        device: Device of this process; `cuda` without a number is the GPU of its local rank.
 
     Returns:
-        The group, or one of this process alone.
+        The group; of one process if torchrun did not start it.
 
     Raises:
-        Left: The others do not answer.
+        Left: The other processes do not respond.
     """
     if launched()[1] == 1:
         return Group(device=device)
@@ -175,10 +175,10 @@ def join(device: torch.device) -> Group:
 
 @contextmanager
 def _others() -> Iterator[None]:
-    """Let what torch raises when another process is gone be a `Left`."""
+    """Turn errors of torch about lost processes into `Left`."""
     try:
         yield
-    except RuntimeError as error:  # torch.distributed.DistError is one
+    except RuntimeError as error:  # a base class of torch.distributed.DistError
         raise Left("another process of the run has ended, or does not answer: it may say why itself") from error
 
 

@@ -1,4 +1,4 @@
-"""Turning checkpoints that another program trained into a run, which then is measured like any other."""
+"""Import of checkpoints of other programs as a run."""
 
 import math
 import sys
@@ -62,47 +62,46 @@ def import_run(
     progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Run:
-    """Make a run of checkpoints that another program trained.
+    """Import checkpoints of another program as a run.
 
-    Each checkpoint becomes an epoch, with its accuracy on clean images, under FGSM and PGD-10, and under the training
-    attack, and the gap, as co-probe measures them while it trains. With a run in `out` already, epochs that it lacks
-    are added to it.
+    Each checkpoint becomes an epoch, with accuracy on clean images, under FGSM, PGD-10 and the training attack, and the
+    gap, as measured during training by co-probe. If a run exists in `out`, missing epochs are added.
 
     Args:
         checkpoints: A pattern with `{epoch}`, a list of files, or one file (`co_probe.runs.checkpoint_files`).
-        model: A module, a class or function that returns one, `package.module:Name` of such, a registered name
-            (`preact_resnet18`), `torchvision:NAME` or `timm:NAME`. It is in eval mode when it is measured.
+        model: A module, a class or function that returns one, its name `package.module:Name`, a registered name
+            (`preact_resnet18`), `torchvision:NAME` or `timm:NAME`. It is measured in eval mode.
         test: Test images and labels: a pair of tensors or arrays, a data set, a loader, the name of a co-probe data
             set, or a `.npz` or `.pt` file with x and y (`co_probe.data.coerce`). Images are within `bounds`, not
             normalised.
         epsilon: Norm bound of perturbations, in units of the images: 8/255, not 8.
-        train: Training images and labels, without augmentation, likewise; for diagnostics of the train split.
-        norm: What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the perturbation.
+        train: Training images and labels without augmentation, in the same form, for diagnostics of the train split.
+        norm: Norm that ε bounds: `linf`, every pixel, or `l2`, the Euclidean norm of the perturbation.
         bounds: Least and greatest value of a pixel.
-        attack: What training images were perturbed by: the name of a method or attack (`fgsm-rs`, `pgd7`), an attack,
-            or a function (model, x, y) -> δ; None if unknown.
-        normalise: Constants of the normalisation that the model expects in front of it: (mean, std) in units of the
-            images, or the name of a data set (`cifar10`); None if the model takes images as they are.
+        attack: Training attack: the name of a method or attack (`fgsm-rs`, `pgd7`), an attack, or a function (model, x,
+            y) -> δ; None if unknown.
+        normalise: Normalisation that the model expects: (mean, std) in units of the images, or the name of a data set
+            (`cifar10`); None if the model takes images within `bounds`.
         log: Training log, a CSV file or columns (`co_probe.runs.training_log`).
-        out: Folder of the run; `runs/` and the name of the folder of the checkpoints if None.
-        images: Number of test (and of train) images that are measured at every epoch; drawn if there are more.
+        out: Folder of the run; if None, `runs/` with the name of the checkpoints' folder.
+        images: Number of test (and train) images to measure at every epoch, drawn at random if there are more.
         classes: Names of the classes, in the order of the logits.
         model_settings: Keyword arguments for `model`.
         key: Entry of the checkpoint files that holds the state dict; the usual ones are found if None.
         strip: Prefix to remove from names of weights; the usual ones are removed if None.
-        method: What tables and figures call the training method; the name of `attack` if None.
-        data: What tables and figures call the data set; its name, or the size of its images, if None.
-        check: Refuse a model whose accuracy on clean images is at chance or better with another normalisation.
-        overwrite: Delete the run that is in `out`.
+        method: Name of the training method in tables and figures; that of `attack` if None.
+        data: Name of the data set in tables and figures; its own name, or the size of its images, if None.
+        check: Reject a model whose accuracy on clean images is at chance or better with another normalisation.
+        overwrite: Delete an existing run in `out`.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
-        progress: Called after each checkpoint with its epoch, the number of checkpoints done, and of all.
-        report: Called with each line on what was found and converted; prints to standard error if None.
+        progress: Called after each checkpoint with its epoch, the number of finished checkpoints, and of all.
+        report: Called with each line about files and conversions; prints to standard error if None.
 
     Returns:
-        The run. It holds `model`, so all diagnostics work on it.
+        The run, with `model`, so that all diagnostics work on it.
 
     Raises:
-        UserError: Something that was given cannot be used, or does not fit the rest; in one line.
+        UserError: An argument is invalid or conflicts with others.
 
     Example:
         >>> run = co_probe.import_run(
@@ -181,7 +180,7 @@ def import_run(
 
 @dataclass
 class _Loader:
-    """Loads one checkpoint after the other into the same model, and says once what was done to each kind of file."""
+    """Loads checkpoints into one model, and reports once per kind of file how it was converted."""
 
     built: Built
     key: str | None
@@ -209,12 +208,14 @@ def _sanity(
     check: bool,
     say: Callable[[str], None],
 ) -> int:
-    """Return the number of classes of the model, the last checkpoint.
+    """Check the last checkpoint and return its number of classes.
 
     Raises:
-        UserError: It does not fit the images and labels or, if `check`, its accuracy on clean images is suspicious.
+        UserError: The model does not fit images and labels or, with `check`, its clean accuracy is suspicious.
     """
-    some = slice(None, None, math.ceil(len(probe.y) / SANITY_IMAGES))  # from all over: images may be sorted by class
+    some = slice(
+        None, None, math.ceil(len(probe.y) / SANITY_IMAGES)
+    )  # evenly spaced, since images may be sorted by class
     x, y = to_unit(probe.x[some]).to(device), probe.y[some]
     logits = logits_on(model, x)
     count = check_class_count(logits, probe.y, names)
@@ -239,7 +240,7 @@ def _imported_before(folder: Path, info: RunInfo, probe: LabelledImages) -> set[
     """Return the epochs of the run in `folder`, none if there is no run.
 
     Raises:
-        UserError: The run is not of the same model, images and settings.
+        UserError: The run has another model, images or settings.
     """
     if not (folder / "run.h5").exists():
         return set()
@@ -265,7 +266,7 @@ def _imported_before(folder: Path, info: RunInfo, probe: LabelledImages) -> set[
 def _metrics(
     model: nn.Module, x: Tensor, y: Tensor, info: RunInfo, own: TrainingAttack | None, log: TrainingLog, epoch: int
 ) -> dict[str, float]:
-    """Return the metrics of one epoch: those of the log, and what is measured; only finite numbers."""
+    """Return the metrics of one epoch, logged and measured; only finite numbers."""
     measured = measure(
         model,
         x,

@@ -1,4 +1,4 @@
-"""The training loop, from its first line to its last."""
+"""The training loop."""
 
 import math
 import time
@@ -49,32 +49,32 @@ def epochs(
     compile: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[EpochMetrics]:
-    """Train `config` into the folder `out`, one epoch per item.
+    """Train `config` into the folder `out`, yielding after each epoch.
 
-    An epoch is one pass over the data, in which a method that replays its batches takes every one of them several
-    times; there are then so many fewer epochs (`kept_epochs`), and the run ends on the same budget. Progress, for the
-    schedule and for ε, counts in epochs, also where these differ in steps (`ResolutionStages`).
+    An epoch is one pass over the data. A method with replays takes several steps per batch and has correspondingly
+    fewer epochs (`kept_epochs`), so that the budget is the same. Schedules and ε depend on progress in epochs, even if
+    epochs differ in steps (`ResolutionStages`).
 
     Args:
-        config: The settings of the run.
-        out: Its folder.
-        resume: Go on with a run that is there, in the precision it was begun in.
-        overwrite: Start a run that is there afresh.
+        config: Settings of the run.
+        out: Folder of the run.
+        resume: Continue an existing run, in its original precision.
+        overwrite: Delete an existing run and start again.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        compile: Run the network through torch.compile.
-        progress: Called after each batch with the epoch, the number of images done of it, and that of all images.
+        compile: Use torch.compile.
+        progress: Called after each batch with the epoch, its number of finished images, and the number of all images.
 
-    Where torchrun started several processes, they train the run together, and all call this with the same arguments:
-    the first one writes it (`co_probe.training.group`).
+    Several processes started by torchrun train the run together; all call this with the same arguments, and the first
+    one writes the run (`co_probe.training.group`).
 
     Yields:
-        The metrics of each epoch when it is trained and measured, while its file is being written. An error of writing
-        is raised with the next epoch, or at the end.
+        The metrics of each epoch after training and measuring, while its file is being written. Errors of writing are
+        raised at the next epoch, or at the end.
 
     Raises:
         UserError: Settings or files cannot be used.
-        Diverged: The loss is no longer finite.
-        Stopped: The guard or the early stop has ended the run.
+        Diverged: The loss is not finite.
+        Stopped: The guard or early stopping has ended the run.
     """
     group = join(pick_device(device))
     target = group.device
@@ -124,7 +124,7 @@ def epochs(
             stages.setup(method, model)
         except ValueError as error:
             raise UserError(f"method {config.method.name}: {error}") from error
-        with group.first_leads():  # not before: settings that cannot be used must not cost the run that is there
+        with group.first_leads():  # only now, since invalid settings must not delete an existing run
             recorder = Follower(out, group) if group.rank else stack.enter_context(record())
         execute(model, recorder.info.precision, compiled=compile)
         forward = Forward(model, compiled=compile)
@@ -158,9 +158,11 @@ def epochs(
             started = time.perf_counter()
             stages.enter(method, epoch)
             steps = stages.stage(epoch).steps
-            rising = round(config.epsilon_warmup * steps)  # steps until ε is what it is to be
+            rising = round(config.epsilon_warmup * steps)  # number of warm-up steps of ε
             rng = make_rng(target, seed, "epoch", epoch, *group.salt)
-            torch.manual_seed(derive_seed(seed, "global", epoch, *group.salt))  # for models that draw, by dropout say
+            torch.manual_seed(
+                derive_seed(seed, "global", epoch, *group.salt)
+            )  # for models with random layers, such as dropout
             total = torch.zeros((), device=target)
             correct = torch.zeros((), device=target, dtype=torch.long)
             step, done = (epoch - 1) * steps, 0
@@ -196,8 +198,8 @@ def epochs(
                 early_stop.look(forward, epoch, group)
             group.average_statistics(*([model, average.model] if average else [model]))
             group.require_equal(epoch, model.state_dict(), method.parameters())
-            robustness = robustness_on(test_x, test_y)  # every process measures the same, so that none has to wait
-            # The gap is of the model as the epoch's last step left it; the training loss does not know of that step.
+            robustness = robustness_on(test_x, test_y)  # every process measures, since others would only wait
+            # The gap is that of the model after the last step of the epoch; the training loss does not include it.
             if not math.isfinite(robustness.gap):
                 raise _diverged(out, epoch, f"training loss {train_loss:g}, gap {robustness.gap:g}")
             metrics = EpochMetrics(
@@ -226,16 +228,16 @@ def epochs(
                 ema=average.model.state_dict() if average else None,
                 metrics=metrics.to_dict(),
                 method=method.parameters(),
-                # Not of images of another size than diagnostics see: it would belong to other pixels.
+                # Not for images of another size than those of diagnostics, whose pixels differ.
                 images=stages.image_state(method, probe_train) if stages.stage(epoch).shape == data.shape else None,
                 steps=series,
                 resume=going_on if epoch < last_epoch else None,
             )
-            with group.first_follows():  # an epoch is finished when every process has stored its part
+            with group.first_follows():  # an epoch is complete when every process has stored its part
                 recorder.epoch(checkpoint)
             yield metrics
 
-    group.wait()  # until the first process has written all
+    group.wait()  # until the first process has written everything
 
 
 def _diverged(out: str | Path, epoch: int, seen: str) -> Diverged:
@@ -245,7 +247,7 @@ def _diverged(out: str | Path, epoch: int, seen: str) -> Diverged:
 
 
 def _images(data: Dataset, index: np.ndarray | None) -> tuple[Tensor, Tensor] | None:
-    """The training images of these numbers and their classes; None if there are none."""
+    """Return the training images of these numbers and their classes; None if there are none."""
     return None if index is None else (data.train_x[index], data.train_y[index])
 
 
@@ -257,9 +259,9 @@ def train_step(
     learning_rate: float,
     group: Group = ALONE,
 ) -> tuple[Tensor, Tensor]:
-    """Take one step of the method and the optimizer; return the batch's mean loss and its number of correct images.
+    """Take one step of method and optimizer; return mean loss and number of correct images of the batch.
 
-    Where several processes train together, `batch` is the part of this one, and the results are those of all parts.
+    If several processes train together, `batch` is the part of this one, and results are those of all parts.
     """
     optimizer.zero_grad()
     result = method.step(model, batch)

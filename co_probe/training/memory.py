@@ -1,4 +1,4 @@
-"""Keeping freed memory for the next step."""
+"""Retention of freed memory between steps."""
 
 import ctypes
 
@@ -7,10 +7,10 @@ LARGE = 2**30
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what tensors free, up to a gigabyte, instead of handing it back to the kernel.
+    """Make the C library retain up to a gigabyte of freed memory instead of returning it to the kernel.
 
-    Every training step allocates and frees the same tensors; without this the kernel maps and clears their pages
-    anew each time, which is 5 to 10% of a step on small images. Does nothing where the C library is not glibc.
+    Every training step allocates and frees the same tensors; otherwise the kernel maps and clears their pages each
+    time, which takes 5 to 10% of a step on small images. It has no effect without glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

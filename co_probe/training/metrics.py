@@ -1,4 +1,4 @@
-"""Metrics that are measured after each epoch."""
+"""Metrics of each epoch."""
 
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -21,7 +21,7 @@ class Robustness:
         clean: Accuracy without a perturbation, in [0, 1].
         fgsm: Accuracy under FGSM.
         pgd10: Accuracy under PGD-10.
-        train_attack: Accuracy under the training attack, None if it is unknown.
+        train_attack: Accuracy under the training attack; None if unknown.
         gap: Mean L(δ_PGD-10) − L(δ_FGSM), in nats.
         gap_low: Lower end of its 95% interval.
         gap_high: Upper end of its 95% interval.
@@ -36,7 +36,7 @@ class Robustness:
     gap_high: float
 
     def to_dict(self) -> dict[str, float]:
-        """Return what is stored of an epoch: its numbers, without those that are unknown."""
+        """Return the known numbers, for storage."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -45,15 +45,15 @@ class EpochMetrics(Robustness):
     """Metrics of one epoch.
 
     Attributes:
-        epoch: Its number, from 1.
-        learning_rate: The learning rate of its last step.
-        train_loss: Mean loss on the perturbed images as they were trained on, in nats.
+        epoch: Number of the epoch, from 1.
+        learning_rate: Learning rate of the last step.
+        train_loss: Mean training loss on perturbed images, in nats.
         train_accuracy: Accuracy on the same images, in [0, 1].
-        seconds: Duration of its training, without the measurement.
-        guard_step: Step at which the guard has switched to its remedy, 0 before; None without a guard.
-        validation: Robustness on the validation images; None without any.
-        ema: Robustness of the averaged weights; None without any.
-        ema_validation: The same on the validation images.
+        seconds: Duration of training, without measurements.
+        guard_step: Step at which the guard switched to its remedy, 0 before; None without a guard.
+        validation: Robustness on validation images; None without any.
+        ema: Robustness of averaged weights; None without any.
+        ema_validation: Robustness of averaged weights on validation images; None without any.
     """
 
     epoch: int
@@ -67,9 +67,9 @@ class EpochMetrics(Robustness):
     ema_validation: Robustness | None = None
 
     def to_dict(self) -> dict[str, float]:
-        """Return what is stored of an epoch.
+        """Return the known numbers, for storage.
 
-        Numbers of validation images have the prefix `validation_`, and those of averaged weights `ema_` before that.
+        Numbers on validation images have the prefix `validation_`, those of averaged weights `ema_` before it.
         """
         numbers = {name: value for name, value in super().to_dict().items() if isinstance(value, int | float)}
         del numbers["epoch"]
@@ -90,21 +90,21 @@ def measure(
     train_attack: Generator | None = None,
     seed: int = 0,
 ) -> Robustness:
-    """Measure the robustness of a model after an epoch, in eval mode; nothing of the model is changed.
+    """Measure the robustness of a model in eval mode, without changing it.
 
     Args:
         model: Classifier, an `nn.Module` or a `Forward`.
         x: Test images of the probe set, (n, C, H, W).
-        y: Their classes, (n,).
+        y: Classes, (n,).
         epsilon: Norm bound, in pixel units.
         norm: `linf` or `l2`.
         bounds: Least and greatest pixel value.
-        train_attack: The training attack, (model, x, y, rng=None) -> δ; None if it is unknown.
-        seed: Seed of random starts, the same at every epoch: what changes is then the model, not the luck.
+        train_attack: The training attack, (model, x, y, rng=None) -> δ; None if unknown.
+        seed: Seed of random starts, the same at every epoch, so that changes are due to the model.
     """
     forward = replace(Forward.of(model).in_eval(), weight_gradients=False)
 
-    @cache  # the training attack is often one of the others
+    @cache  # the training attack may equal another attack
     def under(generator: Generator) -> Outcome:
         delta = perturb(forward, generator, x, y, make_rng(x.device, seed, "probe"))
         return outcome(forward, x, y, delta, bounds)

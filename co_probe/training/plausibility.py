@@ -1,4 +1,4 @@
-"""Whether a foreign model, its images and its labels belong together, before anything is measured."""
+"""Checks that a foreign model fits its images and labels, before measurements."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from co_probe.inference.evaluation import batch_size
 from co_probe.numerics.statistics import wilson
 
 SANITY_IMAGES = 500
-MARGIN, CLEAR_MARGIN = 0.015, 0.05  # by how much another normalisation is better where it is mentioned, or insisted on
+MARGIN, CLEAR_MARGIN = 0.015, 0.05  # gain of another normalisation for a remark, for an error
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def logits_on(model: nn.Module, x: Tensor, what: str = "the model") -> Tensor:
     """Return the logits of `model`, in eval mode, on images (n, C, H, W): (n, classes) on the CPU, float32.
 
     Raises:
-        UserError: The model cannot take the images, or does not return one row of logits per image.
+        UserError: The model does not accept the images, or does not return one row of logits per image.
     """
     model.eval()
     parts = []
@@ -31,7 +31,7 @@ def logits_on(model: nn.Module, x: Tensor, what: str = "the model") -> Tensor:
             logits = model(images)
         except UserError:
             raise
-        except Exception as error:  # of any kind: it is the user's own code
+        except Exception as error:  # user code may raise anything
             reason = (str(error).splitlines() or [""])[0]
             raise UserError(
                 f"{what} cannot take images of shape {tuple(images.shape[1:])}: {type(error).__name__}: {reason}"
@@ -46,10 +46,10 @@ def logits_on(model: nn.Module, x: Tensor, what: str = "the model") -> Tensor:
 
 
 def check_class_count(logits: Tensor, y: Tensor, names: tuple[str, ...] | None) -> int:
-    """Return the number of classes of the model, (n, classes) logits.
+    """Return the number of classes of logits (n, classes).
 
     Raises:
-        UserError: It does not fit the labels, (n,), or the names of the classes.
+        UserError: The number does not fit the labels, (n,), or the class names.
     """
     classes = logits.shape[1]
     check_labels(y, "test", classes)
@@ -66,7 +66,7 @@ class Plausibility:
     """Outcome of the check of accuracy on clean images.
 
     Attributes:
-        remark: One line, or an empty string if nothing is suspicious.
+        remark: Finding in one line; empty if nothing is suspicious.
         serious: Whether accuracy is at chance, or clearly lower than with another normalisation.
     """
 
@@ -77,13 +77,13 @@ class Plausibility:
 def plausibility(
     logits: Tensor, y: Tensor, others: Mapping[str, Tensor], which: str = "after the last checkpoint"
 ) -> Plausibility:
-    """Judge the accuracy of a model on clean images: wrong normalisation and class order are usual faults.
+    """Check accuracy on clean images for common errors: wrong normalisation and class order.
 
     Args:
-        logits: Of the model on clean images, (n, classes).
+        logits: Logits on clean images, (n, classes).
         y: Labels, (n,).
-        others: Logits with other normalisations, by a description such as `without normalisation`.
-        which: Which model it is, for the remark.
+        others: Logits with other normalisations, by description such as `without normalisation`.
+        which: Name of the model in the remark.
     """
     n, chance = len(y), 1 / logits.shape[1]
     accuracy = _accuracy(logits, y)
@@ -96,7 +96,7 @@ def plausibility(
     if low > chance:
         return Plausibility()
     matched = _best_matching(logits, y)
-    # The best of all orders is above chance for any model: compared with labels that have nothing to do with images.
+    # The best of all orders is above chance for any model; the reference are labels unrelated to the images.
     shuffled = y[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
     if matched > _best_matching(logits, shuffled) + 0.1:
         reason = f"{seen}, and {matched:.1%} with the classes in another order: do labels and logits number them alike?"
@@ -110,7 +110,7 @@ def _accuracy(logits: Tensor, y: Tensor) -> float:
 
 
 def _best_matching(logits: Tensor, y: Tensor) -> float:
-    """Return the accuracy under the renumbering of classes that makes it highest."""
+    """Return the highest accuracy under any renumbering of classes."""
     classes = logits.shape[1]
     counts = torch.bincount(y.cpu() * classes + logits.argmax(1), minlength=classes**2).view(classes, classes).numpy()
     rows, columns = linear_sum_assignment(-counts)
@@ -118,7 +118,7 @@ def _best_matching(logits: Tensor, y: Tensor) -> float:
 
 
 def otherwise_normalised(x: Tensor, constants: Normalisation | None) -> list[tuple[str, Tensor]]:
-    """Return images with which the model sees what it would see with another normalisation, by its name."""
+    """Return images that emulate other normalisations in front of the model, by name."""
     channels = x.shape[1]
     if constants is not None:
         mean, std = _on(x, constants)

@@ -1,4 +1,4 @@
-"""Writing a run while it is trained, imported or watched: an epoch goes to the disk in the background."""
+"""Recording of a run during training, import or monitoring, with epochs written in the background."""
 
 import math
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ Images = tuple[Tensor, Tensor]  # (n, C, H, W), bytes or floating point within t
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """Content of one epoch, to be stored.
+    """Content of one epoch to store.
 
     Attributes:
-        epoch: Its number, from 1.
-        model: The state dict of the network.
-        ema: That of the moving average of its weights, None if there is none.
-        metrics: What was measured, {name: number}, of which those are stored that are finite; empty if nothing was.
-        method: What the method has learned, {group: {name: number}}.
-        images: The method's state of the probe set's train images, (n, C, H, W), or None.
-        steps: Series over the optimizer steps, {name: (steps,)}, besides those of `Recorder.step`.
-        resume: What going on after this epoch needs, {group: {name: tensor or number}}, or None.
+        epoch: Number of the epoch, from 1.
+        model: State dict of the network.
+        ema: State dict of the moving average of weights; None without one.
+        metrics: Metrics, {name: number}; non-finite ones are skipped. May be empty.
+        method: Learned state of the method, {group: {name: number}}.
+        images: State of the method for the train images of the probe set, (n, C, H, W), or None.
+        steps: Series over optimizer steps, {name: (steps,)}, in addition to those of `Recorder.step`.
+        resume: State to resume after this epoch, {group: {name: tensor or number}}, or None.
     """
 
     epoch: int
@@ -43,28 +43,27 @@ class Checkpoint:
 
 
 class Recorder:
-    """Writes a run, one epoch at a time, for the length of a `with`.
+    """Writes a run, one epoch at a time; a context manager.
 
-    An epoch is copied when it is recorded and written by a thread while the caller goes on. An error of writing is
-    raised by the next `epoch`, or at the end of the `with`. Whatever instant a crash picks, the newest finished epoch
-    has what resuming needs.
+    An epoch is copied when it is recorded and written by a thread in the background. Errors of writing are raised by
+    the next `epoch`, or at the end of the context. After a crash at any time, the newest finished epoch can be resumed.
 
     Args:
-        out: The folder of the run.
-        info: The facts of the run. A run that is gone on with keeps its own (`Recorder.info`).
-        test: The test images of all diagnostics and their classes.
-        train: The training images of all diagnostics, if there are any, and their classes.
-        validation: The images that onset and best epoch are judged on, if they are not the test images.
-        index: The numbers of these images in the data set, by split, if they have any.
-        device: Where the tensors are that will be recorded.
-        resume: Go on if there is a run, else start one.
-        overwrite: Delete the run that is there.
-        processes: Number of processes that train it.
-        imported: Whether another program trained it: machine and versions are then not those of the training.
+        out: Folder of the run.
+        info: Facts about the run; a resumed run retains its own (`Recorder.info`).
+        test: Test images of all diagnostics, with classes.
+        train: Training images of all diagnostics, with classes, or None.
+        validation: Images that determine onset and best epoch, if not the test images.
+        index: Numbers of these images in the data set, by split, if they have numbers.
+        device: Device of the tensors to record.
+        resume: Continue an existing run; start one if there is none.
+        overwrite: Delete an existing run.
+        processes: Number of processes that train the run.
+        imported: Whether another program trained the run; machine and versions are then not those of training.
 
     Raises:
-        UserError: There is a run and neither is set, the folder holds something else, or it has another writer; or an
-            epoch cannot be written.
+        UserError: A run exists and neither is set, the folder has other content or another writer, or an epoch cannot
+            be written.
 
     Example:
         >>> with Recorder("runs/mine", info=info, test=(x, y)) as recorder:
@@ -110,29 +109,29 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         self._thread.shutdown()
         try:
-            if kind is None or issubclass(kind, GeneratorExit):  # an error of the caller's own comes before ours
+            if kind is None or issubclass(kind, GeneratorExit):  # an error of the caller takes precedence
                 self.flush()
         finally:
             self._writer.__exit__(kind, *rest)
 
     @property
     def path(self) -> Path:
-        """The folder of the run."""
+        """Folder of the run."""
         return self._writer.path
 
     @property
     def info(self) -> RunInfo:
-        """The facts of the run, as its files have them."""
+        """Facts about the run, as stored in its files."""
         return self._writer.info
 
     @property
     def index(self) -> dict[str, np.ndarray]:
-        """Numbers of the probe images in the data set, by split, as they were drawn at the start of the run."""
+        """Numbers of the probe images in the data set, by split, as drawn at the start of the run."""
         return self._writer.probe_set
 
     @property
     def last(self) -> int:
-        """The newest epoch that is on the disk, 0 if there is none."""
+        """Newest epoch on the disk; 0 if there is none."""
         return self._writer.last
 
     def resume_state(self) -> dict[str, Any]:
@@ -145,30 +144,30 @@ class Recorder:
         return self._writer.resume_state()
 
     def step(self, **values: float | Tensor) -> None:
-        """Record numbers of one optimizer step; they are stored with the epoch, as float32 series.
+        """Record values of one optimizer step, which are stored with the epoch as float32 series.
 
         Args:
-            **values: Numbers or tensors of one element, which may be on any device: nothing waits for them.
+            **values: Numbers or tensors of one element on any device, without synchronisation.
         """
         for name, value in values.items():
             kept = value.detach().reshape(()).clone() if isinstance(value, Tensor) else float(value)
             self._steps.setdefault(name, []).append(kept)
 
     def epoch(self, checkpoint: Checkpoint) -> None:
-        """Copy a finished epoch and begin to write it.
+        """Copy a finished epoch and start writing it.
 
         Args:
-            checkpoint: What to keep; its tensors may change as soon as this returns.
+            checkpoint: Content of the epoch, whose tensors may change when this returns.
 
         Raises:
-            UserError: The epoch before could not be written.
+            UserError: The previous epoch could not be written.
         """
         self.flush()
         series = {name: _series(values) for name, values in self._steps.items()} | dict(checkpoint.steps)
         self._steps = {}
         content: dict[str, Any] = {
             "model": snapshot(checkpoint.model, self._stream),
-            # Unknown values are left out: a table has no NaN.
+            # Unknown values are skipped: tables have no NaN.
             "metrics": {name: value for name, value in checkpoint.metrics.items() if math.isfinite(value)},
             "method": {group: dict(values) for group, values in checkpoint.method.items()},
             "images": snapshot({} if checkpoint.images is None else {"state": checkpoint.images}, self._stream),
@@ -198,6 +197,6 @@ def _stored(images: Images, index: np.ndarray | None) -> ProbeImages:
 
 
 def _series(values: list[float | Tensor]) -> Tensor:
-    """Stack numbers, which lie on a device if any of them is a tensor there, as float32 (steps,)."""
+    """Stack numbers to float32 (steps,), on the device of any tensor among them."""
     device = next((value.device for value in values if isinstance(value, Tensor)), torch.device("cpu"))
     return torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device) for value in values])

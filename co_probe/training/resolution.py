@@ -1,4 +1,4 @@
-"""Which images an epoch trains on: the same throughout, or larger ones from resolution stage to resolution stage."""
+"""Training images of each epoch, possibly growing by resolution stage."""
 
 import math
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ from co_probe.training.group import ALONE, Group
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A stretch of epochs with images of one size, in batches of one size.
+    """Epochs with images and batches of one size.
 
     Attributes:
         images: (n, channels, height + 2 `padding`, width + 2 `padding`), on the training device or on the disk.
-        numbers: The images of this process among `images`, if these are all on the disk; else None.
+        numbers: Numbers of the images of this process, if `images` are all on the disk; else None.
         shape: (channels, height, width) of the crops.
-        padding: Width of the border that crops may reach into, in pixels.
+        padding: Number of pixels of padding on every side, for crops.
         batch_size: Number of images per batch.
         steps: Number of optimizer steps per epoch.
     """
@@ -40,28 +40,28 @@ class Stage:
 
 
 class ResolutionStages:
-    """The training images of each epoch, in batches.
+    """Training images of each epoch, in batches.
 
-    Without `config.resolution_stages` there is one stage: the images of the data set, padded, on `device`. Crops of
-    stored images work like those of padded ones, with pixels of the image in place of zeros: `View` and
-    `TrainingContext.padding` hold for both. An epoch that goes through its batches `replays` times belongs to the stage
-    that its first pass lies in; a stage in which no epoch begins is left out.
+    Without `config.resolution_stages` there is one stage: the padded images of the data set on `device`. Crops of
+    larger images work like crops of padded ones, with pixels instead of zeros, so `View` and `TrainingContext.padding`
+    apply to both. An epoch with `replays` passes belongs to the stage of its first pass; a stage in which no epoch
+    starts is skipped.
 
     Args:
-        config: The settings of the run.
-        data: Its data set.
-        epochs: Number of epochs that are trained.
-        replays: Number of optimizer steps on every batch.
-        device: Where training takes place.
-        held_out: Numbers of training images that are not trained on, sorted, or None.
-        group: The processes that train together. Each has images of its own throughout, every `size`-th one, and draws
-            its part of each batch from them; a method stores the state of these only.
+        config: Settings of the run.
+        data: Data set of the run.
+        epochs: Number of epochs to train.
+        replays: Number of optimizer steps per batch.
+        device: Device of training.
+        held_out: Sorted numbers of held-out training images, or None.
+        group: Processes that train together. Each has a fixed set of images, every `size`-th one, from which it draws
+            its part of each batch, and per-image state of these images only.
 
     Attributes:
-        count: Number of images that are trained on, by all processes.
+        count: Number of training images of all processes.
 
     Raises:
-        UserError: The data set has images of one size and `config` has stages, or the other way round.
+        UserError: `config` has stages and the data set has images of one size, or vice versa.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ResolutionStages:
             else torch.arange(len(data.train_y))
         )
         self._own, self._labels = own.to(device), data.train_y[own].to(device)
-        # Positions in `own` of images that are trained on.
+        # Positions in `own` of training images.
         self._kept = torch.from_numpy(kept if group.size == 1 else np.arange(len(own))).to(device)
         self._data, self._for_watching = data, kept if held_out is None else held_out
         self.count = count = len(kept)
@@ -137,29 +137,29 @@ class ResolutionStages:
 
     @property
     def constant(self) -> Stage | None:
-        """The stage of all epochs, or None if there are several."""
+        """The stage of all epochs; None if there are several."""
         return self._stages[0] if len(set(map(id, self._stages))) == 1 else None
 
     def setup(self, method: Method, model: torch.nn.Module) -> None:
         """Let `method` allocate its state before the first step.
 
         Raises:
-            UserError, ValueError: It cannot train on these images.
+            UserError, ValueError: The method cannot train on these images.
         """
         method.setup(model, self._context(1, self._rng()))
 
     def go_on(self, method: Method, epoch: int) -> None:
-        """Let `method`, newly set up, make room for the state that it had after `epoch`."""
+        """Let a newly set-up `method` allocate the state that it had after `epoch`."""
         if self.stage(epoch) is not self.stage(1):
             method.start_stage(self._context(epoch, self._rng()))
 
     def enter(self, method: Method, epoch: int) -> None:
-        """Tell `method`, before `epoch`, if a new stage begins with it."""
+        """Notify `method` before `epoch` if a new stage starts."""
         if epoch > 1 and self.stage(epoch) is not self.stage(epoch - 1):
             method.start_stage(self._context(epoch, self._rng(epoch)))
 
     def sizes(self, epoch: int) -> list[int]:
-        """Number of images of each batch of `epoch`, all processes together."""
+        """Return the number of images of each batch of `epoch`, over all processes."""
         stage, size = self.stage(epoch), self._group.size
         steps = stage.steps // self._replays
         if size == 1:
@@ -168,7 +168,7 @@ class ResolutionStages:
         return [sum(share // steps + (step < share % steps) for share in shares) for step in range(steps)]
 
     def image_state(self, method: Method, numbers: Tensor) -> Tensor | None:
-        """State of these training images, (n, C, H, W), from the processes that store it; None if there is none."""
+        """Collect the state of these training images, (n, C, H, W), from all processes; None if there is none."""
         if self._group.size == 1:
             return method.image_state(numbers)
         here = torch.isin(numbers, self._own)
@@ -181,15 +181,15 @@ class ResolutionStages:
         return whole
 
     def batches(self, epoch: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor, View]]:
-        """Shuffle the images of `epoch` at once, and crop and flip them batch by batch.
+        """Shuffle the images of `epoch`, and crop and flip them batch by batch.
 
         Args:
-            epoch: Its number, from 1.
-            rng: For the order, the crops and the flips.
+            epoch: Number of the epoch, from 1.
+            rng: Generator for order, crops and flips.
 
         Returns:
-            Images (B, C, H, W), floating point; classes (B,); and where the images were cut out. Of several processes
-            each has its part of a batch, which differ by one image at most.
+            Floating-point images (B, C, H, W), classes (B,), and positions of the crops. Each process gets its part of
+            a batch; parts differ by at most one image.
         """
         stage = self.stage(epoch)
         order = self._kept[torch.randperm(len(self._kept), generator=rng, device=self._device)]
@@ -205,12 +205,12 @@ class ResolutionStages:
         return each()
 
     def _watched(self, count: int) -> tuple[Tensor, Tensor]:
-        """`TrainingContext.watched`."""
+        """Implement `TrainingContext.watched`."""
         index = np.random.default_rng(derive_seed(0, "watched")).permutation(self._for_watching)[:count]
         return to_unit(self._data.train_x[index]).to(self._device), self._data.train_y[index].to(self._device)
 
     def _rng(self, *numbers: int) -> torch.Generator:
-        """For what a method draws at its setup, of images of this process."""
+        """Make the generator of a method's setup, for images of this process."""
         return make_rng(self._device, self._seed, "method", *numbers, *self._group.salt)
 
     def _context(self, epoch: int, rng: torch.Generator) -> TrainingContext:

@@ -1,4 +1,4 @@
-"""Going on with a run where it stopped."""
+"""Restoring the training state of a run."""
 
 import torch
 from torch import Tensor, nn
@@ -28,21 +28,21 @@ def restore(
     method: Method,
     early_stop: EarlyStop | None = None,
 ) -> None:
-    """Bring everything that learns to where it was after the newest finished epoch.
+    """Restore model, optimizer, method and rules to their state after the newest finished epoch.
 
     Args:
         recorder: The run.
-        group: The processes that go on with it, as many as trained it.
-        model: Its network.
-        average: The moving average of its weights, if it has one.
-        optimizer: What `settings` made.
+        group: The processes, as many as trained the run before.
+        model: Network of the run.
+        average: Moving average of its weights, or None.
+        optimizer: Optimizer made from `settings`.
         settings: Settings of the optimizer.
-        method: Newly set up.
-        early_stop: The rule that may end the run, if it has one.
+        method: Newly set-up method.
+        early_stop: Early-stopping rule, or None.
 
     Raises:
-        UserError: The resume file is missing, or other many processes trained the run.
-        DamagedFile: A file does not verify, or has another state than the optimizer or the method would.
+        UserError: The resume file is missing, or another number of processes trained the run.
+        DamagedFile: A file does not verify, or its state does not fit the optimizer or the method.
     """
     stored = StoredRun(recorder.path)
     if (before := str(stored.environment.get("processes", 1))) != str(group.size):
@@ -67,7 +67,7 @@ def restore(
 
 
 def _restore_method(method: Method, state: Tensors, source: str) -> None:
-    """Restore what a method needs, whose tensors have the shapes of its own; those without rows grow with the batch."""
+    """Restore the state of a method after comparing shapes; tensors without rows depend on the batch size."""
     for name, like in method.state_dict().items():
         value = state.get(name)
         if not isinstance(like, Tensor):

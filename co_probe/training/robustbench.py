@@ -1,4 +1,4 @@
-"""RobustBench: its models as runs, and runs as what its `benchmark` takes."""
+"""RobustBench: import of its models, and export for its `benchmark`."""
 
 import tempfile
 from collections.abc import Callable
@@ -70,18 +70,18 @@ def import_robustbench(
     device: str = "auto",
     report: Callable[[str], None] | None = None,
 ) -> Run:
-    """Make a run of a model of RobustBench whose weights are on the disk; a run that is there already is returned.
+    """Import a model of RobustBench, with weights on the disk, as a run; return an existing run.
 
     Args:
         name: `[DATASET/THREAT/]NAME`, `Wong2020Fast` or `cifar10/L2/Rice2020Overfitting`.
         out: Folder of the run; `runs/NAME` if None.
         test: Test images and labels, as `co_probe.import_run` takes them; the data set of the model if None.
-        epsilon: Norm bound; if None, that of RobustBench, 8/255 or, for L2, 0.5.
+        epsilon: Norm bound; if None, that of RobustBench: 8/255, or 0.5 for L2.
         images: Number of test images.
-        folder: Where RobustBench keeps weights, its `model_dir`.
-        check: Refuse a model whose accuracy on clean images is at chance.
+        folder: RobustBench's folder of weights, its `model_dir`.
+        check: Reject a model whose accuracy on clean images is at chance.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        report: Called with each line on what was found; prints to standard error if None.
+        report: Called with each line of information; prints to standard error if None.
 
     Raises:
         UserError: RobustBench is not installed, the weights are not on the disk, or the images do not fit.
@@ -109,18 +109,18 @@ def import_robustbench(
 
 
 def export_robustbench(run: Run, epoch: int, out: str | Path) -> list[Path]:
-    """Write a folder with a checkpoint and a script, whose `load_model` is what RobustBench's `benchmark` takes.
+    """Write a folder with a checkpoint and a script whose `load_model` returns a model for RobustBench's `benchmark`.
 
     Args:
         run: The run, of CIFAR-10 or CIFAR-100.
-        epoch: Which epoch.
-        out: The folder, which is made.
+        epoch: Number of the epoch.
+        out: Folder to create.
 
     Returns:
         The files: the weights, as `co_probe.export` writes them, and the script.
 
     Raises:
-        UserError: The run is of other images, or its network cannot be found by a name.
+        UserError: The run has other images, or its network has no importable name.
     """
     info, out = run.info, Path(out)
     dataset = {10: "cifar10", 100: "cifar100"}.get(len(info.classes))

@@ -1,7 +1,7 @@
-"""Schedules: progress through training -> share of the peak, both in [0, 1].
+"""Learning-rate schedules: progress of training -> share of the peak rate, both in [0, 1].
 
-They are functions of progress, where PyTorch's are objects with a state: a resumed run needs none, stages of training
-may differ in steps, and a method may follow the schedule. Those that PyTorch has too give the same learning rates.
+They are functions of progress instead of objects with state, as in PyTorch, so that resuming needs no state, epochs may
+differ in steps, and methods can follow the schedule. Schedules that PyTorch has give the same learning rates.
 """
 
 import math
@@ -29,9 +29,13 @@ SCHEDULES = Registry(
 
 
 def triangular(*, peak: float = 0.5) -> Schedule:
-    """0 → 1 → 0 in straight lines, 1 at the share `peak` of training ("cyclic" in this literature).
+    """Make a schedule that rises linearly from 0 to 1 at the share `peak` and falls to 0 ("cyclic" in papers).
 
-    Raises ValueError if `peak` is not between 0 and 1. Source: Wong et al. (2020), section 5.
+    Raises:
+        ValueError: `peak` is not between 0 and 1.
+
+    Reference:
+        Wong et al. (2020), section 5.
     """
     if not 0 < peak < 1:
         raise ValueError(f"peak must be between 0 and 1, not {peak:g}")
@@ -39,10 +43,13 @@ def triangular(*, peak: float = 0.5) -> Schedule:
 
 
 def piecewise(*, drops: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> Schedule:
-    """1, multiplied by `factor` at each of the shares `drops` of training.
+    """Make a schedule that starts at 1 and is multiplied by `factor` at each of the shares `drops` of training.
 
-    Raises ValueError if a drop is not between 0 and 1.
-    Source: Rice et al. (2020), section 3; the defaults are `--lr-schedule piecewise` of their code, robust_overfitting.
+    Raises:
+        ValueError: A drop is not between 0 and 1.
+
+    Reference:
+        Rice et al. (2020), section 3; defaults as `--lr-schedule piecewise` in their code, robust_overfitting.
     """
     if not all(0 < drop < 1 for drop in drops):
         raise ValueError(f"drops must be between 0 and 1, not {list(drops)}")
@@ -50,11 +57,17 @@ def piecewise(*, drops: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> S
 
 
 def linear(*, at: Sequence[float], share: Sequence[float]) -> Schedule:
-    """Straight lines through `share`[i] at `at`[i].
+    """Make a schedule that interpolates linearly between `share`[i] at `at`[i].
 
-    `at` rises from 0 to the end of training, in any unit: epochs, say.
-    Raises ValueError if that is not so, or if there are not as many of the one as of the other.
-    Source: Wong et al. (2020), the learning rates of their ImageNet configurations.
+    Args:
+        at: Increasing times from 0 to the end of training, in any unit, such as epochs.
+        share: Shares of the peak at these times.
+
+    Raises:
+        ValueError: `at` does not increase from 0, or the lengths differ.
+
+    Reference:
+        Wong et al. (2020), learning rates of their ImageNet configurations.
     """
     if len(at) != len(share) or len(at) < 2 or at[0] != 0 or any(a >= b for a, b in pairwise(at)):
         raise ValueError("at must rise from 0 to the end of training, and share have as many numbers")
@@ -62,15 +75,18 @@ def linear(*, at: Sequence[float], share: Sequence[float]) -> Schedule:
 
 
 def constant() -> Schedule:
-    """1 throughout."""
+    """Make a schedule that is 1 throughout."""
     return lambda t: 1.0
 
 
 def cosine(*, warmup: float = 0.0, end: float = 0.0) -> Schedule:
-    """Half a cosine from 1 to `end`, after a straight line from 0 to 1 over the share `warmup` of training.
+    """Make a schedule of half a cosine from 1 to `end`, after a linear rise from 0 over the share `warmup`.
 
-    Raises ValueError if `warmup` or `end` is not at least 0 and less than 1.
-    Source: Loshchilov & Hutter (2017), "SGDR", without restarts; `CosineAnnealingLR` behind `LinearLR` in PyTorch.
+    Raises:
+        ValueError: `warmup` or `end` is not at least 0 and less than 1.
+
+    Reference:
+        Loshchilov & Hutter (2017), "SGDR", without restarts; PyTorch's `CosineAnnealingLR` after `LinearLR`.
     """
     for name, value in (("warmup", warmup), ("end", end)):
         if not 0 <= value < 1:
@@ -79,11 +95,15 @@ def cosine(*, warmup: float = 0.0, end: float = 0.0) -> Schedule:
 
 
 def one_cycle(*, peak: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> Schedule:
-    """Half a cosine from 1/`div_factor` to 1 at the share `peak` of training, and another one down to the end.
+    """Make a schedule of half a cosine from 1/`div_factor` to 1 at the share `peak`, and another one down.
 
-    It ends at 1/(`div_factor` · `final_div_factor`). The momentum stays as it is.
-    Raises ValueError if `peak` is not between 0 and 1, or a factor is less than 1.
-    Source: Smith & Topin (2019), "Super-convergence", as `OneCycleLR` in PyTorch with `cycle_momentum=False`.
+    It ends at 1/(`div_factor` · `final_div_factor`). Momentum is constant.
+
+    Raises:
+        ValueError: `peak` is not between 0 and 1, or a factor is less than 1.
+
+    Reference:
+        Smith & Topin (2019), "Super-convergence"; PyTorch's `OneCycleLR` with `cycle_momentum=False`.
     """
     if not 0 < peak < 1:
         raise ValueError(f"peak must be between 0 and 1, not {peak:g}")
@@ -96,10 +116,10 @@ def one_cycle(*, peak: float = 0.3, div_factor: float = 25.0, final_div_factor: 
 
 
 def _annealed(start: float, end: float, progress: float) -> float:
-    """From `start` to `end` along half a cosine."""
+    """Interpolate from `start` to `end` along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def warmup(step: int, steps: int) -> float:
-    """The share of ε at `step` (from 1): step/`steps`, and 1 from there on. It is never 0: no attack takes ε = 0."""
+    """Return the share of ε at `step` (from 1): min(1, step/`steps`), which is never 0, as attacks require ε > 0."""
     return min(1.0, step / steps) if steps else 1.0

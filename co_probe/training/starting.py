@@ -1,4 +1,4 @@
-"""Starting a run from the weights of another one."""
+"""Initialisation of a run from weights of another one."""
 
 from torch import nn
 
@@ -15,7 +15,7 @@ def find_start(text: str) -> tuple[StoredRun, int]:
     """Return the run and the epoch that `RUN@EPOCH` names; EPOCH is a number, `last` or `best`.
 
     Raises:
-        UserError: It has another form, or there is no such run or epoch.
+        UserError: The text has another form, or the run or epoch does not exist.
     """
     parts = RUN_AT_EPOCH.fullmatch(text)
     if parts is None:
@@ -28,15 +28,15 @@ def find_start(text: str) -> tuple[StoredRun, int]:
 
 
 def load_start(model: nn.Module, config: Config, data: Dataset) -> None:
-    """Fill `model` with the weights and BatchNorm statistics that `config.init_from` names.
+    """Load weights and BatchNorm statistics of `config.init_from` into `model`.
 
     Args:
-        model: The network of the new run, in float32.
-        config: Its settings.
-        data: Its data set.
+        model: Network of the new run, in float32.
+        config: Settings of the new run.
+        data: Data set of the new run.
 
     Raises:
-        UserError: There are no such weights, or they are of another network or of other images.
+        UserError: The weights do not exist, or belong to another network or other images.
     """
     run, epoch = find_start(config.init_from)
     info, here = run.info, ModelSpec(config.model.name, dict(config.model.settings))

@@ -1,4 +1,4 @@
-"""Initial state of a run, and the state needed to resume after an epoch, as plain arrays."""
+"""Initial state of a run, and state to resume it, as plain arrays."""
 
 import platform
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Tensors = Mapping[str, Any]  # tensors, and numbers, by name
 
 
 def draw_indices(available: int, wanted: int, seed: int, purpose: str) -> np.ndarray:
-    """`wanted` image numbers out of `available` (all, if there are fewer), sorted, int64."""
+    """Draw at most `wanted` image numbers out of `available`, sorted, int64."""
     rng = np.random.default_rng(derive_seed(seed, purpose))
     return np.sort(rng.permutation(available)[:wanted])
 
@@ -27,29 +27,29 @@ def draw_probe(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     """Draw the images of all diagnostics.
 
     Args:
-        config: The settings of the run.
-        data: Its data set.
+        config: Settings of the run.
+        data: Data set of the run.
 
     Returns:
-        Image numbers by split, sorted, int64: `test`, numbers of test images; `train`, of training images that are
-        trained on; `validation`, of training images that are held out, if there are any.
+        Sorted image numbers by split, int64: `test`, of test images; `train`, of training images in use; `validation`,
+        of held-out training images, if any.
 
     Raises:
-        UserError: No training image would be left.
+        UserError: No training images would remain.
     """
     count, seed, sizes = len(data.train_y), config.seed, config.probe
     index = {"test": draw_indices(len(data.test_y), sizes.test, seed, "probe test")}
     held_out = sizes.held_out(count)
     if not held_out:
         return index | {"train": draw_indices(count, sizes.train, seed, "probe train")}
-    # The same images for all seeds: runs of a sweep are then trained and judged on the same ones.
+    # The same images for all seeds, so that runs of a sweep are comparable.
     index["validation"] = draw_indices(count, held_out, 0, "validation")
     left = np.setdiff1d(np.arange(count), index["validation"])
     return index | {"train": left[draw_indices(len(left), sizes.train, seed, "probe train")]}
 
 
 def environment(device: torch.device, precision: str) -> dict[str, str]:
-    """The machine and the versions that a run is made with, and what its network computes in."""
+    """Return machine, versions and precision of a run."""
     return {
         "co_probe": package_version(),
         "torch": torch.__version__,
@@ -63,12 +63,12 @@ def environment(device: torch.device, precision: str) -> dict[str, str]:
 
 
 def copying_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """On a GPU, a stream beside that of training, for `snapshot`."""
+    """Make a second stream on a GPU, for `snapshot`; None on a CPU."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 def snapshot(state: Mapping[str, Any], stream: torch.cuda.Stream | None = None) -> dict[str, Any]:
-    """Copies of tensors as they are now, so that training may go on; everything else as it is."""
+    """Copy the tensors in `state`, so that training can continue; other values are not copied."""
     return {name: Copy(value, stream) if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
@@ -92,5 +92,5 @@ class Copy(Rows):
 
 
 def tensors(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `snapshot`, of what was stored of it."""
+    """Convert stored arrays of a `snapshot` back to tensors."""
     return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}

@@ -1,4 +1,4 @@
-"""A whole run as one function call."""
+"""`train`: a run as one function call."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +21,9 @@ from co_probe.training.starting import find_start
 
 
 def resolve_config(out: Path, method: str, preset: str | None, overrides: list[dict[str, Any]], resume: bool) -> Config:
-    """The settings of a run to start, or of one to go on with.
+    """Make the settings of a new or resumed run.
 
-    Those of a run to go on with are on the disk, where neither preset nor `overrides` say otherwise (if they do, the
-    writer of the run refuses).
+    A resumed run has its stored settings, unless preset or `overrides` differ, which the writer of the run rejects.
     """
     METHODS.check(method)
     allow_typed(method, *overrides)
@@ -33,7 +32,7 @@ def resolve_config(out: Path, method: str, preset: str | None, overrides: list[d
     stored = StoredRun(out).config
     if stored.method.name != method:
         raise UserError(f"{out} is a run of {stored.method.name}, not of {method}: choose another folder")
-    if preset:  # what new runs do by default, an older one may not
+    if preset:  # defaults of new runs may differ from those of older ones
         older = {"probe": {"validation": stored.probe.validation}}
         return _with_number(presets.configure(preset, method, *overrides, defaults=older))
     data = stored.to_dict()
@@ -43,7 +42,7 @@ def resolve_config(out: Path, method: str, preset: str | None, overrides: list[d
 
 
 def _with_number(config: Config) -> Config:
-    """`config` with a number for the epoch `last` or `best` that it starts from."""
+    """Replace `last` or `best` in `init_from` by the number of the epoch."""
     if config.init_from.endswith(("@last", "@best")):
         run, epoch = find_start(config.init_from)
         return replace(config, init_from=f"{run.path}@{epoch}")
@@ -67,27 +66,27 @@ def train(
     """Train a run to its end and return it.
 
     Args:
-        method: `fgsm`, `apart`, ..., your own as `package.module:Name`, or a subclass of `Method` itself.
-        preset: The name of a preset or a TOML file; `digits` if None.
+        method: Registered name (`fgsm`, `apart`, ...), `package.module:Name`, or a subclass of `Method`.
+        preset: Name of a preset or a TOML file; `digits` if None.
         out: Folder of the run; `runs/METHOD` if None.
-        resume: Go on with a run that is there.
-        overwrite: Delete a run that is there and start afresh.
+        resume: Continue an existing run.
+        overwrite: Delete an existing run and start again.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        compile: Run training steps through torch.compile.
+        compile: Use torch.compile.
         on_epoch: Called with the metrics of each epoch (`co_probe.training.metrics.EpochMetrics`).
-        progress: True for a progress bar on standard error; or a function that is called after each batch with the
-            epoch, the number of images done of it, and the number of images in it.
-        settings: Settings over the preset: `epochs=10`, `epsilon=8/255`, `model={"width": 32}`, and of the method,
-            `method={"steps": 7}`. `init_from="runs/fgsm@30"` starts from the weights of that epoch. A class or a
-            function may stand where a setting has a name: `model=SmallNet`, `model={"name": SmallNet, "width": 3}`,
-            `data=my_data`. To open the run in another process, the name of the class has to be importable there.
+        progress: True for a progress bar on standard error, or a function that is called after each batch with the
+            epoch, its number of finished images, and its number of images.
+        settings: Settings that override the preset: `epochs=10`, `epsilon=8/255`, `model={"width": 32}`, and of the
+            method, `method={"steps": 7}`. `init_from="runs/fgsm@30"` starts from the weights of that epoch. A class or
+            a function may replace a name: `model=SmallNet`, `model={"name": SmallNet, "width": 3}`, `data=my_data`. To
+            open the run in another process, it must be importable there.
 
     Returns:
         The finished run.
 
     Raises:
         UserError: If the settings, the folder or the device cannot be used.
-        Diverged: If the loss is no longer finite.
+        Diverged: If the loss is not finite.
 
     Example:
         >>> run = co_probe.train("fgsm", epochs=30, seed=1, out="runs/fgsm-1", progress=True)
@@ -104,7 +103,7 @@ def train(
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` with the names of the classes and functions that were handed in instead of them."""
+    """Replace classes and functions in `settings` by their names."""
     named = dict(settings)
     for part in PARTS:
         value = named.get(part)
@@ -129,7 +128,7 @@ def _shown(progress: bool | Progress, name: str, config: Config) -> Iterator[Pro
         def within_epoch(epoch: int, done: int, total: int) -> None:
             if sys.stderr.isatty():
                 show(f"epoch {epoch}/{planned}, images", done, total)
-            elif done == total:  # a line for each epoch is enough in a log
+            elif done == total:  # one line per epoch in a log
                 show("epochs", epoch, planned)
 
         yield within_epoch
