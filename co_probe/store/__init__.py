@@ -1,4 +1,4 @@
-"""A run on disk. Needs h5py, numpy and pandas, and neither torch nor the code that trained the run."""
+"""Reading and writing runs on disk with h5py, numpy and pandas, without torch and training code."""
 
 from co_probe.store.info import ModelSpec, RunInfo, new_run_id
 from co_probe.store.opening import RunLike, opened

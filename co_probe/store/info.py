@@ -1,4 +1,4 @@
-"""Facts about a run: everything that a reader needs besides weights and images."""
+"""Facts about a run, apart from weights and images."""
 
 import json
 import math
@@ -19,16 +19,15 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which network the weights of a run belong to.
+    """The network of a run.
 
     Attributes:
         name: A registered name, `package.module:Name`, or, for a foreign model that cannot be imported by name, the
             name of its class.
-        settings: Keyword arguments that it is built with.
-        foreign: Whether the network was written for another program. A foreign network is built as `Name(**settings)`
-            and its weights have its own names; if the run has `mean` and `std`, images are normalised by them before
-            they reach it. Any other network is built as `Name(channels, classes, mean, std, **settings)` and normalises
-            images itself.
+        settings: Keyword arguments of its constructor.
+        foreign: Whether the network is from another program. A foreign network is built as `Name(**settings)`; if the
+            run has `mean` and `std`, images are normalised by them before it. Other networks are built as
+            `Name(channels, classes, mean, std, **settings)` and normalise images themselves.
     """
 
     name: str
@@ -38,31 +37,31 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """The facts of a run, whoever trained it. Every reader of a run uses this and not its training settings.
+    """Facts about a run, trained by any program; readers use them instead of training settings.
 
     Attributes:
-        run_id: Identifies the run in each of its files; hexadecimal, from `new_run_id`. Empty for a run of schema 1
-            or 2, whose `shape` (0, 0, 0), `classes` (none), `mean` and `std` are known once its data set is loaded.
-        method: What tables and figures call the training method.
-        seed: Seed of the training run, None if unknown.
+        run_id: Hexadecimal id of the run in each of its files, from `new_run_id`. Empty for a run of schema 1 or 2,
+            whose `shape` (0, 0, 0), `classes` (none), `mean` and `std` are known once its data set is loaded.
+        method: Name of the training method in tables and figures.
+        seed: Seed of training; None if unknown.
         epsilon: Bound of perturbations, in pixel units of a [0, 1] image.
-        norm: What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the perturbation.
-        bounds: Least and greatest value of a pixel; infinite without a limit.
-        shape: (channels, height, width) of the images that the run is measured on.
+        norm: Norm that ε bounds: `linf`, every pixel, or `l2`, the Euclidean norm of the perturbation.
+        bounds: Least and greatest value of a pixel; may be infinite.
+        shape: (channels, height, width) of the probe images.
         classes: Names of the classes, in the order of the logits.
         mean: Mean that images are normalised by, one value per channel, or None if the model normalises by itself.
         std: Standard deviation that images are normalised by, one value per channel, or None with `mean`.
-        data: What tables and figures call the data set.
-        model: Which network the weights belong to.
-        attack: Name of the method or attack that made the training perturbations (`fgsm-rs`), None if unknown.
+        data: Name of the data set in tables and figures.
+        model: The network of the weights.
+        attack: Name of the training method or attack (`fgsm-rs`); None if unknown.
         precision: Precision of the network: `float32` or `bfloat16`.
-        planned: Number of epochs of the finished run, None if unknown.
-        batch_size: Number of images per optimizer step, None if unknown or not constant.
-        steps_per_epoch: Number of optimizer steps per epoch, None if unknown or not constant.
-        settings: The `Config` of a run that co-probe trained, as plain data; None for all others.
+        planned: Number of epochs of the finished run; None if unknown.
+        batch_size: Number of images per optimizer step; None if unknown or not constant.
+        steps_per_epoch: Number of optimizer steps per epoch; None if unknown or not constant.
+        settings: `Config` of a run trained by co-probe, as plain data; None for other runs.
 
     Raises:
-        ValueError: A value is of a wrong type or out of range.
+        ValueError: A value has a wrong type or is out of range.
     """
 
     run_id: str
@@ -110,17 +109,17 @@ class RunInfo:
 
     @property
     def probe_seed(self) -> int:
-        """Seed of everything that diagnostics draw: the run's, or 0 if it is unknown."""
+        """Seed of diagnostics: that of the run, or 0 if unknown."""
         return self.seed or 0
 
 
 def new_run_id() -> str:
-    """A fresh run id: 32 hexadecimal digits."""
+    """Make a random run id of 32 hexadecimal digits."""
     return uuid4().hex
 
 
 def info_of_older(config: Config, precision: str, planned: int) -> RunInfo:
-    """Return what a run of schema 1 or 2, whose settings are `config`, says about itself without its data set."""
+    """Make the facts of a run of schema 1 or 2 with settings `config`, without its data set."""
     return RunInfo(
         run_id="",
         method=config.method_title,
@@ -140,7 +139,7 @@ def info_of_older(config: Config, precision: str, planned: int) -> RunInfo:
 
 
 def info_to_tree(info: RunInfo) -> dict[str, Any]:
-    """Return the group `/info` of `run.h5`, without what is None; `info_from_tree` is the inverse."""
+    """Convert to the group `/info` of `run.h5`, without None values; `info_from_tree` is the inverse."""
     content = {
         "run_id": info.run_id,
         "method": info.method,
@@ -165,14 +164,14 @@ def info_to_tree(info: RunInfo) -> dict[str, Any]:
 
 
 def info_from_tree(tree: Mapping[str, Any], architecture: int) -> RunInfo:
-    """Build the `RunInfo` that `info_to_tree` wrote.
+    """Convert the group `/info` of `run.h5` to a `RunInfo`.
 
     Args:
-        tree: The group `/info`, as `co_probe.store.tree.read` gives it.
-        architecture: The version of the built-in networks that the run was written with.
+        tree: The group, as read by `co_probe.store.tree.read`.
+        architecture: Version of the built-in networks in the run.
 
     Raises:
-        KeyError, TypeError, ValueError: The tree is not such a group, or a value is out of range.
+        KeyError, TypeError, ValueError: The tree has another structure, or a value is out of range.
     """
     model = json_object(tree["model"])
     require(isinstance(model["name"], str), "the name of the model", model["name"])

@@ -1,4 +1,4 @@
-"""A run as one self-contained file, to send to somebody."""
+"""Packing a run into one self-contained file."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from co_probe.store.stored_run import StoredRun
 
 
 def pack(run: StoredRun | str | Path, out: str | Path) -> None:
-    """Write all of a run (settings, epochs, results; not what resuming needs) into one HDF5 file.
+    """Write a run (settings, epochs, results; not resume state) into one HDF5 file.
 
     Args:
         run: The run, or the path of its folder.
-        out: The file to write; its name ends in `.h5`.
+        out: File to write, whose name ends in `.h5`.
 
     Raises:
         UserError: `out` is the run itself or cannot be written.
@@ -34,7 +34,7 @@ def pack(run: StoredRun | str | Path, out: str | Path) -> None:
         with tree.created(beside) as (file, sink):
             tree.fill(file, run.read_main())
             epochs = file.create_group("epochs")
-            for epoch in run.epochs:  # one at a time: a run may be larger than memory
+            for epoch in run.epochs:  # one at a time, since a run may exceed memory
                 tree.fill(epochs.create_group(f"{epoch:04d}"), run.read_epoch(epoch))
                 if sink.error:
                     break

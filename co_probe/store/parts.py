@@ -1,4 +1,4 @@
-"""The parts of a resume state: what each process of a run stores beside the first one, which writes the run."""
+"""Parts of a resume state that processes other than the first one store."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ PART_FILE = re.compile(r"resume-(\d{4,})-rank\d+of\d+\.h5")
 
 
 def write_part(path: Path, run_id: str, epoch: int, rank: int, size: int, state: tree.Tree) -> None:
-    """Write the part of the process `rank`, from 1 on, of `size`, before the epoch is finished.
+    """Write the part of process `rank` (from 1) of `size`, before the epoch is complete.
 
     Raises:
         UserError: The disk is full or cannot be written.
@@ -21,11 +21,11 @@ def write_part(path: Path, run_id: str, epoch: int, rank: int, size: int, state:
 
 
 def read_part(path: Path, run_id: str, epoch: int, rank: int, size: int) -> dict[str, Any]:
-    """Return what `write_part` was given.
+    """Read the state written by `write_part`.
 
     Raises:
         UserError: The file is missing.
-        DamagedFile: It does not verify, or is of another run or epoch.
+        DamagedFile: The file does not verify, or belongs to another run or epoch.
     """
     file = _file(path, epoch, rank, size)
     if not file.exists():

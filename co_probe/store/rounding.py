@@ -1,7 +1,7 @@
-"""Per-image state of a method as eight-bit integers: at most a tenth of an epoch's file instead of half.
+"""Rounding of per-image state to eight-bit integers: at most a tenth of an epoch's file instead of half.
 
-On the disk: `integers`, int8 of the shape of the whole, (n, C, H, W) say, deflated; `scale`, a number. A value is its
-integer times `scale`. Files of schema 2 hold another form, and those of schema 1 the numbers as they were.
+Stored are `integers`, deflated int8 of the original shape, such as (n, C, H, W), and the number `scale`. A value is its
+integer times `scale`. Files of schema 2 have another format, and those of schema 1 the original numbers.
 """
 
 import math
@@ -12,16 +12,16 @@ import numpy as np
 
 from co_probe.store import tree
 
-LARGEST = 127  # of the integers, on either side of 0
-MOST_PACKED = 2**26  # values in a file of schema 2
+LARGEST = 127  # greatest magnitude of the integers
+MOST_PACKED = 2**26  # greatest number of values in a file of schema 2
 
 
 def rounded(state: np.ndarray | tree.Rows) -> dict[str, Any]:
-    """Return what to store for `state`; `restored` is the inverse.
+    """Convert `state` to its stored form; `restored` is the inverse.
 
     Args:
-        state: Numbers of any shape, images first. A value comes back with an error of at most m/254, where m is the
-            largest magnitude. Values that are not finite or not floating point are stored as they are.
+        state: Numbers of any shape, with images first. The rounding error is at most m/254, where m is the largest
+            magnitude. Non-finite values and integers are stored unchanged.
     """
     state = np.asarray(state[...])
     if not (state.size and np.issubdtype(state.dtype, np.floating) and np.isfinite(state).all()):
@@ -31,10 +31,10 @@ def rounded(state: np.ndarray | tree.Rows) -> dict[str, Any]:
 
 
 def restored(stored: Mapping[str, Any]) -> np.ndarray | None:
-    """Return the numbers, float32, of what `rounded` made, or None if there are none.
+    """Convert the result of `rounded` back to float32; None if it is empty.
 
     Raises:
-        KeyError, TypeError, ValueError: It is something else.
+        KeyError, TypeError, ValueError: The stored form is invalid.
     """
     if "packed" in stored:
         return _unpacked(stored)
@@ -47,10 +47,10 @@ def restored(stored: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def _unpacked(stored: Mapping[str, Any]) -> np.ndarray:
-    """Return the numbers of a file of schema 2.
+    """Decode the numbers in a file of schema 2.
 
-    There, `values` are the few that occur, and `packed` has as many positions in them per byte as fit, digits in base
-    len(values), lowest first; numbers follow each other with channels last, (n, H, W, C). `shape` is (n, C, H, W).
+    `values` are the distinct values, and each byte of `packed` holds as many indices into them as fit, as digits in
+    base len(values), lowest first, in the order (n, H, W, C). `shape` is (n, C, H, W).
     """
     packed, values = np.asarray(stored["packed"]), np.asarray(stored["values"])
     shape = tuple(int(length) for length in stored["shape"])

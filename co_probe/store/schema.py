@@ -1,9 +1,9 @@
-"""Schema of a run's files. It is checked on reading, so that all other code may rely on it.
+"""Schema of a run's files, which is validated on reading.
 
-Each check takes a tree (`co_probe.store.tree.read`) and returns it, or what is meant by it.
+Each function validates a tree (`co_probe.store.tree.read`) and returns its content.
 
 Raises:
-    KeyError, TypeError, ValueError: It is something else.
+    KeyError, TypeError, ValueError: The tree is invalid.
 """
 
 import json
@@ -17,20 +17,20 @@ import pandas as pd
 from co_probe.store import rounding, table
 
 FORMER_NAMES = {"own": "train_attack", "validation_own": "validation_train_attack"}
-"""Metrics that were stored under another name, with the name of today."""
+"""Former name -> name of metrics."""
 
 ACCURACIES = ("clean", "fgsm", "pgd10", "train_attack")
-# Metrics that are accuracies on the probe set's test images, and on those that are held out.
+# Accuracies on test images of the probe set, and on validation images.
 PROPORTIONS = (*ACCURACIES, *(f"validation_{name}" for name in ACCURACIES))
 SHARES = (*PROPORTIONS, "train_accuracy")
-# Metrics of the training itself, whichever weights a run is measured with.
+# Metrics of training, which do not depend on the measured weights.
 OF_TRAINING = ("learning_rate", "train_loss", "train_accuracy", "seconds")
-AVERAGED = "ema_"  # prefix of metrics that are of the averaged weights
+AVERAGED = "ema_"  # prefix of metrics of averaged weights
 MOST_EPOCHS = 1_000_000  # as in the settings of a run
-LABELS = ("run", "method", "seed", "epoch", "probe")  # the first columns of every table
-RESULTS = ("quantity", "value", "low", "high", "n")  # the last ones
-OUTCOMES = ("attack", "version", "start", "size", "correct")  # those of a table of outcomes of single images instead
-# Columns that mean the same in all tables, and numpy's letters for what they may hold.
+LABELS = ("run", "method", "seed", "epoch", "probe")  # first columns of every table
+RESULTS = ("quantity", "value", "low", "high", "n")  # last columns
+OUTCOMES = ("attack", "version", "start", "size", "correct")  # instead, in a table of outcomes of single images
+# Columns with the same meaning in all tables, and their numpy kinds.
 COLUMNS = {
     **dict.fromkeys(("run", "method", "probe", "quantity", "attack", "version", "correct"), "S"),
     **dict.fromkeys(("reference", "reference_id", "generator", "against", "split"), "S"),
@@ -42,14 +42,14 @@ RANGES = {"seed": (-1, 2**63), "epoch": (0, MOST_EPOCHS), "n": (0, 2**53), "star
 
 
 def json_object(text: Any) -> dict[str, Any]:
-    """Return the JSON object in `text`."""
+    """Parse a JSON object."""
     content = json.loads(text)
     require(isinstance(content, dict), "what should be a JSON object", content)
     return content
 
 
 def whole(value: Any, name: str, least: int, most: int = 2**63) -> int:
-    """Return `value` if it is a whole number from `least` to `most`."""
+    """Return `value` if it is an integer from `least` to `most`."""
     require(type(value) is int and least <= value <= most, name, value)
     return value
 
@@ -62,7 +62,7 @@ def check_weights(weights: Any, group: str = "model") -> dict[str, np.ndarray]:
 
 
 def check_metrics(metrics: Any) -> dict[str, float]:
-    """Return the group `metrics` of an epoch: finite numbers, accuracies in [0, 1]; former names are replaced."""
+    """Return the group `metrics` of an epoch: finite numbers, accuracies in [0, 1], with current names."""
     metrics = {FORMER_NAMES.get(name, name): value for name, value in _group(metrics, "metrics").items()}
     for name, value in metrics.items():
         require(_is_finite(value), f"the metric {name}", value)
@@ -79,7 +79,7 @@ def check_method(method: Any) -> dict[str, dict[str, float]]:
 
 
 def check_steps(steps: Any) -> dict[str, np.ndarray]:
-    """Return the group `steps` of an epoch: series, float32 (steps,); a value may be undefined, NaN."""
+    """Return the group `steps` of an epoch: series, float32 (steps,), which may contain NaN."""
     for name, values in _group(steps, "steps").items():
         fits = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype == np.float32
         require(fits, f"the step series {name}", values)
@@ -87,11 +87,11 @@ def check_steps(steps: Any) -> dict[str, np.ndarray]:
 
 
 def check_images(images: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return the state of the images that the group `images` of an epoch holds, None if it holds none.
+    """Return the per-image state in the group `images` of an epoch; None if there is none.
 
     Args:
         images: The group.
-        shape: Shape of the images that it belongs to, (n, C, H, W); of schema 1 and 2, only (n,) is known.
+        shape: Shape of its images, (n, C, H, W); only (n,) for schema 1 and 2.
     """
     state = rounding.restored(_group(images, "images"))
     if state is not None:
@@ -101,7 +101,7 @@ def check_images(images: Any, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def check_epoch(epoch: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return all of an epoch; `shape` is that of `check_images`."""
+    """Return a whole epoch; `shape` as in `check_images`."""
     check_weights(epoch["model"])
     check_metrics(epoch["metrics"])
     check_method(epoch["method"])
@@ -113,7 +113,7 @@ def check_epoch(epoch: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]
 
 
 def check_resume(state: dict[str, Any]) -> dict[str, Any]:
-    """Return what a resume file holds, groups; whether each fits the model and the method is theirs to say."""
+    """Return the groups of a resume file; model and method check later whether they fit."""
     groups = {name: value for name, value in state.items() if name not in ("run_id", "epoch")}
     for name, group in groups.items():
         _check_numbers(_group(group, name))
@@ -121,7 +121,7 @@ def check_resume(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_numbers(group: Mapping[str, Any]) -> None:
-    """Raise ValueError if an array in a group, or in those inside it, holds anything but numbers."""
+    """Raise ValueError if an array in a group or its subgroups is not numeric."""
     for name, value in group.items():
         if isinstance(value, Mapping):
             _check_numbers(value)
@@ -131,9 +131,9 @@ def _check_numbers(group: Mapping[str, Any]) -> None:
 def check_probe(
     probe: Any, shape: tuple[int, int, int], classes: int, bounds: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images of a split, bytes or numbers, and their labels, int64.
+    """Return the images of a split, bytes or floats, and their labels, int64.
 
-    Numbers may exceed the bounds by the width of these: data sets may carry a signal on top that is not clipped.
+    Floats may exceed the bounds by their width, since studies may add a signal without clipping.
 
     Args:
         probe: The group.
@@ -163,7 +163,7 @@ def check_index(index: Any, count: int) -> np.ndarray:
 
 
 def check_table(columns: Any) -> pd.DataFrame:
-    """Return the table that a group holds: columns of equal length, among them those of every table."""
+    """Return the table in a group: columns of equal length, including those of every table."""
     order = list(filter(None, _group(columns, "a table")["order"].split("\n")))
     require(len(order) == len(set(order)), "the order of columns", columns["order"])
     check_columns(order, (*LABELS, *(OUTCOMES if "correct" in order else RESULTS)))
@@ -172,7 +172,7 @@ def check_table(columns: Any) -> pd.DataFrame:
         fits = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in COLUMNS.get(name, "biufS")
         require(fits and len(values) == len(columns[order[0]]), f"the column {name}", values)
         if name in RANGES and len(values):
-            low, high = values.min(), values.max()  # NaN if any is
+            low, high = values.min(), values.max()  # NaN if any value is
             least, most = RANGES[name]
             require(bool(low >= least and high <= most), f"the column {name}", (low, high))
     if "correct" in order:
@@ -188,7 +188,7 @@ def check_columns(have: Collection[str], needed: Iterable[str]) -> None:
 
 
 def require(fits: bool, name: str, value: Any) -> None:
-    """Raise ValueError, saying what `value` is, unless it fits."""
+    """Raise ValueError with `value` unless it fits."""
     if not fits:
         seen = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else f"{value!r:.80}"
         raise ValueError(f"{name} cannot be {seen}")

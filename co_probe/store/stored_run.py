@@ -1,4 +1,4 @@
-"""Reading a run: a folder, or one packed file."""
+"""Reading a run from a folder or a packed file."""
 
 import hashlib
 import math
@@ -27,7 +27,7 @@ from co_probe.store.info import RunInfo, info_from_tree, info_of_older
 from co_probe.store.tables import TABLES
 from co_probe.store.upgrade import upgrade_model
 
-SCHEMA = 3  # 2: probe images are named by their numbers in the data set; 1: image state is stored as it is
+SCHEMA = 3  # schema 2 stores numbers of probe images instead of the images, schema 1 also unrounded image state
 EPOCH_FILE = re.compile(r"epoch-(\d{4,7})\.h5")
 SPLITS = ("test", "train", "validation")
 
@@ -38,26 +38,26 @@ def epoch_file(epoch: int) -> str:
 
 
 def epoch_number(name: str) -> int | None:
-    """Return the epoch whose file has this name, None if it is another file: no epoch has two names."""
+    """Return the epoch of a file name; None for other files."""
     match = EPOCH_FILE.fullmatch(name)
     epoch = int(match[1]) if match else 0
     return epoch if 0 < epoch <= schema.MOST_EPOCHS and epoch_file(epoch) == name else None
 
 
 class StoredRun:
-    """A run on disk, as numbers: what it says about itself, weights, metrics and tables.
+    """A run on disk as numbers: facts, weights, metrics and tables.
 
-    Files are opened for each question and closed again, so a run can be read while it is being trained.
+    Files are opened for each access and closed again, so a run can be read during training.
 
     Args:
-        path: The folder or the packed file of the run.
-        results: Folder that tables of probes are written to, in a file for each run; that of the run, if None.
-        weights: `trained`, or `ema` for the moving average of the weights: metrics, tables, models and verdict are then
-            of the averaged weights. Tables call such a run `NAME (EMA)`, and they are stored in a file of their own.
+        path: Folder or packed file of the run.
+        results: Folder for tables of probes, with a file per run; that of the run if None.
+        weights: `trained`, or `ema` for the moving average of weights, to which metrics, tables, models and verdict
+            then refer. Tables then have the run name `NAME (EMA)` and are stored in a separate file.
 
     Raises:
-        UserError: There is no run, or it has no averaged weights.
-        DamagedFile: There was one.
+        UserError: The run does not exist, or has no averaged weights.
+        DamagedFile: The run is damaged.
     """
 
     def __init__(self, path: str | Path, *, results: str | Path | None = None, weights: str = "trained"):
@@ -100,14 +100,14 @@ class StoredRun:
         return self.chosen_weights == "ema"
 
     def _read_older(self, file: h5py.File, about: dict[str, Any], architecture: int) -> RunInfo:
-        """Return what `run.h5` of schema 1 or 2 says, and set the numbers of its probe images."""
+        """Read facts from `run.h5` of schema 1 or 2, and set the numbers of its probe images."""
         settings = schema.json_object(about["config"])
         settings["model"] = upgrade_model(settings["model"], architecture)
         config = Config.from_dict(settings)
         index = tree.read(tree.child(file, "probe_set"))
         schema.require({"test", "train"} <= index.keys(), "the numbers of the probe images", list(index))
         self.__dict__["probe_set"] = {split: schema.check_index(index[split], len(index[split])) for split in index}
-        precision = self.environment.get("precision", "float32")  # the first versions had no other
+        precision = self.environment.get("precision", "float32")  # the only precision of the first versions
         planned = schema.whole(about.get("planned", config.epochs), "planned", 1, schema.MOST_EPOCHS)
         return info_of_older(config, precision, planned)
 
@@ -116,7 +116,7 @@ class StoredRun:
 
     @property
     def name(self) -> str:
-        """The name of the run in tables and figures."""
+        """Name of the run in tables and figures."""
         return f"{self._own_name} (EMA)" if self._averaged else self._own_name
 
     @property
@@ -125,15 +125,15 @@ class StoredRun:
 
     @property
     def info(self) -> RunInfo:
-        """The facts of the run; of schema 1 and 2, `Run.info` adds what only the data set knows."""
+        """Facts about the run; for schema 1 and 2, `Run.info` adds those that depend on the data set."""
         return self._facts
 
     @cached_property
     def config(self) -> Config:
-        """The settings that the run was trained with.
+        """Training settings of the run.
 
         Raises:
-            UserError: co-probe did not train the run.
+            UserError: The run was not trained by co-probe.
         """
         if self._facts.settings is None:
             raise UserError(f"{self.name} was not trained by co-probe, so it has no training settings")
@@ -141,7 +141,7 @@ class StoredRun:
 
     @property
     def caption(self) -> str:
-        """Text that studies add to titles of figures of a run that co-probe trained; may be empty."""
+        """Text that studies add to titles of figures; may be empty."""
         return self.config.caption if self.info.settings else ""
 
     @property
@@ -151,7 +151,7 @@ class StoredRun:
 
     @property
     def norm(self) -> str:
-        """What ε bounds: `linf`, every pixel, or `l2`, the Euclidean length of the perturbation."""
+        """Norm that ε bounds: `linf`, every pixel, or `l2`, the Euclidean norm of the perturbation."""
         return self._facts.norm
 
     @property
@@ -161,12 +161,12 @@ class StoredRun:
 
     @property
     def planned(self) -> int:
-        """Number of epochs of the finished run; of a run that does not say so, its finished epochs."""
+        """Number of epochs of the finished run; if unknown, number of finished epochs."""
         return self._facts.planned or len(self.epochs)
 
     @cached_property
     def probe_set(self) -> dict[str, np.ndarray]:
-        """Numbers of the probe images in the data set, by split; of a run that does not know them, 0, 1, 2, ..."""
+        """Numbers of the probe images in the data set, by split; 0, 1, 2, ... if unknown."""
         found = {}
         with self._open_main() as file:
             for split in SPLITS:
@@ -179,7 +179,7 @@ class StoredRun:
         return found
 
     def probe_images(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the stored probe images of a split and their labels, or None if the run does not hold them.
+        """Return the stored probe images of a split and their labels; None if they are not stored.
 
         Args:
             split: `test`, `train` or `validation`.
@@ -188,7 +188,7 @@ class StoredRun:
             Images (n, C, H, W), uint8 in 0..255 or floating point within the bounds of the run, and labels (n,) int64.
 
         Raises:
-            DamagedFile: They are not of the shape, the type or the range that the run says.
+            DamagedFile: Shape, type or range differ from the facts of the run.
         """
         with self._open_main() as file:
             if f"probe/{split}" not in file:
@@ -201,13 +201,13 @@ class StoredRun:
 
     @cached_property
     def _state_shape(self) -> tuple[int, ...]:
-        """Shape of what a method stores of the probe set's train images; (n,) of a run of schema 1 or 2."""
+        """Shape of the per-image state of the probe set's train images; (n,) for schema 1 or 2."""
         count = len(self.probe_set.get("train", ()))
         return (count, *self._facts.shape) if self.schema >= 3 else (count,)
 
     @cached_property
     def _state_size(self) -> int:
-        """The most bytes that it has in an epoch's file, where it is compressed: as many as the images themselves."""
+        """Greatest size of the per-image state in bytes: that of the images."""
         if self.schema < 3:
             return rounding.MOST_PACKED
         if not self._state_shape[0]:
@@ -220,7 +220,7 @@ class StoredRun:
 
     @property
     def epochs(self) -> list[int]:
-        """The finished epochs, from 1, sorted."""
+        """Finished epochs, from 1, sorted."""
         if self.packed:
             with self._open_main() as file:
                 numbers = [epoch_number(f"epoch-{name}.h5") for name in tree.child(file, "epochs")]
@@ -231,7 +231,7 @@ class StoredRun:
 
     @property
     def last_epoch(self) -> int:
-        """The newest finished epoch.
+        """Newest finished epoch.
 
         Raises:
             UserError: No epoch is finished yet.
@@ -242,9 +242,9 @@ class StoredRun:
 
     @property
     def best_epoch(self) -> int:
-        """The finished epoch of the best PGD-10 accuracy on the images `chosen_on`, the first of several.
+        """First finished epoch with the best PGD-10 accuracy on the split `chosen_on`.
 
-        The newest one if the run has no such metric.
+        Newest epoch if the run has no such metric.
 
         Raises:
             UserError: No epoch is finished yet.
@@ -255,15 +255,15 @@ class StoredRun:
 
     @property
     def chosen_on(self) -> str:
-        """The split that best epoch and onset are judged on: `validation` if the run holds images out, else `test`."""
+        """Split that determines best epoch and onset: `validation` if the run has held-out images, else `test`."""
         return "validation" if len(self.probe_set.get("validation", ())) else "test"
 
     def weights(self, epoch: int) -> dict[str, np.ndarray]:
-        """Return parameters and buffers after `epoch`, checksums verified.
+        """Return parameters and buffers after `epoch`, after verifying checksums.
 
         Raises:
-            UserError: The run has no such epoch.
-            DamagedFile: They are not arrays of numbers, or the file does not verify.
+            UserError: The epoch does not exist.
+            DamagedFile: The weights are not numeric arrays, or the file does not verify.
         """
         group = "ema" if self._averaged else "model"
         if not self.has_weights(epoch):
@@ -274,23 +274,23 @@ class StoredRun:
         """Return whether the weights after `epoch` are stored (`co_probe.store.thinning.drop_weights` deletes some).
 
         Raises:
-            UserError: The run has no such epoch.
+            UserError: The epoch does not exist.
         """
         with self._open_epoch(epoch) as group:
             return "model" in group and bool(len(group["model"]))
 
     def metrics(self, epoch: int) -> dict[str, float]:
-        """Return what was measured during training after `epoch`: accuracies in [0, 1], losses and gap in nats.
+        """Return training metrics of `epoch`: accuracies in [0, 1], losses and gap in nats.
 
-        Empty for a run that nothing was measured of. Read once: a finished epoch never changes (a run that is trained
-        afresh is to be opened afresh).
+        Empty for a run without metrics. They are cached, since a finished epoch never changes; reopen a run that is
+        trained again.
         """
         if epoch not in self._metrics:
             self._metrics[epoch] = self._of_weights(self._read(epoch, "metrics", schema.check_metrics))
         return dict(self._metrics[epoch])
 
     def _of_weights(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Return the metrics of the weights that the run was opened with, and those of its training."""
+        """Return metrics of the selected weights and metrics of training."""
         prefix, found = schema.AVERAGED, {}
         for name, value in metrics.items():
             if name.startswith(prefix) == self._averaged or name in schema.OF_TRAINING:
@@ -298,39 +298,39 @@ class StoredRun:
         return found
 
     def metric(self, name: str) -> dict[int, float]:
-        """Return one metric, {epoch: value}, of the finished epochs that have it."""
+        """Return one metric, {epoch: value}, of finished epochs that have it."""
         return {epoch: m[name] for epoch in self.epochs if name in (m := self.metrics(epoch))}
 
     def method_parameters(self, epoch: int) -> dict[str, dict[str, float]]:
-        """Return what the method had learned by `epoch`: {group: {name: value}}; step sizes in units of ε."""
+        """Return learned parameters of the method at `epoch`, {group: {name: value}}; step sizes in units of ε."""
         return self._read(epoch, "method", schema.check_method)
 
     def step_series(self, epoch: int) -> dict[str, np.ndarray]:
-        """Return what was recorded at each optimizer step of `epoch`: {name: (steps,) float32}."""
+        """Return the series over optimizer steps of `epoch`, {name: (steps,) float32}."""
         return self._read(epoch, "steps", schema.check_steps, optional=True)
 
     def image_state(self, epoch: int) -> np.ndarray | None:
-        """Return the method's state of the probe set's train images after `epoch`, float32, or None if it has none.
+        """Return per-image state of the probe set's train images at `epoch`, float32; None if there is none.
 
-        It is rounded, as `co_probe.store.rounding` says.
+        It is rounded by `co_probe.store.rounding`.
         """
         return self._read(epoch, "images", lambda images: schema.check_images(images, self._state_shape))
 
     def frame(self, probe: str, **settings: Any) -> pd.DataFrame:
-        """A tidy table: what the run has recorded itself, or what a probe has stored. Empty if nothing was measured.
+        """Return a tidy table, recorded in training or stored by a probe; empty if nothing was measured.
 
         Args:
-            probe: A probe; or `metrics`, what was measured during training; `steps`, APART's step sizes;
-                `step-indicators` and `epoch-indicators`, the indicators over steps and over epochs, without intervals.
-            **settings: Of the probe: only rows that were measured with these, and with its defaults for the others.
-                Without settings, all rows.
+            probe: A probe; `metrics`, of training; `steps`, APART's step sizes; or `step-indicators` and
+                `epoch-indicators`, indicators over steps and epochs, without intervals.
+            **settings: Settings of the probe: only rows with these settings, and defaults for others. Without settings,
+                all rows.
 
         Returns:
             Columns run, method, seed, epoch, probe, the probe's settings, quantity, value, low, high, n; accuracies
             with their 95% Wilson interval, means with their 95% normal interval.
 
         Raises:
-            UserError: If the probe has no such setting.
+            UserError: If a setting is unknown.
 
         Example:
             >>> run.frame("gap", against="pgd20")
@@ -348,7 +348,7 @@ class StoredRun:
         return frame if made is None else made.find(frame, self).reset_index(drop=True)
 
     def probes(self) -> list[str]:
-        """The probes whose results are stored, sorted."""
+        """List the probes with stored results, sorted."""
         return sorted(self._result_frames())
 
     def save_frame(self, probe: str, frame: pd.DataFrame) -> None:
@@ -358,10 +358,15 @@ class StoredRun:
             self._unwritten.pop(probe, None)
 
     def add_rows(self, probe: str, rows: pd.DataFrame, key: list[str] | None = None) -> pd.DataFrame:
-        """Add rows to the stored table of `probe` and return it; a row that is there with the same `key` is replaced.
+        """Add rows to the stored table of `probe`, replacing rows with the same `key`, and return the table.
 
-        `key`: columns; all that are not results, if None. Others may add theirs at the same time.
-        A table that cannot be written, as on a read-only disk, is held by this object, with the warning `NotStored`.
+        Other processes may add rows at the same time. A table that cannot be written, as on a read-only disk, is held
+        by this object, with the warning `NotStored`.
+
+        Args:
+            probe: Name of the probe.
+            rows: Rows to add.
+            key: Columns that identify a row; all but results if None.
         """
 
         def added(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -387,7 +392,7 @@ class StoredRun:
 
     @contextmanager
     def _changing_frames(self) -> Iterator[dict[str, pd.DataFrame]]:
-        """The stored tables, which nobody else changes until they are written back, with the changes made inside."""
+        """Give the stored tables under a lock, and write them back with the changes made in the context."""
         if self.results is not None:
             try:
                 self.results.mkdir(parents=True, exist_ok=True)
@@ -399,12 +404,12 @@ class StoredRun:
             write_atomic(self._results_path, tree.encode({name: table.to_tree(f) for name, f in frames.items()}))
 
     def read_epoch(self, epoch: int) -> dict[str, Any]:
-        """Read all that is stored of one epoch, as one tree."""
+        """Read one epoch as a tree."""
         with self._open_epoch(epoch) as group:
             return schema.check_epoch(tree.read(group, deflated=self._state_size), self._state_shape)
 
     def read_main(self) -> dict[str, Any]:
-        """Read all of the run but its epochs, as one tree, in the schema that it has."""
+        """Read the run without its epochs as a tree, in its own schema."""
         with self._open_main() as file:
             main = tree.read(file, without=("epochs", "results", "results-ema"))
             if self.schema >= 3:
@@ -420,16 +425,16 @@ class StoredRun:
 
     @property
     def _results_path(self) -> Path:
-        """The file that tables are written to."""
+        """File of tables."""
         if self.results is None:
             return self._own_results
-        # Runs of the same name, from several folders, have a file each.
+        # Runs of the same name in several folders have separate files.
         mark = self._facts.run_id or hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()
         return self.results / f"{self._own_name}-{mark[:8]}.{self._tables}.h5"
 
     @property
     def _tables(self) -> str:
-        """The name of the file, or of the group of a packed run, that holds the tables."""
+        """Name of the file of tables, or of their group in a packed run."""
         return "results-ema" if self._averaged else "results"
 
     @property
@@ -454,13 +459,13 @@ class StoredRun:
                 yield self._checked(file, epoch)
 
     def _checked(self, group: h5py.Group, epoch: int) -> h5py.Group:
-        """`group`, if it is of this run and of this epoch; epochs that an earlier version wrote do not say so."""
+        """Return `group` after checking its run id and epoch, which earlier versions did not store."""
         if self.schema >= 3 and epoch > self.unmarked:
             check_mark(tree.read_attributes(group), self._facts.run_id, epoch)
         return group
 
     def _inside(self, name: str) -> Path:
-        """The file `name` of the run's folder; a link that leads out of the folder is refused."""
+        """Return the path of file `name` in the run's folder; links out of the folder are rejected."""
         path = self.path / name
         if path.is_symlink() and path.resolve().parent != self.path.resolve():
             raise DamagedFile(f"{path} is a link to a file outside the run, and such links are not followed")
@@ -473,7 +478,7 @@ class StoredRun:
         make: Callable[[dict[str, Any]], Any],
         optional: bool = False,
     ) -> Any:
-        """What `make` makes of a part of an epoch; where it cannot, the file is damaged."""
+        """Apply `make` to a part of an epoch; errors become DamagedFile."""
         with self._open_epoch(epoch) as group:
             if optional and part not in group:
                 return make({})
@@ -495,7 +500,7 @@ class StoredRun:
         return frames | self._unwritten
 
     def labels(self, epoch: int, probe: str) -> dict[str, Any]:
-        """Return the leading columns of every tidy row of this run; `seed` is -1 if it is unknown."""
+        """Return the leading columns of every tidy row of this run; `seed` is -1 if unknown."""
         return {
             "run": self.name,
             "method": self._facts.method,
@@ -506,7 +511,7 @@ class StoredRun:
 
 
 def check_mark(about: Mapping[str, Any], run_id: str, epoch: int) -> None:
-    """Raise ValueError if a file's attributes name another run or another epoch than these."""
+    """Raise ValueError if a file's attributes name another run or epoch."""
     if about.get("run_id") != run_id:
         raise ValueError(f"it belongs to another run ({str(about.get('run_id'))[:8]}, not {run_id[:8]})")
     if about.get("epoch") != epoch:
@@ -518,7 +523,7 @@ def _frames(group: h5py.Group) -> dict[str, pd.DataFrame]:
 
 
 def find_runs(folder: str | Path) -> list[Path]:
-    """The runs in `folder`, folders and packed files, sorted by name."""
+    """Find the runs in `folder`, folders and packed files, sorted by name."""
     folder = Path(folder)
     if not folder.is_dir():
         return []

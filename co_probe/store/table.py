@@ -1,4 +1,4 @@
-"""Tidy tables as groups of columns."""
+"""Conversion of tidy tables to groups of columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,9 @@ from co_probe.store.tree import Tree
 
 
 def to_tree(frame: pd.DataFrame) -> Tree:
-    """One array a column; texts as UTF-8 bytes of fixed length, so that they are under a checksum.
+    """Convert a table to one array per column, with text as fixed-length UTF-8 for checksums.
 
-    Names of files that are not UTF-8 keep their bytes.
+    File names that are not UTF-8 keep their bytes.
     """
     columns = {}
     for name in frame:
@@ -25,7 +25,7 @@ def to_tree(frame: pd.DataFrame) -> Tree:
 
 
 def from_tree(tree: Mapping[str, Any]) -> pd.DataFrame:
-    """The inverse of `to_tree`."""
+    """Invert `to_tree`."""
     columns = {}
     for name in filter(None, tree["order"].split("\n")):
         values = tree[name]

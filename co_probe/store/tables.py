@@ -1,4 +1,4 @@
-"""The tables that a run makes of itself, besides those that probes have stored."""
+"""Tables that are derived from a run, in addition to those stored by probes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from co_probe.store.schema import PROPORTIONS
 
 
 class Recorded(Protocol):
-    """What the tables ask of a run."""
+    """Part of a run that the tables use."""
 
     @property
     def name(self) -> str:
@@ -27,16 +27,16 @@ class Recorded(Protocol):
         """Numbers of the probe images, by split."""
 
     def metrics(self, epoch: int) -> dict[str, float]:
-        """Return what was measured during training after an epoch."""
+        """Return the training metrics of an epoch."""
 
     def metric(self, name: str) -> dict[int, float]:
         """Return one metric, {epoch: value}."""
 
     def method_parameters(self, epoch: int) -> dict[str, dict[str, float]]:
-        """Return what the method had learned by an epoch."""
+        """Return learned parameters of the method at an epoch."""
 
     def step_series(self, epoch: int) -> Mapping[str, Any]:
-        """Return what was recorded at each optimizer step of an epoch."""
+        """Return the series over optimizer steps of an epoch."""
 
     def labels(self, epoch: int, probe: str) -> dict[str, Any]:
         """Return the leading columns of every tidy row."""
@@ -46,7 +46,7 @@ class Recorded(Protocol):
 
 
 def metrics(run: Recorded) -> pd.DataFrame:
-    """What was measured during training: tidy rows, accuracies with their interval."""
+    """Make the tidy table of training metrics, with intervals of accuracies."""
     rows, sizes = [], {split: len(images) for split, images in run.probe_set.items()}
     for epoch in run.epochs:
         measured = run.metrics(epoch)
@@ -63,7 +63,7 @@ def metrics(run: Recorded) -> pd.DataFrame:
 
 
 def step_sizes(run: Recorded) -> pd.DataFrame:
-    """The step sizes that APART has learned: tidy rows, with the layer of each."""
+    """Make the tidy table of APART's learned step sizes, by layer."""
     rows = []
     for epoch in run.epochs:
         for name, value in run.method_parameters(epoch).get("alpha", {}).items():
@@ -73,7 +73,7 @@ def step_sizes(run: Recorded) -> pd.DataFrame:
 
 
 def step_indicators(run: Recorded) -> pd.DataFrame:
-    """Indicators of training steps, averaged in windows: columns run, indicator, epoch (as a fraction), value."""
+    """Average step indicators over windows: columns run, indicator, epoch (as a fraction), value."""
     rows = [pd.DataFrame(columns=["run", "indicator", "epoch", "value"])]
     series = {epoch: run.step_series(epoch) for epoch in run.epochs}
     for name in STEP_INDICATORS:
@@ -86,9 +86,9 @@ def step_indicators(run: Recorded) -> pd.DataFrame:
 
 
 def epoch_indicators(run: Recorded) -> pd.DataFrame:
-    """Indicators of each epoch that training or probes have stored: columns run, probe, quantity, epoch, value.
+    """Collect stored indicators per epoch: columns run, probe, quantity, epoch, value.
 
-    One series for each: that of the probe's default settings, else what was measured last at each epoch.
+    There is one series per quantity: with the probe's default settings, else the newest value of each epoch.
     """
     gaps = run.metric("gap")
     rows = [("gap", "gap", epoch, value) for epoch, value in gaps.items()]
@@ -112,4 +112,4 @@ TABLES: dict[str, Callable[[Any], pd.DataFrame]] = {
     "step-indicators": step_indicators,
     "epoch-indicators": epoch_indicators,
 }
-"""What makes each table, by the name that `StoredRun.frame` knows it by."""
+"""Name in `StoredRun.frame` -> function that makes the table."""

@@ -1,4 +1,4 @@
-"""Deleting the weights of epochs that nobody will measure again."""
+"""Deletion of weights of epochs, to save space."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -7,20 +7,20 @@ from co_probe.files.lock import Lock
 from co_probe.store import tree
 from co_probe.store.stored_run import StoredRun, epoch_file
 
-WEIGHTY = ("model", "ema", "images")  # groups of an epoch's file that are emptied or left out
+WEIGHTY = ("model", "ema", "images")  # groups of an epoch's file that are emptied or removed
 
 
 def drop_weights(path: str | Path, keep: Collection[int]) -> None:
-    """Delete the weights and the state of images of a complete run, but for some epochs. Metrics and tables remain.
+    """Delete weights and per-image state of a complete run except for some epochs; metrics and tables remain.
 
-    The run stays valid; a diagnostic that needs the weights of another epoch says that they are gone.
+    The run stays valid; diagnostics that need deleted weights raise an error.
 
     Args:
-        path: The folder of the run.
-        keep: Epochs whose weights stay.
+        path: Folder of the run.
+        keep: Epochs whose weights are retained.
 
     Raises:
-        UserError: It is no folder of a run, or somebody writes to it.
+        UserError: The folder is not a run, or has a writer.
     """
     run = StoredRun(path)
     with Lock(run.path / "run.lock", f"the run {path}"):

@@ -1,8 +1,7 @@
-"""Nested dicts as HDF5: arrays (numpy's, or `Rows`) are datasets, numbers and strings are attributes.
+"""Nested dicts as HDF5: arrays (of numpy, or `Rows`) are datasets, numbers and strings are attributes.
 
-Arrays are stored as they are, but for `Deflated` ones. Every byte that matters is under a checksum: chunks of datasets
-under the Fletcher-32 filter, and everything else under the checksums that HDF5's file format 1.10 puts on its own
-metadata.
+Arrays are not compressed, except `Deflated` ones. All content has checksums: the Fletcher-32 filter for chunks of
+datasets, and those of HDF5's file format 1.10 for metadata.
 """
 
 import io
@@ -21,32 +20,32 @@ from co_probe.errors import DamagedFile, UserError, one_line
 from co_probe.files.atomic import replace_atomic
 
 FORMAT = ("v110", "v110")
-DEFLATE_LEVEL = 6  # gzip's own; 9 takes many times as long for some hundredths
-DEFLATE_MOST = 1100  # the most that deflate compresses is 1032:1
-DEPTH = 16  # of groups in groups
-KINDS = "biufS"  # numpy's letters for what a file of ours holds: booleans, numbers, bytes
-# What HDF5, numpy and json raise, and the checks of this package, where a file is not as it should be.
+DEFLATE_LEVEL = 6  # default of gzip; 9 takes many times as long for a few percent
+DEFLATE_MOST = 1100  # above the greatest compression ratio of deflate, 1032:1
+DEPTH = 16  # greatest nesting of groups
+KINDS = "biufS"  # allowed numpy kinds: booleans, numbers, bytes
+# Errors of HDF5, numpy, json and our checks for invalid files.
 UNEXPECTED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
 Tree = Mapping[str, Any]
 
 
 class Rows(ABC):
-    """An array that is somewhere else: as many of its rows as are asked for come here at a time."""
+    """An array elsewhere, such as on a GPU, from which rows are fetched on demand."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
     @abstractmethod
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """As of a numpy array: `[3:5]` or, of one without dimensions too, `[...]`."""
+        """Return rows as a numpy array, for `[3:5]` or `[...]`."""
 
 
 class Deflated(np.ndarray):
-    """An array, `array.view(Deflated)`, that is compressed in the file, by the filter that every HDF5 has (gzip)."""
+    """An array, `array.view(Deflated)`, that is compressed in the file by the standard gzip filter of HDF5."""
 
 
 def encode(tree: Tree) -> bytes:
-    """Return the bytes of an HDF5 file that holds `tree`."""
+    """Return the bytes of an HDF5 file with `tree`."""
     with h5py.File("in-memory", "w", driver="core", backing_store=False, libver=FORMAT) as file:
         fill(file, tree)
         file.flush()
@@ -54,15 +53,15 @@ def encode(tree: Tree) -> bytes:
 
 
 def write(path: Path, tree: Tree, links: Mapping[str, tuple[str, str]] | None = None) -> None:
-    """Write `tree` to the file `path`, atomically, a chunk at a time: there is no second copy of it in memory.
+    """Write `tree` to the file `path` atomically, chunk by chunk, without a second copy in memory.
 
     Args:
-        path: The file; what was there before is replaced.
-        tree: Its content.
-        links: Links to other files, {path: (file name beside this one, path in it)}.
+        path: The file, which is replaced if it exists.
+        tree: Content of the file.
+        links: Links to other files, {path: (file name in the same folder, path in it)}.
 
     Raises:
-        UserError: The file cannot be written; the old one is untouched.
+        UserError: The file cannot be written; an existing one is unchanged.
     """
 
     def put(beside: Path) -> None:
@@ -76,7 +75,7 @@ def write(path: Path, tree: Tree, links: Mapping[str, tuple[str, str]] | None = 
 
 @contextmanager
 def created(path: Path) -> Iterator[tuple[h5py.File, "Sink"]]:
-    """A new HDF5 file that is written piece by piece. Raises OSError at the end if that failed anywhere."""
+    """Create an HDF5 file to write piece by piece. Raises OSError at the end if any write failed."""
     with Sink(path, "x+") as sink:
         with h5py.File(sink, "w", libver=FORMAT) as file:
             yield file, sink
@@ -85,7 +84,7 @@ def created(path: Path) -> Iterator[tuple[h5py.File, "Sink"]]:
 
 
 class Sink(io.FileIO):
-    """A file that keeps the first error of writing in `error`: HDF5 ends the process if it cannot write on closing."""
+    """A file that stores its first write error in `error`, since HDF5 ends the process if writing fails on closing."""
 
     error: OSError | None = None
 
@@ -116,17 +115,17 @@ def fill(group: h5py.Group, tree: Tree) -> None:
         elif isinstance(value, np.ndarray | Rows):
             _write_array(group, name, value)
         else:
-            # Fixed-length bytes: strings of variable length live in a heap that has no checksum.
+            # Fixed-length bytes: the heap of variable-length strings has no checksum.
             group.attrs[name] = np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
 
 
 def _write_array(group: h5py.Group, name: str, value: np.ndarray | Rows) -> None:
     if 0 in (len(value.shape), *value.shape):
-        # Neither can be chunked; compact storage puts the bytes into the (checksummed) object header. h5py's
-        # create_dataset would lay them out contiguously, without a checksum, whatever it is asked for.
+        # Neither can be chunked; compact storage puts the bytes into the object header, which has a checksum. h5py's
+        # create_dataset would always use contiguous storage without a checksum.
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_layout(h5py.h5d.COMPACT)
-        layout.set_obj_track_times(False)  # as create_dataset does: the same content is the same bytes
+        layout.set_obj_track_times(False)  # as in create_dataset, so that equal content gives equal bytes
         kind, space = h5py.h5t.py_create(value.dtype, logical=True), h5py.h5s.create_simple(value.shape)
         dataset = h5py.h5d.create(group.id, name.encode(), kind, space, dcpl=layout)
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(value[...]).reshape(value.shape))
@@ -139,16 +138,16 @@ def _write_array(group: h5py.Group, name: str, value: np.ndarray | Rows) -> None
 
 
 def _chunks(value: np.ndarray | Rows, limit: int = 2**26) -> tuple[int, ...]:
-    """One chunk, unless it would be larger than `limit` bytes: then as many first rows as fit."""
+    """Return the shape of chunks: the whole array, or as many rows as fit into `limit` bytes."""
     row = max(1, value.dtype.itemsize * math.prod(value.shape[1:]))
     return (max(1, min(value.shape[0], limit // row)), *value.shape[1:])
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """Open for reading. Whatever HDF5 finds wrong with the file while it is open becomes a DamagedFile error."""
+    """Open a file for reading; errors of HDF5 inside the context become DamagedFile."""
     try:
-        if path.exists() and not path.is_file():  # to open a pipe would wait for somebody who writes to it
+        if path.exists() and not path.is_file():  # opening a pipe would block until another process writes to it
             raise OSError("it is no regular file")
         with h5py.File(path, "r") as file:
             yield file
@@ -164,9 +163,9 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def child(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
-    """Return the object at `path` in this file; links to other places or files are not followed.
+    """Return the object at `path` in this file, without following soft or external links.
 
-    Raises KeyError if there is nothing, ValueError for such a link.
+    Raises KeyError if it does not exist, ValueError for a link.
     """
     for name in path.strip("/").split("/"):
         if not isinstance(group, h5py.Group):
@@ -181,25 +180,25 @@ def child(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
 
 
 def read(group: h5py.Group, without: Collection[str] = (), deflated: int = 0) -> dict[str, Any]:
-    """Read all of `group` but its members `without`, as `encode` took it.
+    """Read `group` without its members `without`; `encode` is the inverse.
 
-    Time and memory are in proportion to the size of the file: an object that two links lead to is refused, since a
-    small file of such links would be read for ever, and so are arrays that together are larger than the file.
+    Time and memory are proportional to the size of the file: objects with several links, which could multiply content,
+    and arrays that together exceed the file are rejected.
 
     Args:
         group: The group.
-        without: Names of members that are not read.
-        deflated: Number of bytes that compressed arrays may have more than the file.
+        without: Names of members to skip.
+        deflated: Number of bytes by which compressed arrays may exceed the file.
 
     Raises:
         OSError: A checksum does not match.
-        ValueError: It holds a link, or an object or an array that no file of ours does.
+        ValueError: The group has a link, or an unexpected object or array.
     """
     return _Reader(group, deflated).read(group, without)
 
 
 class _Reader:
-    """Reads groups until they have had more bytes than the file can hold."""
+    """Reads groups with a limit on their total size."""
 
     def __init__(self, group: h5py.Group, deflated: int):
         self._left, self._deflated, self._seen = _file_size(group) + deflated, deflated, set[int]()
@@ -243,7 +242,7 @@ def _file_size(node: h5py.HLObject) -> int:
 
 
 def read_attributes(group: h5py.Group) -> dict[str, Any]:
-    """The numbers and strings of `group`.
+    """Read the numbers and strings of `group`.
 
     Raises:
         ValueError: An attribute is an array, or neither a number nor a string.
@@ -258,15 +257,15 @@ def read_attributes(group: h5py.Group) -> dict[str, Any]:
 
 
 def check_array(dataset: h5py.Dataset, deflated: int = 0) -> None:
-    """Check what is said of an array before any memory is allocated for it.
+    """Check the header of an array before memory is allocated for it.
 
     Args:
         dataset: The array.
-        deflated: Number of bytes that it may have more than the file, if it is compressed.
+        deflated: Number of bytes by which it may exceed the file, if it is compressed.
 
     Raises:
-        ValueError: It takes its numbers from another file, holds anything but numbers and bytes, is compressed in
-            another way than ours, or is said to be larger than what is stored of it.
+        ValueError: The array is stored in another file, is not of numbers or bytes, has another compression, or is
+            larger than its storage.
     """
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{dataset.name} takes its numbers from another file, and links are not followed")
@@ -284,10 +283,10 @@ def check_array(dataset: h5py.Dataset, deflated: int = 0) -> None:
 
 
 def read_array(dataset: h5py.Dataset, deflated: int = 0) -> np.ndarray:
-    """Read a dataset that lies in this very file, as `Deflated` if it is compressed there.
+    """Read a dataset of this file, as `Deflated` if it is compressed.
 
     Raises:
-        ValueError: `check_array`, which takes the same arguments, refuses it.
+        ValueError: `check_array`, with the same arguments, rejects it.
     """
     check_array(dataset, deflated)
     array = np.asarray(dataset[()])

@@ -1,4 +1,4 @@
-"""Writing a run, an epoch at a time, so that a crash at any byte costs at most the epoch being trained."""
+"""Writing a run epoch by epoch, so that a crash at any time loses at most the current epoch."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from co_probe.store.upgrade import ARCHITECTURE
 RESUME_FILE = re.compile(r"resume-(\d{4,})\.h5")
 PARTIAL_FILE = re.compile(
     r"\.(run|epoch-\d+|resume-\d+)(?P<rank>-rank\d+of\d+)?\.h5\.partial"
-)  # a results file may be in the making
+)  # temporary results files included
 OWN_FILE = re.compile(
     r"run\.h5|run\.lock|results(-ema)?\.(h5|lock)|epoch-\d+\.h5|resume-\d+(-rank\d+of\d+)?\.h5|\..*\.partial"
 )
@@ -31,12 +31,12 @@ OWN_FILE = re.compile(
 
 @dataclass(frozen=True)
 class ProbeImages:
-    """The images of one split that every diagnostic of a run uses.
+    """Probe images of one split.
 
     Attributes:
         images: (n, C, H, W), uint8 in 0..255 or floating point within the bounds of the run.
         labels: (n,) int64 class numbers.
-        index: (n,) int64 numbers of the images in the data set, None if they have none.
+        index: (n,) int64 numbers of the images in the data set; None if unknown.
     """
 
     images: np.ndarray
@@ -44,29 +44,29 @@ class ProbeImages:
     index: np.ndarray | None = None
 
     def to_tree(self) -> dict[str, np.ndarray]:
-        """Return what `run.h5` stores of it."""
+        """Convert to the group in `run.h5`."""
         content = {"images": self.images, "labels": self.labels, "index": self.index}
         return {name: value for name, value in content.items() if value is not None}
 
 
 class RunWriter:
-    """The one writer of the run in `path`, for the length of a `with`.
+    """The exclusive writer of the run in `path`; a context manager.
 
-    A new epoch is committed in this order: `resume-N.h5`, then `epoch-N.h5`, whose appearance makes the epoch finished;
-    then older resume files go. So whatever instant a crash picks, the newest finished epoch has its resume file.
-    `run.h5`, which may hold many images, is written at the start and, with links to the new epochs, at the end.
+    A new epoch is committed in this order: `resume-N.h5`; `epoch-N.h5`, which makes the epoch finished; deletion of
+    older resume files. After a crash at any time, the newest finished epoch therefore has its resume file. `run.h5`,
+    which may hold many images, is written at the start and, with links to the new epochs, at the end.
 
     Args:
-        path: The folder of the run.
-        info: The facts of the run. A run that is gone on with keeps its own (`RunWriter.info`).
-        probe: The probe images, by split: `test`, and `train` if there are any.
-        environment: The machine and the versions that it is made with.
-        resume: Go on if there is a run, else start one.
-        overwrite: Delete the run that is there.
+        path: Folder of the run.
+        info: Facts about the run; a resumed run retains its own (`RunWriter.info`).
+        probe: Probe images, by split: `test`, and `train` if there are any.
+        environment: Machine and versions.
+        resume: Continue an existing run; start one if there is none.
+        overwrite: Delete an existing run.
 
     Raises:
-        UserError: There is a run and neither is set, the folder holds something else, or it has another writer; or the
-            run that is to be gone on with has other settings.
+        UserError: A run exists and neither is set, the folder has other content or another writer, or the run to resume
+            has other settings.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RunWriter:
         self._probe: tree.Tree = {split: images.to_tree() for split, images in probe.items()}
         self._environment: Mapping[str, Any] = dict(environment)
         self._stopped = 0  # the step at which the guard ended the run; 0 if it did not
-        self._unmarked = 0  # epochs up to this one were written by an earlier version, without the run's id
+        self._unmarked = 0  # newest epoch of an earlier version, which did not store the run id
 
     def __enter__(self) -> "RunWriter":
         with changing(self.path), ExitStack() as stack:
@@ -100,7 +100,7 @@ class RunWriter:
                 if self._stopped or self._epochs() != self._linked:
                     self._write_main()
             except CoProbeError:
-                if kind is None:  # else the first error is the one to tell
+                if kind is None:  # otherwise the first error is raised
                     raise
 
     def _prepare(self) -> None:
@@ -124,7 +124,7 @@ class RunWriter:
         self._tidy(at_start=True)
 
     def _go_on_with(self, stored: StoredRun) -> None:
-        """Keep what the run recorded at its start. Raises UserError if its settings are others than those given."""
+        """Load the start of a run to resume. Raises UserError if its settings differ from the given ones."""
         if difference := _difference(stored, self.info):
             raise UserError(
                 f"{self.path} was trained with other settings: {difference}; choose another folder, or overwrite=True"
@@ -143,7 +143,7 @@ class RunWriter:
             self.info, self._unmarked = replace(self.info, precision=stored.precision), self.last
 
     def _empty(self) -> None:
-        """Delete the run that is there: run.h5 last and newer epochs first, so that a crash leaves an old run."""
+        """Delete an existing run, newer epochs first and run.h5 last, so that a crash leaves a valid run."""
         own = [p for p in self.path.iterdir() if OWN_FILE.fullmatch(p.name) and p.name != "run.lock"]
         with changing(self.path):
             for file in sorted(own, key=lambda p: (p.name != "run.h5", p.name), reverse=True):
@@ -152,20 +152,20 @@ class RunWriter:
 
     @property
     def probe_set(self) -> dict[str, np.ndarray]:
-        """Numbers of the probe images in the data set, by split, as they were drawn at the start of the run."""
+        """Numbers of the probe images in the data set, by split, as drawn at the start of the run."""
         return {split: images["index"] for split, images in self._probe.items() if "index" in images}
 
     @property
     def last(self) -> int:
-        """The newest finished epoch, 0 if there is none."""
+        """Newest finished epoch; 0 if there is none."""
         return max(self._epochs(), default=0)
 
     def resume_state(self) -> dict[str, Any]:
-        """Return what `commit` was given as `resume` with the newest finished epoch.
+        """Read the `resume` state of the newest finished epoch.
 
         Raises:
             UserError: Its file is missing.
-            DamagedFile: The file does not verify, or is of another run or epoch.
+            DamagedFile: The file does not verify, or belongs to another run or epoch.
         """
         name, last = f"resume-{self.last:04d}.h5", self.last
         if not (self.path / name).exists():
@@ -182,13 +182,13 @@ class RunWriter:
         """Add a finished epoch.
 
         Args:
-            epoch: Its number, from 1.
-            checkpoint: The groups `model`, `metrics`, `method`, `images` and, if there are any, `steps`. The array
-                `images/state` is rounded, everything else is written as it is.
-            resume: What going on after this epoch needs; None after the last epoch.
+            epoch: Number of the epoch, from 1.
+            checkpoint: Groups `model`, `metrics`, `method`, `images` and, if there are any, `steps`. The array
+                `images/state` is rounded; the rest is written unchanged.
+            resume: State to resume after this epoch; None after the last epoch.
 
         Raises:
-            UserError: The disk is full or cannot be written; the run is then as it was before.
+            UserError: The disk is full or cannot be written; the run is unchanged.
         """
         mark = {"run_id": self.info.run_id, "epoch": epoch}
         if resume is not None:
@@ -199,10 +199,10 @@ class RunWriter:
         self._tidy()
 
     def _tidy(self, *, at_start: bool = False) -> None:
-        """Delete what nothing needs any more: older resume files, and what a crash left.
+        """Delete older resume files and remains of a crash.
 
         Args:
-            at_start: Whether there is no other process of the run yet, which may be writing a part of a newer epoch.
+            at_start: Whether no other process of the run exists yet that may be writing a part of a newer epoch.
         """
         last = self.last
         with changing(self.path):
@@ -235,7 +235,7 @@ class RunWriter:
 
 
 def _difference(stored: StoredRun, info: RunInfo) -> str:
-    """Return in which settings a run differs from what is asked for; nothing if it does not."""
+    """Describe the settings in which a run differs from `info`; empty if there are none."""
     if stored.info.settings is None or info.settings is None:
         names = ("method", "epsilon", "norm", "shape", "classes", "model", "data")
         pairs = [(name, getattr(stored.info, name), getattr(info, name)) for name in names]
@@ -246,6 +246,6 @@ def _difference(stored: StoredRun, info: RunInfo) -> str:
 
 
 def _drawn(probe: tree.Tree) -> dict[tuple[str, str], list[int]]:
-    """Return which images probe images are, and their labels."""
+    """Return numbers and labels of probe images."""
     parts = [(split, part) for split in probe for part in ("index", "labels") if part in probe[split]]
     return {(split, part): probe[split][part].tolist() for split, part in parts}
