@@ -1,4 +1,4 @@
-"""Accuracies of a run that was recorded without training metrics: measuring them, and the stored ones."""
+"""Accuracies of a run without training metrics."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from co_probe.store import StoredRun
 
 
 def measure_accuracy(run: StoredRun, *, device: str = "auto", progress: Progress | None = None) -> str | None:
-    """Measure the probe `accuracy` at every epoch of a run that has no accuracy under PGD-10, where it is not stored.
+    """Measure the probe `accuracy` at every epoch of a run without PGD-10 accuracy, where it is not stored.
 
     Args:
         run: The run.
@@ -18,7 +18,7 @@ def measure_accuracy(run: StoredRun, *, device: str = "auto", progress: Progress
         progress: Called after each epoch.
 
     Returns:
-        Why it cannot be measured (the code of a foreign model is missing), or None.
+        Reason why it cannot be measured (the code of a foreign model is missing), or None.
     """
     if not run.epochs or run.metric("pgd10"):
         return None
@@ -30,7 +30,7 @@ def measure_accuracy(run: StoredRun, *, device: str = "auto", progress: Progress
 
 
 def measured_accuracy(run: Any) -> dict[int, dict[str, float]]:
-    """The stored accuracies on test images, {epoch: {`clean`, `fgsm`, `pgd10`: value}}; empty if there are none.
+    """Return stored accuracies on test images, {epoch: {`clean`, `fgsm`, `pgd10`: value}}; empty if there are none.
 
     Args:
         run: A run with a method `frame`.

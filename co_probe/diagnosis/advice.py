@@ -12,9 +12,9 @@ class Advice:
 
     Attributes:
         text: The measure in one sentence, and why.
-        source: Authors and year of the publication; empty where there is none.
-        url: Address of the publication; empty where there is none.
-        against: The mechanism that it works against, a key of `co_probe.config.indicators.MECHANISMS`.
+        source: Authors and year of the publication; may be empty.
+        url: Address of the publication; may be empty.
+        against: Mechanism that it counters, a key of `co_probe.config.indicators.MECHANISMS`.
     """
 
     text: str
@@ -24,7 +24,7 @@ class Advice:
 
 
 MOST = 4
-"""Number of measures that are told besides the best checkpoint; docs/diagnosis.md has more."""
+"""Number of measures in a diagnosis besides the best checkpoint; docs/diagnosis.md has more."""
 
 GUARD = Advice(
     'Train with a guard, which switches to PGD-2 at the first sign of a collapse (--guard, guard="pgd2"), or watch a '
@@ -134,7 +134,7 @@ BY_KIND = {
 
 
 def advice_for(verdict: Verdict, mechanisms: Sequence[str] = ()) -> tuple[Advice, ...]:
-    """Measures to try after a verdict, the most useful first.
+    """Return measures to try after a verdict, the most useful first.
 
     Args:
         verdict: Verdict on the run.
@@ -144,7 +144,7 @@ def advice_for(verdict: Verdict, mechanisms: Sequence[str] = ()) -> tuple[Advice
         Measures; for a collapse and for robust overfitting, the best checkpoint comes first.
     """
     general = tuple(sorted(BY_KIND[verdict.kind], key=lambda each: each.against not in mechanisms))[:MOST]
-    if OVERFITTED in verdict.reasons:  # there is no epoch to go back to: another method, and then the usual mistakes
+    if OVERFITTED in verdict.reasons:  # no epoch to return to: suggest another method, then common mistakes
         return (*AGAINST_COLLAPSE[:MOST], *NEVER_ROBUST)
     if verdict.kind not in ("catastrophic", "recovered", "diverged", "robust-overfitting"):
         return general

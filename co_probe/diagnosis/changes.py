@@ -1,4 +1,4 @@
-"""Indicators of a run per epoch, and when each changed at a collapse."""
+"""Changes of a run's indicators at a collapse."""
 
 import math
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ CURVES = {
     "fgsm": Indicator(label="accuracy under the training attack", direction=1),
     "train": Indicator(label="training accuracy", direction=1, baseline=True),
 }
-"""Accuracy curves that every log may have, by their names in the columns of the curves."""
+"""Accuracy curves that a log may have, by column."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Moved:
     """An indicator around a collapse.
 
     Attributes:
-        name: Its name in data: of a step series, a curve, or `probe/quantity`.
-        indicator: What it is called and which way it moves.
-        change: When it changed, and its levels before and after; None if it did not change clearly.
+        name: Name of the step series or curve, or `probe/quantity`.
+        indicator: Label and expected direction.
+        change: Time of the change and levels before and after; None without a clear change.
         before: Median before the collapse; NaN if unknown.
-        after: Median within it; NaN if unknown.
+        after: Median in the collapse; NaN if unknown.
     """
 
     name: str
@@ -40,22 +40,22 @@ class Moved:
 
 
 def main_episode(verdict: Verdict) -> Span | None:
-    """First and last epoch of the longest episode; None if there is none."""
+    """Return first and last epoch of the longest episode; None if there is none."""
     last = verdict.last_epoch or 0
     spans = [(each.start, last if each.end is None else each.end) for each in verdict.episodes]
     return max(spans, key=lambda span: span[1] - span[0], default=None)
 
 
 def movements(verdict: Verdict, curves: pd.DataFrame, run: StoredRun | None = None) -> list[Moved]:
-    """Every recorded indicator around the longest episode: those that changed first, in order of time.
+    """Find the changes of all recorded indicators around the longest episode, in order of time.
 
     Args:
         verdict: The verdict.
-        curves: Accuracies, with the columns epoch and those of `CURVES` that are known.
-        run: The run, if there is more than its curves.
+        curves: Accuracies, with the column epoch and known columns of `CURVES`.
+        run: The run, if available.
 
     Returns:
-        Nothing if there is no episode.
+        Indicators that changed, then the others; empty without an episode.
     """
     span = main_episode(verdict)
     if span is None:
@@ -76,7 +76,7 @@ def movements(verdict: Verdict, curves: pd.DataFrame, run: StoredRun | None = No
 
 
 def _of_episode(moved: Moved, verdict: Verdict) -> Moved:
-    """PGD accuracy before and within the longest episode in the numbers of the verdict, which are told as well."""
+    """Replace levels of PGD accuracy by those of the verdict, so that a diagnosis has consistent numbers."""
     if moved.name != "pgd":
         return moved
     span = main_episode(verdict)
@@ -94,10 +94,10 @@ def _moved(name: str, indicator: Indicator, rows: pd.DataFrame, span: Span) -> M
 
 
 def relation(at: float, lost: float | None) -> str:
-    """Whether a change at `at` came `before`, in the `same` epoch as, or `after` the loss of robust accuracy.
+    """Return whether a change came `before`, in the `same` epoch as, or `after` the loss of robust accuracy.
 
-    Robust accuracy is measured after each epoch: if its loss is seen after epoch 17, it took place in that epoch.
-    Empty if it is not known when it was lost.
+    Robust accuracy is measured after each epoch: a loss that is measured after epoch 17 took place in that epoch. Empty
+    if the time of the loss is unknown.
     """
     if lost is None:
         return ""

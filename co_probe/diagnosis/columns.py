@@ -1,4 +1,4 @@
-"""Which columns of a training log hold which accuracy curve, judged by their names."""
+"""Recognition of accuracy curves in a training log by names of columns."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from co_probe.errors import UserError, unknown
 
 CURVES = ("clean", "fgsm", "pgd", "train")
-"""Curves that the verdict is reached from."""
+"""Curves that the verdict uses."""
 
 WORDS = {
     "epoch": {"epoch", "epochs", "ep"},
@@ -22,11 +22,11 @@ WORDS = {
     "clean": {"clean", "natural", "nat", "benign", "standard", "std", "sa"},
     "accuracy": {"acc", "accuracy", "top", "prec"},
 }
-"""Words in names of columns, by meaning."""
+"""Meaning -> words in names of columns."""
 
 OTHER = {"loss", "err", "error", "time", "seconds", "sec", "lr", "rate", "memory", "seed", "count", "images"}
 OTHER |= {"low", "high", "lower", "upper", "ci", "best", "grad", "norm", "gap", "strength", "eps", "epsilon", "alpha"}
-"""Words of columns that hold something else, or the best value so far."""
+"""Words of columns with other content, or the best value so far."""
 
 GLUED = re.compile(r"(.+?)(acc|accuracy)")
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -34,13 +34,13 @@ CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 @dataclass(frozen=True, order=True)
 class _Candidate:
-    """A column that may hold a curve; the least one is taken.
+    """A column that may hold a curve; the smallest candidate is used.
 
     Attributes:
-        rank: How sure the name is, 0 for the surest.
-        validation: Whether it is measured on a validation set, where there may be a test set.
-        unclear: Number of words in its name without a meaning here.
-        steps: Number of steps of the attack, negated: the stronger attack is preferred.
+        rank: Confidence of the name, 0 for the highest.
+        validation: Whether it is measured on a validation set instead of a test set.
+        unclear: Number of unknown words in its name.
+        steps: Number of attack steps, negated, so that the stronger attack is preferred.
         position: Position among the columns.
         name: Name of the column.
     """
@@ -60,12 +60,12 @@ def find_columns(
 
     Args:
         names: Names of all columns, such as `Test Robust Acc`, `val/pgd10` or `clean_acc`.
-        chosen: Columns that the user named, {curve: column}, where a curve is `epoch` or one of `CURVES`. None or an
-            empty name leaves a curve out.
-        where: What error messages call the log.
+        chosen: Columns given by the user, {curve: column}, where a curve is `epoch` or one of `CURVES`. None or an
+            empty name omits a curve.
+        where: Name of the log in errors.
 
     Returns:
-        Columns by curve, `epoch` and `train` among them if they exist.
+        {curve: column}, with `epoch` and `train` if they exist.
 
     Raises:
         UserError: A chosen curve or column does not exist, or no column holds accuracy under PGD.
@@ -90,7 +90,7 @@ def find_columns(
     unlabelled = [each.name for each in candidates["clean"] if each.rank == 2 and each.name not in columns.values()]
     if (
         unlabelled and not {"train", *chosen} & columns.keys()
-    ):  # Keras: accuracy is on training images beside val_accuracy
+    ):  # Keras: accuracy next to val_accuracy is on training images
         columns["train"] = unlabelled[0]
     if "pgd" not in columns:
         listed = ", ".join(names)
@@ -102,7 +102,7 @@ def find_columns(
 
 
 def _classify(name: str, position: int) -> tuple[str, _Candidate] | None:
-    """The curve that a column may hold, or None."""
+    """Return the curve that a column may hold, or None."""
     words = _words(name)
     known = {meaning for meaning, group in WORDS.items() if group & set(words)}
     understood = set().union(*WORDS.values())
@@ -136,7 +136,7 @@ def _classify(name: str, position: int) -> tuple[str, _Candidate] | None:
 
 
 def _words(name: str) -> list[str]:
-    """Lower-case words and numbers of a name: `TestRobustAcc`, `test-robust-acc` and `testacc` are taken apart."""
+    """Split a name such as `TestRobustAcc`, `test-robust-acc` or `testacc` into lower-case words and numbers."""
     words: list[str] = []
     for word in re.findall(r"[a-z]+|\d+", CAMEL.sub(" ", name).lower().replace("train_attack", "trainattack")):
         glued = GLUED.fullmatch(word)
@@ -145,7 +145,7 @@ def _words(name: str) -> list[str]:
 
 
 def _exact(column: str, names: Sequence[str], where: str) -> str:
-    """The column that the user named, capitals and surrounding blanks aside."""
+    """Find the column that the user named, ignoring case and surrounding blanks."""
     if column in names:
         return column
     for name in names:

@@ -1,4 +1,4 @@
-"""Diagnosis of a run, or of a mere log of one: verdict, episodes, limits of the evidence, and measures to try."""
+"""Diagnosis of a run or a training log: verdict, episodes, limits of the evidence, and measures to try."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from co_probe.errors import UserError, listing
 from co_probe.probes.runner import Progress
 from co_probe.store import StoredRun
 
-HDF5 = b"\x89HDF\r\n\x1a\n"  # how a packed run begins
+HDF5 = b"\x89HDF\r\n\x1a\n"  # first bytes of a packed run
 Source: TypeAlias = "str | Path | StoredRun | pd.DataFrame | Mapping[str, Any]"
 Columns: TypeAlias = Mapping[str, str | None]
 
@@ -30,9 +30,9 @@ class Diagnosis:
     Attributes:
         name: Name of the run or of the log.
         verdict: The verdict.
-        curves: Accuracies in [0, 1] that it was reached from: columns epoch, pgd, and clean, fgsm, train where known.
-        basis: What it was reached from, in one sentence: epochs, images, classes, columns of the log.
-        images: Number of images that the accuracies are measured on; None if unknown (`DEFAULT_IMAGES` assumed).
+        curves: Accuracies in [0, 1] of the verdict: columns epoch, pgd, and clean, fgsm, train where known.
+        basis: Basis of the verdict in one sentence: epochs, images, classes, columns of the log.
+        images: Number of images of the accuracies; None if unknown (`DEFAULT_IMAGES` assumed).
         classes: Number of classes; None if unknown.
         sections: Episodes, timeline, mechanism, checks for masked gradients, notes, what to try next.
     """
@@ -52,7 +52,7 @@ class Diagnosis:
         return "\n".join(parts)
 
     def to_markdown(self) -> str:
-        """The diagnosis as Markdown, with a heading of level 2 and one of level 3 for each section."""
+        """Format the diagnosis as Markdown, with a heading of level 2 and one of level 3 per section."""
         parts = [f"## {self.name}: {self.verdict.headline}", self.verdict.summary(), self.basis]
         for section in self.sections:
             parts += [f"### {section.title}", "\n".join(f"- {line}" for line in section.lines)]
@@ -61,7 +61,7 @@ class Diagnosis:
     _repr_markdown_ = to_markdown
 
     def to_dict(self) -> dict[str, Any]:
-        """The diagnosis as plain data for JSON: numbers, strings, lists and dicts; None for what is not a number."""
+        """Convert the diagnosis to plain data for JSON; NaN becomes None."""
         found = self.verdict
         return {
             "name": self.name,
@@ -94,23 +94,24 @@ def diagnose(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Diagnose a run of co-probe, or a training log of any other program.
+    """Diagnose a run of co-probe, or a training log of any program.
 
-    Of a run, the probe `masking` is measured on the best and the last epoch and stored, unless `quick`; of a run that
-    has collapsed, also the probes that tell why, at the epochs around (`co_probe.diagnosis.measuring.PROBES`). What
-    prevents measuring is said in the notes.
+    For a run, unless `quick`, the probe `masking` is measured at the best and the last epoch and stored. If the run has
+    collapsed, probes that explain why are measured at the epochs around (`co_probe.diagnosis.measuring.PROBES`). Notes
+    say what could not be measured.
 
     Args:
         source: A run (its path or the object), a CSV file, a folder of TensorBoard events, a data frame or a mapping of
-            columns. See `co_probe.diagnosis.logs.read_logs` for what a log may look like.
-        columns: Columns (of TensorBoard: tags) of a log that usual names do not tell:
-            {"clean": "val_acc", "pgd": "pgd_acc"}. None leaves a curve out.
-        images: Number of test images that accuracies are measured on; a run knows it, for a log 1,000 are assumed.
-        classes: Number of classes, which sets the accuracy of guessing; a run knows it.
-        quick: Measure nothing: use only what the run has stored.
-        model: The network of an imported run, as for `open_run`, if it does not name code that may be loaded.
-        device: Where to measure: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
-        progress: Called after each measured epoch with the run's name, the number of epochs done, and of all epochs.
+            columns. `co_probe.diagnosis.logs.read_logs` describes formats of logs.
+        columns: Columns (for TensorBoard: tags) of a log that are not recognised by name: {"clean": "val_acc", "pgd":
+            "pgd_acc"}. None omits a curve.
+        images: Number of test images of the accuracies; that of the run, or 1,000 for a log, if None.
+        classes: Number of classes, which determines the accuracy of guessing; that of the run if None.
+        quick: Use stored results only, without measuring.
+        model: The network of an imported run, as for `open_run`, if the run names no importable code.
+        device: Device of measurements: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
+        progress: Called after each measured epoch with the run's name, the number of finished epochs, and of all
+            epochs.
 
     Returns:
         The diagnosis; print it, or use `to_dict` and `to_markdown`.
@@ -148,7 +149,7 @@ def diagnose_all(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[Diagnosis]:
-    """Diagnose several runs or logs; the arguments are those of `diagnose`, and a log may hold several runs."""
+    """Diagnose several runs or logs, with the arguments of `diagnose`; a log may hold several runs."""
     if images is not None and images < 1:
         raise UserError(f"images={images}: the number of test images must be positive")
     if classes is not None and classes < 2:
@@ -168,7 +169,7 @@ def diagnose_all(
 
 
 def _as_run(source: Source, model: Any) -> StoredRun | None:
-    """The run that a source is, with its network if one is given; None if it is a log."""
+    """Open a source as a run, with its network if given; None if it is a log."""
     if isinstance(source, StoredRun):
         return source
     if not isinstance(source, str | Path) or not _is_run(Path(source)):
@@ -187,12 +188,12 @@ def _is_run(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(len(HDF5)) == HDF5
     except OSError:
-        return False  # the reader of logs says why
+        return False  # the reader of logs raises the error
 
 
 def _measure(run: StoredRun, device: str, progress: Progress | None) -> tuple[str, ...]:
-    """Measure what the diagnosis needs; return why something could not be measured."""
-    masking = measure_accuracy(run, device=device, progress=progress)  # which all else is judged by
+    """Measure what the diagnosis needs; return reasons for missing measurements."""
+    masking = measure_accuracy(run, device=device, progress=progress)  # the basis of everything else
     masking = masking or measure_masking(run, device=device, progress=progress)
     indicators = None if masking else measure_for(run, verdict_of(run), device=device, progress=progress)
     notes = ("not checked for masked gradients: ", masking), ("indicators were not measured: ", indicators)
@@ -240,7 +241,7 @@ def _diagnosis(
 
 
 def _on(found: Verdict, images: int | None, classes: int | None, split: str = "test") -> str:
-    """The amount of evidence, in one sentence."""
+    """Describe the amount of evidence in one sentence."""
     epochs = f"{found.epochs} logged epoch{'s' * (found.epochs != 1)}"
     on = f"{images:,} {split} images" if images else f"an assumed {DEFAULT_IMAGES:,} test images"
     return f"Judged on {epochs} and {on} of {classes or 'an unknown number of'} classes."

@@ -1,24 +1,24 @@
 """Episodes of catastrophic overfitting in the accuracy curves of a training run.
 
-An episode is a stretch of epochs in which robust accuracy has collapsed while accuracy under the training attack has
+An episode is an interval of epochs in which robust accuracy has collapsed while accuracy under the training attack has
 not. The search has three rules:
 
 1. **Collapsed.** An epoch is collapsed if its PGD accuracy is below `COLLAPSED` of its *level*, by more than the noise
-   of `n` images. The level is the best running median of three over the last `RECENT` epochs outside episodes: a single
-   lucky epoch does not raise it, and it follows the slow decline of robust overfitting, which is therefore no collapse.
-   The level must show that the run was robust: it exceeds chance by `ROBUST_ABOVE_CHANCE`.
-2. **Extent.** An episode starts where the fall starts, at the first of the adjoining epochs below `FALLING` of the
-   level. It ends before PGD accuracy is back above `COLLAPSED` of the level at two logged epochs in a row (one suffices
-   at the end of the log). The level stays fixed during an episode, so that a slow return does not redefine it. A fall
-   that starts where the last one ended continues it.
-3. **Outrun.** Averaged over the stretch and relative to their own levels, both accuracy under the training attack and
-   clean accuracy stay above PGD accuracy by `MARGIN`. A fall that all three share is a glitch or divergence, not
-   catastrophic overfitting. Averages are needed because FGSM and clean accuracy may sag along with PGD for the
-   first epochs of a collapse.
+   of `n` images. The level is the best running median of three over the last `RECENT` epochs outside episodes. A single
+   outlier does not raise it, and it follows the slow decline of robust overfitting, which is therefore not a collapse.
+   The run must have been robust: the level exceeds chance by `ROBUST_ABOVE_CHANCE`.
+2. **Extent.** An episode starts where the fall starts, at the first of the consecutive epochs below `FALLING` of the
+   level. It ends before PGD accuracy is above `COLLAPSED` of the level at two logged epochs in a row (one suffices at
+   the end of the log). The level is fixed during an episode, so that a slow recovery does not change it. A fall that
+   starts where the last one ended continues it.
+3. **Outrun.** Averaged over the interval and relative to their own levels, both accuracy under the training attack and
+   clean accuracy exceed PGD accuracy by `MARGIN`. A fall that all three share is a glitch or divergence, not
+   catastrophic overfitting. Averages are needed because FGSM and clean accuracy may fall along with PGD in the first
+   epochs of a collapse.
 
-Accuracy on training images under the training attack, if given as `train`, is a second witness for rule 3: where it
-*rises* by `MARGIN`, it suffices, also where clean accuracy falls to chance (a network that reads the class from the
-perturbation alone). It cannot count merely for not falling, since a glitch on test images leaves it unchanged.
+Accuracy on training images under the training attack, if given as `train`, is additional evidence for rule 3: a *rise*
+by `MARGIN` suffices, even if clean accuracy falls to chance (a network that infers the class from the perturbation
+alone). A constant value is no evidence, since a glitch on test images does not change it.
 """
 
 from collections.abc import Sequence
@@ -28,36 +28,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLLAPSED = 2 / 3
-"""Share of the level below which PGD accuracy has collapsed. Robust overfitting on CIFAR-10 and SVHN keeps 0.82."""
+"""Share of the level below which PGD accuracy has collapsed; 0.82 remain in robust overfitting on CIFAR-10 and SVHN."""
 
 FALLING = 0.85
-"""Share of the level below which PGD accuracy is falling, if a collapse follows; this dates the start."""
+"""Share of the level below which PGD accuracy is falling if a collapse follows; it determines the start."""
 
 MARGIN = 0.15
-"""Difference of shares by which the training attack and clean accuracy must stay above PGD accuracy."""
+"""Difference of shares by which training-attack and clean accuracy must exceed PGD accuracy."""
 
 RECENT = 20
-"""Number of epochs outside episodes over which the level is taken."""
+"""Number of epochs outside episodes that determine the level."""
 
 ROBUST_ABOVE_CHANCE = 0.05
-"""Accuracy above chance from which a run counts as robust at all."""
+"""Least accuracy above chance of a robust run."""
 
 Z = 4.0
-"""Number of standard errors beyond which a difference is not noise; large, since the worst of many epochs is judged."""
+"""Number of standard errors of a significant difference; large, since the worst of many epochs is tested."""
 
 Z_LEVEL = 3.0
-"""Number of standard errors by which a level exceeds chance; smaller than `Z`, since a level is a median of three."""
+"""Number of standard errors by which a level must exceed chance; below `Z`, since a level is a median of three."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A stretch of epochs in which robust accuracy has collapsed while accuracy under the training attack has not.
+    """An interval of epochs in which robust accuracy has collapsed while accuracy under the training attack has not.
 
     Attributes:
         start: First epoch of the fall.
-        end: Last epoch before recovery, or None if the log ends first.
+        end: Last epoch before recovery; None if the log ends first.
         level: PGD accuracy before the fall (best running median of three).
         lowest: Lowest PGD accuracy of the episode.
     """
@@ -70,7 +70,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Curves:
-    """Accuracies in [0, 1] per logged epoch, all of the same length; NaN where not measured.
+    """Accuracies in [0, 1] per logged epoch, of equal length; NaN where not measured.
 
     Attributes:
         epochs: Epoch numbers, increasing.
@@ -78,7 +78,7 @@ class Curves:
         fgsm: Accuracy under the single-step (training) attack.
         pgd: Accuracy under PGD.
         train: Accuracy on training images under the training attack.
-        n: Number of images that the accuracies are measured on.
+        n: Number of images of the accuracies.
         chance: Accuracy of guessing; 0 if unknown.
     """
 
@@ -91,21 +91,21 @@ class Curves:
     chance: float
 
     def per(self, epochs: int, least: int) -> int:
-        """Number of logged epochs that span `epochs` epochs, at least `least`."""
+        """Return the number of logged epochs in `epochs` epochs, at least `least`."""
         step = float(np.median(np.diff(self.epochs))) if len(self.epochs) > 1 else 1.0
         return max(least, round(epochs / step))
 
 
 @dataclass(frozen=True)
 class Fall:
-    """A stretch of collapsed epochs, whether or not it is an episode.
+    """An interval of collapsed epochs, which may be an episode.
 
     Attributes:
-        first: Index of the first logged epoch of the stretch.
-        last: Index of its last logged epoch.
+        first: Index of the first logged epoch.
+        last: Index of the last logged epoch.
         level: PGD accuracy before the fall.
-        before: Indices of the logged epochs outside falls up to there.
-        outrun: Whether the training attack and clean accuracy stay above PGD accuracy (rule 3).
+        before: Indices of earlier logged epochs outside falls.
+        outrun: Whether training-attack and clean accuracy exceed PGD accuracy (rule 3).
     """
 
     first: int
@@ -116,38 +116,37 @@ class Fall:
 
 
 def running_median(values: Sequence[float] | Floats) -> Floats:
-    """Median of each value and the two before it; the lower one where there are only two."""
+    """Compute the median of each value and the two before it; the lower one of only two."""
     return np.array([sorted(values[max(0, i - 2) : i + 1])[min(i, 2) // 2] for i in range(len(values))])
 
 
 def level(values: Floats) -> float:
-    """Best running median of three of the values that are measured; NaN if there are none."""
+    """Return the best running median of three measured values; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(running_median(known).max()) if len(known) else float("nan")
 
 
 def noise(a: float, b: float, n: int, z: float = Z) -> float:
-    """Difference between two accuracies, each measured on `n` images, that chance explains (`z` standard errors).
+    """Return `z` standard errors of the difference between two accuracies on `n` images each.
 
-    The images are treated as independent. Where both accuracies are measured on the same images, the true noise is
-    smaller and the bound is conservative.
+    Images are treated as independent. If both accuracies are measured on the same images, the bound is conservative.
     """
     return z * float(np.sqrt((a * (1 - a) + b * (1 - b)) / n))
 
 
 def is_robust(accuracy: float, chance: float, n: int) -> bool:
-    """Whether an accuracy under PGD exceeds chance by `ROBUST_ABOVE_CHANCE` and by more than noise."""
+    """Return whether PGD accuracy exceeds chance by `ROBUST_ABOVE_CHANCE` and by more than noise."""
     return accuracy - chance >= max(ROBUST_ABOVE_CHANCE, noise(accuracy, 0.0, n, Z_LEVEL))
 
 
 def find_falls(curves: Curves) -> list[Fall]:
-    """All stretches of collapsed epochs (rules 1 and 2), in order, each with the outcome of rule 3.
+    """Find all intervals of collapsed epochs (rules 1 and 2), in order, with the result of rule 3.
 
     Args:
-        curves: Curves whose `pgd` holds no NaN.
+        curves: Curves with `pgd` at every epoch.
 
     Returns:
-        The stretches, which do not overlap.
+        The intervals, which do not overlap.
     """
     pgd = curves.pgd
     window = curves.per(RECENT, least=3)
@@ -174,7 +173,7 @@ def find_falls(curves: Curves) -> list[Fall]:
 
 
 def episodes_of(falls: Sequence[Fall], curves: Curves) -> list[Episode]:
-    """The episodes among the falls: those in which PGD accuracy is outrun."""
+    """Return the episodes: falls that satisfy rule 3."""
     return [
         Episode(
             start=int(curves.epochs[fall.first]),
@@ -188,7 +187,7 @@ def episodes_of(falls: Sequence[Fall], curves: Curves) -> list[Episode]:
 
 
 def _collapsed(accuracy: float, reference: float, curves: Curves) -> bool:
-    """Rule 1; False while there is no reference yet (NaN)."""
+    """Apply rule 1; False without a reference (NaN)."""
     return (
         accuracy < COLLAPSED * reference
         and reference - accuracy > noise(reference, accuracy, curves.n)
@@ -197,18 +196,18 @@ def _collapsed(accuracy: float, reference: float, curves: Curves) -> bool:
 
 
 def _last_collapsed(pgd: Floats, i: int, threshold: float) -> int:
-    """Index of the last epoch, from `i` on, before `pgd` is back above the threshold at two logged epochs in a row."""
+    """Return the last index from `i` on before `pgd` is above the threshold at two logged epochs in a row."""
     while (pgd[i + 1 : i + 3] < threshold).any():
         i += 1
     return i
 
 
 def _outrun(curves: Curves, first: int, last: int, reference: float, before: Sequence[int]) -> bool:
-    """Rule 3. A curve that is not measured before and during the fall is no witness; clean accuracy is then waived."""
+    """Apply rule 3 to curves that are measured before and during the fall; clean accuracy is optional."""
     pgd_share = float(curves.pgd[first : last + 1].mean()) / reference
 
     def share(values: Floats) -> float:
-        """Mean during the fall, relative to the level before; 0 at chance, NaN if not measured."""
+        """Return the mean during the fall relative to the level before; 0 at chance, NaN if not measured."""
         during = values[first : last + 1]
         during = during[~np.isnan(during)]
         base = level(values[list(before)])

@@ -1,4 +1,4 @@
-"""By how many steps the alarm of each step indicator precedes the collapse, and how often it is false."""
+"""Lead of alarms of step indicators over the collapse, and their false alarms."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from co_probe.numerics.change import alarms, scores, window_means, window_size
 from co_probe.store import StoredRun
 
 LASTING = 3
-"""Number of epochs from which an episode that has ended is a collapse; shorter ones are dips, and not judged."""
+"""Least length in epochs of an ended episode that counts as a collapse; shorter dips are excluded."""
 
 HORIZON = 3
-"""Number of epochs before the onset in which an alarm announces it; an earlier one is false."""
+"""Number of epochs before the onset in which an alarm counts as true; earlier ones are false."""
 
 SKIPPED = 0.1
-"""Share of the run at its start in which nothing is judged, if the warm-up of ε is not longer: numbers move fast."""
+"""Share of the run at its start that is excluded, unless the warm-up of ε is longer, since values change fast."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class StepScores:
-    """Scores of one indicator in one run, by windows of steps.
+    """Scores of one indicator in one run, per window of steps.
 
     Attributes:
         run: The run.
         steps: Number of optimizer steps up to the end of each window.
-        score: How far the indicator left its recent level, in units of its noise; NaN where not judged.
+        score: Distance from the recent level in standard deviations of the noise; NaN where excluded.
         per_epoch: Number of steps per epoch.
         onset: First epoch of the collapse, or None; see `collapse_of`.
     """
@@ -51,18 +51,18 @@ class StepScores:
 
     @property
     def horizon(self) -> NDArray[np.bool_]:
-        """Windows in which an alarm announces the collapse; none of a run without one."""
+        """Windows in which an alarm counts as true; none in a run without a collapse."""
         if self.collapse is None:
             return np.zeros(len(self.steps), bool)
         return (self.steps <= self.collapse) & (self.steps > self.collapse - (HORIZON + 1) * self.per_epoch)
 
     def first(self, threshold: float) -> float | None:
-        """Steps from the first alarm within the horizon to the collapse; None without either."""
+        """Return the number of steps from the first alarm in the horizon to the collapse; None without either."""
         found = np.flatnonzero(self.horizon & (self.score >= threshold))
         return None if self.collapse is None or not len(found) else float(self.collapse - self.steps[found[0]])
 
     def false_alarms(self, threshold: float) -> int:
-        """Number of alarms before the horizon, or anywhere in a run that does not collapse."""
+        """Count alarms before the horizon, or anywhere in a run without a collapse."""
         before = np.ones(len(self.steps), bool)
         if self.collapse is not None:
             before = self.steps <= self.collapse - (HORIZON + 1) * self.per_epoch
@@ -70,20 +70,20 @@ class StepScores:
 
 
 def lead(runs: Iterable[StoredRun]) -> pd.DataFrame:
-    """Judge each step indicator as an alarm, on runs that collapse and runs that do not.
+    """Evaluate each step indicator as an alarm, on runs with and without a collapse.
 
-    An indicator is averaged over windows of steps and scored as `co_probe.Alarm` scores PertAlign: by how far it leaves
-    the median of the windows before, in units of its noise (`co_probe.numerics.change.scores`). Its threshold is the
-    highest at which every collapse is announced within `HORIZON` epochs, so that all indicators have recall 1 and
-    differ in false alarms alone. Thresholds are fitted to the runs that they are judged on: this compares indicators,
-    and does not promise these numbers on other runs.
+    An indicator is averaged over windows of steps and scored like PertAlign in `co_probe.Alarm`: by its distance from
+    the median of earlier windows in standard deviations of its noise (`co_probe.numerics.change.scores`). The threshold
+    is the highest at which every collapse is announced within `HORIZON` epochs, so that all indicators have recall 1
+    and differ in false alarms only. Thresholds are fitted to the same runs: the result compares indicators, and does
+    not predict numbers on other runs.
 
-    The collapse is dated to the end of the epoch after which PGD accuracy was first seen to have fallen. It took place
-    up to an epoch earlier, and so leads are up to an epoch too long, for all indicators alike.
+    The time of the collapse is the end of the epoch after which PGD accuracy has first fallen. It took place up to an
+    epoch earlier, so leads are up to an epoch too long, equally for all indicators.
 
     Args:
-        runs: Runs with step series; at least one of them collapses (`collapse_of`). A run that collapses before
-            anything is judged, in the warm-up, is left out.
+        runs: Runs with step series, of which at least one collapses (`collapse_of`). A run that collapses in the
+            excluded warm-up is skipped.
 
     Returns:
         A row per run and indicator, with the columns run, method, seed, indicator, label, baseline, threshold, onset
@@ -132,7 +132,7 @@ def lead(runs: Iterable[StoredRun]) -> pd.DataFrame:
 
 
 def _scored(run: StoredRun, name: str) -> StepScores | None:
-    """The scores of an indicator in a run; None if it is not defined there, or constant."""
+    """Score an indicator in a run; None if it is undefined or constant."""
     indicator = STEP_INDICATORS[name]
     series = [run.step_series(epoch).get(name) for epoch in run.epochs]
     if not series or any(part is None for part in series):
@@ -155,7 +155,7 @@ def _scored(run: StoredRun, name: str) -> StepScores | None:
 
 
 def collapse_of(run: StoredRun) -> tuple[Episode | None, list[Episode]]:
-    """The longest episode of a run, if it lasts `LASTING` epochs or to the end, and the other episodes."""
+    """Return the longest episode of a run, if it lasts `LASTING` epochs or to the end, and the others."""
     verdict = verdict_of(run)
     found = [*verdict.episodes, *verdict.dips]
 

@@ -1,4 +1,4 @@
-"""Which step indicator announces a collapse, how early, and at the price of how many false alarms."""
+"""Lead and false alarms of step indicators."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +16,12 @@ OURS, BASELINE = BLUE, "0.55"
 
 
 def table(runs: Sequence[Any], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """What `lead` makes of the runs."""
+    """Make the table of `lead`."""
     return lead(runs)
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """A line for each indicator: to the left, leads of the runs that collapse; to the right, false alarms."""
+    """Draw a row per indicator: leads of runs that collapse on the left, false alarms on the right."""
     frame = frames["lead"]
     groups = sorted(
         frame.groupby("indicator"),
@@ -82,7 +82,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
 
 
 def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
-    """The run has no step series."""
+    """Say that the run has no step series."""
     if run.step_series(run.last_epoch).keys() & STEP_INDICATORS.keys():
         return None
     return f"{run.name} has no step indicators: it was imported, or trained by an earlier version or without them"

@@ -1,4 +1,4 @@
-"""Accuracy curves from a training log: a CSV file, a data frame, or a folder of TensorBoard events."""
+"""Reading accuracy curves from a training log: a CSV file, a data frame, or TensorBoard events."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ from co_probe.diagnosis.episodes import Floats
 from co_probe.diagnosis.tensorboard import holds_events, read_events
 from co_probe.errors import UserError
 
-TIDY = {"epoch", "quantity", "value"}  # of co-probe's own tables, with a row per quantity and epoch
+TIDY = {"epoch", "quantity", "value"}  # columns of co-probe's tables, with a row per quantity and epoch
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class AccuracyLog:
     """Accuracy curves of one run, read from a log.
 
     Attributes:
-        name: What to call the run: the name of the file, or of the run in a log of several.
+        name: Name of the run: that of the file, or of the run in a log of several.
         epochs: Epoch numbers from 1, increasing.
         curves: Accuracies in [0, 1] by curve (`clean`, `fgsm`, `pgd`, `train`), one value per epoch, NaN if missing.
         columns: Column of the log that each curve and `epoch` were read from.
-        notes: How the log was read, as far as it was not obvious.
-        images: Number of images that the accuracies are measured on, if the log tells.
-        unread: Columns of the log that no curve was read from.
+        notes: Remarks on how the log was read.
+        images: Number of images of the accuracies, if the log has it.
+        unread: Unused columns of the log.
     """
 
     name: str
@@ -47,23 +47,22 @@ def read_logs(
 ) -> list[AccuracyLog]:
     """Read the accuracy curves in a log.
 
-    Accuracies may be shares or percentages; if any of them exceeds 1, all are percentages. Of several values of an
-    epoch, the last one counts, since resumed runs append to their logs. Epochs that start at 0 are shifted to start
-    at 1; without a column of epochs, rows are epochs.
+    Accuracies may be shares or percentages; if any exceeds 1, all are percentages. Of several values of an epoch, the
+    last one is used, since resumed runs append to logs. Epochs that start at 0 are shifted; without a column of epochs,
+    rows are epochs.
 
     Args:
         source: A CSV file (separated by commas, semicolons, tabs or blanks; may be compressed by gzip), a folder of
             TensorBoard events, a data frame, or a mapping of columns. A column `run` separates several runs. A tidy
             table of co-probe (columns epoch, quantity, value) is a log as well.
-        columns: Names of columns (of tags, for TensorBoard) that are not found by their usual names:
-            {"clean": "val_acc", "pgd": "pgd_acc"}. The curves are `epoch`, `clean`, `fgsm`, `pgd`, `train`. None leaves
-            a curve out.
+        columns: Columns (for TensorBoard: tags) that are not recognised by name: {"clean": "val_acc", "pgd":
+            "pgd_acc"}. The curves are `epoch`, `clean`, `fgsm`, `pgd`, `train`. None omits a curve.
 
     Returns:
         One log per run, in the order of the file.
 
     Raises:
-        UserError: The log cannot be read, has no accuracy under PGD, or holds values that are no accuracies.
+        UserError: The log cannot be read, has no accuracy under PGD, or has values that are not accuracies.
 
     Example:
         >>> log = read_logs({"val_acc": [61.0, 70.2], "pgd10": [30.5, 33.1]})[0]
@@ -134,7 +133,7 @@ def _log(
 
 
 def _whole_epochs(numbers: pd.DataFrame, column: str, where: str, notes: list[str]) -> pd.DataFrame:
-    """One row per epoch, numbered from 1; `notes` says what was changed."""
+    """Reduce to one row per epoch, numbered from 1; append changes to `notes`."""
     missing = numbers["epoch"].isna()
     if missing.any():
         notes.append(f"{missing.sum()} rows without an epoch are left out")
@@ -153,7 +152,7 @@ def _whole_epochs(numbers: pd.DataFrame, column: str, where: str, notes: list[st
 
 
 def _in_percent(frame: pd.DataFrame, numbers: pd.DataFrame, columns: Mapping[str, str], where: str) -> bool:
-    """Whether the accuracies are percentages: one answer for all columns, since a collapsed one may stay below 1%."""
+    """Return whether accuracies are percentages, for all columns, since a collapsed one may stay below 1%."""
     signs = False
     highest = 0.0
     for curve, column in columns.items():
@@ -169,7 +168,7 @@ def _in_percent(frame: pd.DataFrame, numbers: pd.DataFrame, columns: Mapping[str
 
 
 def _numbers(values: pd.Series, where: str) -> pd.Series:
-    """A column as numbers; percent signs and repeated headers are allowed, infinite values are missing ones."""
+    """Convert a column to numbers; percent signs and repeated headers are allowed, infinite values become NaN."""
     if not pd.api.types.is_numeric_dtype(values):
         text = values.astype("string").str.strip()
         text = text.mask(text.str.lower() == str(values.name).lower())
@@ -183,7 +182,7 @@ def _numbers(values: pd.Series, where: str) -> pd.Series:
 
 
 def _repeated_header(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.Series:
-    """Rows that repeat the names of the columns, as a resumed run may write them."""
+    """Find rows that repeat the header, as resumed runs may write them."""
     same = [frame[column].astype("string").str.strip() == column for column in columns.values()]
     return pd.concat(same, axis=1).fillna(False).astype(bool).all(axis=1)
 
@@ -193,7 +192,7 @@ def _is_empty(values: pd.Series) -> bool:
 
 
 def _images(frame: pd.DataFrame) -> int | None:
-    """Number of test images in the column `n` of a tidy table, at the rows of accuracy under PGD."""
+    """Return the number of test images in column `n` of a tidy table, from rows of PGD accuracy."""
     if "n" not in frame:
         return None
     rows = frame.loc[frame["quantity"].astype(str).str.startswith("pgd"), "n"]
@@ -211,7 +210,7 @@ def _frame(source: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file with a line of names; the separator is what the first line holds."""
+    """Read a CSV file with a header, whose separator is taken from the first line."""
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if path.is_dir():
@@ -232,6 +231,6 @@ def _read_csv(path: Path) -> pd.DataFrame:
             index_col=False,
             on_bad_lines="error",
         )
-    except (ValueError, pd.errors.ParserError) as error:  # an empty file is a ValueError
+    except (ValueError, pd.errors.ParserError) as error:  # ValueError for an empty file
         reason = (str(error).splitlines() or [type(error).__name__])[-1]
         raise UserError(f"{path} cannot be read as CSV with a line of names: {reason}") from None

@@ -1,4 +1,4 @@
-"""Whether the robustness of a run is real: measuring the probe `masking`, and its stored rows in words."""
+"""Checks for masked gradients of a run: measurement, and description of stored results."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class MaskingCheck:
     Attributes:
         epoch: Number of the epoch.
         n: Number of images.
-        findings: Every number.
+        findings: Results of the checks.
     """
 
     epoch: int
@@ -41,7 +41,7 @@ class MaskingCheck:
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """The suspicious findings in words."""
+        """Suspicious findings in words."""
         return evidence(self.findings)
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class MaskingCheck:
         return f"epoch {self.epoch} ({self.n} images): {numbers}; {found}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The checks as plain data for JSON."""
+        """Convert the checks to plain data for JSON."""
         values = {each.quantity: each.value for each in self.findings}
         suspicious = [each.quantity for each in self.findings if each.suspicious]
         return {
@@ -71,7 +71,7 @@ def measure_masking(run: StoredRun, *, device: str = "auto", progress: Progress 
         progress: Called after each epoch.
 
     Returns:
-        Why it cannot be measured (the code of a foreign model is missing, the run cannot be written to), or None.
+        Reason why it cannot be measured (missing code of a foreign model, read-only run), or None.
     """
     try:
         probe(Masking(), run, device=device, progress=progress)
@@ -81,7 +81,7 @@ def measure_masking(run: StoredRun, *, device: str = "auto", progress: Progress 
 
 
 def masking_checks(run: MaskingRun) -> list[MaskingCheck]:
-    """The stored checks of a run at its own ε, by epoch; empty if none is stored."""
+    """Return stored checks of a run at its ε, by epoch; empty if there are none."""
     return list(_checks(run))
 
 
@@ -100,7 +100,7 @@ def _checks(run: MaskingRun) -> Iterator[MaskingCheck]:
 
 
 def masking_evidence(run: MaskingRun) -> tuple[str, ...]:
-    """Stored evidence that gradients of a run are masked, in words; of the epoch that has most of it, or the later."""
+    """Return stored evidence of masked gradients in words, from the epoch with most evidence, or the later one."""
     checks = [each for each in masking_checks(run) if each.evidence]
     if not checks:
         return ()

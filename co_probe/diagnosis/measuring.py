@@ -1,4 +1,4 @@
-"""Measuring what a diagnosis needs and a run has not stored."""
+"""Measurements for a diagnosis."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from co_probe.probes.runner import Progress
 from co_probe.store import StoredRun
 
 PROBES = ("alignment", "local-linearity", "distortion", "label-signal", "low-loss")
-"""Probes that tell explanations of a collapse apart; the gap is among the metrics of training."""
+"""Probes that separate explanations of a collapse; the gap is among training metrics."""
 
 
 def measure_for(
@@ -27,7 +27,7 @@ def measure_for(
         progress: Called after each epoch.
 
     Returns:
-        Why they cannot be measured (the code of a foreign model is missing, the run cannot be written to), or None.
+        Reason why they cannot be measured (missing code of a foreign model, read-only run), or None.
     """
     span = main_episode(verdict)
     if span is None or verdict.kind == "masked":

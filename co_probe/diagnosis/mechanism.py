@@ -1,4 +1,4 @@
-"""Which explanation of a collapse the recorded indicators support."""
+"""Explanations of a collapse, and the evidence for them in recorded indicators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from co_probe.diagnosis.verdict import Verdict
 from co_probe.store import StoredRun
 
 BEYOND_CLEAN = 0.01
-"""By how much accuracy under the training attack must exceed clean accuracy to show that perturbations carry labels."""
+"""Excess of training-attack over clean accuracy that shows that perturbations carry labels."""
 
 LITTLE = 0.5
-"""Rise of the gap, in nats, up to which perturbations have not decayed while robust accuracy fell slowly."""
+"""Greatest rise of the gap, in nats, of perturbations that have not decayed in a slow decline."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One explanation, and what speaks for it.
+    """One explanation with its evidence.
 
     Attributes:
         name: A key of `MECHANISMS`.
-        supported: Whether at least half of its indicators moved as it says; None if none of them is known.
-        evidence: Its indicators with numbers, those that moved first.
+        supported: Whether at least half of its indicators moved in the expected direction; None if none is known.
+        evidence: Its indicators with numbers, in order of change.
     """
 
     name: str
@@ -42,16 +42,16 @@ class Explanation:
 def explanations(
     verdict: Verdict, curves: pd.DataFrame, moved: Sequence[Moved], run: StoredRun | None = None
 ) -> list[Explanation]:
-    """Judge every explanation; those that are supported come first, in the order in which their indicators moved.
+    """Evaluate all explanations; supported ones come first, in the order in which their indicators moved.
 
     Args:
         verdict: The verdict.
         curves: Accuracies, as for `movements`.
-        moved: What `movements` gave.
-        run: The run, if there is more than its curves.
+        moved: Result of `movements`.
+        run: The run, if available.
 
     Returns:
-        Empty for a run that neither collapsed nor overfitted robustly, or whose gradients are masked.
+        Explanations; empty for a run without collapse and robust overfitting, or with masked gradients.
     """
     if verdict.kind == "robust-overfitting":
         return _of_slow_decline(verdict, curves, run)
@@ -84,7 +84,7 @@ def _words(each: Moved) -> str:
 
 
 def _exceeds_clean(verdict: Verdict, curves: pd.DataFrame) -> tuple[bool, str] | None:
-    """Whether images are classified better with the training perturbation than without; None if unknown."""
+    """Return whether training-attack accuracy exceeds clean accuracy, in words too; None if unknown."""
     span = main_episode(verdict)
     if span is None or not {"fgsm", "clean"} <= set(curves):
         return None
@@ -101,7 +101,7 @@ def _exceeds_clean(verdict: Verdict, curves: pd.DataFrame) -> tuple[bool, str] |
 
 
 def _of_slow_decline(verdict: Verdict, curves: pd.DataFrame, run: StoredRun | None) -> list[Explanation]:
-    """Robust overfitting: training images are memorised, while perturbations keep their strength."""
+    """Explain robust overfitting: training images are memorised while perturbations remain strong."""
     best, last = verdict.best_epoch, verdict.last_epoch
     if best is None or last is None or best == last:
         return []

@@ -1,7 +1,6 @@
-"""Sections of a diagnosis: each draws one kind of evidence from a run and puts it into words.
+"""Sections of a diagnosis, with one kind of evidence each.
 
-A further section is one function that takes `Evidence` and returns a
-`Section` or None, and one entry in `SECTIONS`.
+A new section is one function from `Evidence` to `Section` or None, and one entry in `SECTIONS`.
 """
 
 from collections.abc import Callable
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that a section may use.
+    """Evidence that sections use.
 
     Attributes:
         verdict: Verdict on the curves.
         curves: Accuracies in [0, 1] with the columns epoch and pgd, and clean, fgsm and train where known.
-        notes: How the curves were obtained, as far as it was not obvious.
-        run: The stored run, or None if there is only a log.
+        notes: Remarks on how the curves were obtained.
+        run: The stored run; None for a log.
     """
 
     verdict: Verdict
@@ -42,14 +41,14 @@ class Evidence:
 
     @cached_property
     def movements(self) -> "list[Moved]":
-        """Every indicator around the longest episode, those that changed first; empty without an episode."""
+        """Indicators around the longest episode, in order of change; empty without an episode."""
         from co_probe.diagnosis.changes import movements
 
         return [] if self.verdict.kind == "masked" else movements(self.verdict, self.curves, self.run)
 
     @cached_property
     def explanations(self) -> "list[Explanation]":
-        """Explanations of a collapse, the supported ones first; empty without a collapse."""
+        """Explanations of a collapse, supported ones first; empty without a collapse."""
         from co_probe.diagnosis.mechanism import explanations
 
         return explanations(self.verdict, self.curves, self.movements, self.run)
@@ -61,8 +60,8 @@ class Section:
 
     Attributes:
         title: Heading; its lower-case form with underscores is the key in JSON.
-        lines: Text, one item of a list per entry.
-        data: The same content for programs, made of lists, dicts, numbers and strings.
+        lines: Text, with one list item per entry.
+        data: The same content as lists, dicts, numbers and strings.
     """
 
     title: str
@@ -99,7 +98,7 @@ def episodes(evidence: Evidence) -> Section | None:
 
 
 def timeline(evidence: Evidence) -> Section | None:
-    """List which indicator moved when, before or after robust accuracy was lost."""
+    """List the times at which indicators moved, relative to the loss of robust accuracy."""
     moved = evidence.movements
     return Section("Timeline", timelines.lines(moved), timelines.data(moved)) if timelines.lines(moved) else None
 
@@ -123,7 +122,7 @@ def masking(evidence: Evidence) -> Section | None:
 
 
 def notes(evidence: Evidence) -> Section | None:
-    """List how the log was read, and the limits of the evidence."""
+    """List remarks on the log and limits of the evidence."""
     lines = (*evidence.notes, *evidence.verdict.notes)
     return Section("Notes", lines, list(lines)) if lines else None
 

@@ -1,4 +1,4 @@
-"""The verdict on a stored run, from the metrics that it holds."""
+"""Verdict on a stored run from its metrics."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,9 +12,9 @@ from co_probe.diagnosis.verdict import DEFAULT_IMAGES, Switch, Verdict, verdict
 
 NAN = float("nan")
 METRICS = {"clean": ("clean",), "fgsm": ("train_attack", "fgsm"), "pgd": ("pgd10",), "train": ("train_accuracy",)}
-"""Metrics of a run that each curve is read from; the first that the run has is taken.
+"""Curve -> metrics, of which the first that the run has is used.
 
-Of a run with validation images, all but the last are those with the prefix `validation_`.
+In a run with validation images, all but `train` have the prefix `validation_`.
 """
 
 
@@ -27,11 +27,11 @@ class MeasuredRun(Protocol):
 
     @property
     def epochs(self) -> list[int]:
-        """The finished epochs, from 1, sorted."""
+        """Finished epochs, from 1, sorted."""
 
     @property
     def info(self) -> Any:
-        """The facts of the run: `attack`, `classes`, `steps_per_epoch` and, of a run with a guard, `settings`."""
+        """Facts about the run: `attack`, `classes`, `steps_per_epoch` and, with a guard, `settings`."""
 
     @property
     def stopped(self) -> int:
@@ -39,28 +39,28 @@ class MeasuredRun(Protocol):
 
     @property
     def chosen_on(self) -> str:
-        """The split that the verdict is reached on, `validation` or `test`."""
+        """Split that determines the verdict, `validation` or `test`."""
 
     @property
     def probe_set(self) -> Mapping[str, Any]:
         """Numbers of the probe images, by split."""
 
     def metrics(self, epoch: int) -> dict[str, float]:
-        """Return what was measured after an epoch."""
+        """Return the metrics of an epoch."""
 
     def frame(self, probe: str) -> pd.DataFrame:
         """Return the stored table of a probe."""
 
 
 def curves_of(run: MeasuredRun) -> pd.DataFrame:
-    """Accuracy curves that a run has stored: its training metrics or, without them, the probe `accuracy`.
+    """Return stored accuracy curves: training metrics or, without them, those of the probe `accuracy`.
 
     Args:
         run: The run.
 
     Returns:
-        Columns epoch, pgd (NaN throughout without the metric), and clean, fgsm (accuracy under the run's own attack,
-        or under FGSM if that was not measured) and train where stored; one row per finished epoch.
+        Columns epoch, pgd (NaN if not measured), and clean, fgsm (accuracy under the training attack, or under FGSM if
+        that is not stored) and train where stored; one row per finished epoch.
     """
     metrics = {epoch: run.metrics(epoch) for epoch in run.epochs}
     if not any("pgd10" in each for each in metrics.values()):
@@ -78,19 +78,19 @@ def curves_of(run: MeasuredRun) -> pd.DataFrame:
 
 
 def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | None = None) -> Verdict:
-    """Diagnose a run from the metrics that it has stored.
+    """Diagnose a run from stored metrics.
 
-    A run of clean training is `never-robust`: it has no training attack to overfit to. Any run is `masked` if the probe
-    `masking` was measured on it (`diagnose` does) and found evidence.
+    Clean training is `never-robust`, since it has no training attack to overfit to. A run is `masked` if results of the
+    probe `masking` are stored (as by `diagnose`) and give evidence.
 
     Args:
-        run: The run. A run that is being trained is judged on its finished epochs.
-        images: Number of images that accuracies are measured on; the run's own number if None.
-        classes: Number of classes; the run's own number if None.
+        run: The run; during training, finished epochs are used.
+        images: Number of images of the accuracies; that of the run if None.
+        classes: Number of classes; that of the run if None.
 
     Returns:
-        The verdict, on validation images if the run holds some out; `undecided` without a finished epoch, or without
-        accuracy under PGD-10.
+        The verdict, on validation images if the run has some; `undecided` without a finished epoch, or without accuracy
+        under PGD-10.
 
     Example:
         >>> verdict_of(co_probe.open_run("runs/fgsm")).onset
@@ -116,7 +116,7 @@ def verdict_of(run: MeasuredRun, *, images: int | None = None, classes: int | No
 
 
 def switch_of(run: MeasuredRun) -> Switch | None:
-    """When the guard of a run has acted; None if it has not, or there is none."""
+    """Return the action of a run's guard; None if it has not acted, or there is no guard."""
     switched = ((epoch, run.metrics(epoch).get("guard_step", 0)) for epoch in run.epochs)
     stopped = run.epochs[-1] + 1 if run.epochs else 1, run.stopped  # in an epoch that is not stored
     epoch, step = next(((epoch, step) for epoch, step in switched if step), stopped)
@@ -127,17 +127,17 @@ def switch_of(run: MeasuredRun) -> Switch | None:
 
 
 def images_of(run: MeasuredRun) -> int | None:
-    """Number of images that the verdict on a run is reached on; None if unknown."""
+    """Return the number of images of the verdict; None if unknown."""
     return len(run.probe_set.get(run.chosen_on, ())) or None
 
 
 def classes_of(run: MeasuredRun) -> int | None:
-    """Number of classes of a run; None if its files do not tell (versions 1 and 2 of the format)."""
+    """Return the number of classes of a run; None if unknown (schema 1 and 2)."""
     return len(run.info.classes) or None
 
 
 def trained_on_clean_images(run: MeasuredRun, curves: pd.DataFrame) -> bool:
-    """Whether a run was trained without an attack: it says so, or accuracy under its own attack is clean accuracy."""
+    """Return whether a run was trained without an attack, by its facts or its accuracies."""
     if run.info.attack is not None:
         return run.info.attack == "standard"
     return (
@@ -148,7 +148,7 @@ def trained_on_clean_images(run: MeasuredRun, curves: pd.DataFrame) -> bool:
 
 
 def _of_clean_training(found: Verdict, curves: pd.DataFrame) -> Verdict:
-    """The verdict on a run of clean training, whose accuracy under PGD is nothing but a measurement."""
+    """Adapt a verdict to clean training, which does not aim at accuracy under PGD."""
     known = curves.dropna(subset=["pgd"])
     last = known.iloc[-1]
     text = (

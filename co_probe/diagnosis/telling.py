@@ -1,4 +1,4 @@
-"""The perturbations of the epochs that tell a collapse."""
+"""Selection of epochs that show a collapse, and their perturbations."""
 
 import pandas as pd
 
@@ -9,13 +9,13 @@ from co_probe.store import StoredRun
 
 
 def telling_epochs(run: StoredRun) -> list[int]:
-    """The most robust epoch before the first episode, the least robust one within episodes, and the last.
+    """Select the most robust epoch before the first episode, the least robust one in episodes, and the last.
 
     Args:
         run: A run.
 
     Returns:
-        Epochs, increasing. Without an episode, the most robust one and the last.
+        Epochs, increasing; without an episode, the most robust one and the last.
 
     Raises:
         UserError: No epoch is finished.
@@ -30,5 +30,5 @@ def telling_epochs(run: StoredRun) -> list[int]:
 
 
 def perturbations(run: StoredRun, images: int = 4, generator: AttackLike = "fgsm") -> pd.DataFrame:
-    """Perturbations at the `telling_epochs`; see `co_probe.probes.perturbations.perturbations`."""
+    """Make perturbations at the `telling_epochs`; see `co_probe.probes.perturbations.perturbations`."""
     return perturbations_at(run, telling_epochs(run), images, generator)

@@ -1,4 +1,4 @@
-"""Scalars in a folder of TensorBoard events, as a table with one row per epoch."""
+"""Reading scalars of TensorBoard events to a table with one row per epoch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +10,11 @@ from co_probe.diagnosis.columns import find_columns
 from co_probe.errors import DamagedFile, UserError
 
 EVENTS = "*tfevents*"
-PER_EPOCH = 10  # up to this usual distance of steps, steps are taken for epochs
+PER_EPOCH = 10  # greatest typical distance of steps that count as epochs
 
 
 def holds_events(path: Path) -> bool:
-    """Whether a path is an event file or a folder with event files in it or below."""
+    """Return whether a path is an event file or a folder that contains event files."""
     if path.is_dir():
         return next(path.rglob(EVENTS), None) is not None
     return "tfevents" in path.name and path.exists()
@@ -23,18 +23,17 @@ def holds_events(path: Path) -> bool:
 def read_events(path: Path, columns: Mapping[str, str | None] | None = None) -> tuple[pd.DataFrame, list[str]]:
     """Read the accuracies in TensorBoard events.
 
-    A row is a step at which accuracy under PGD was logged; other tags contribute their newest value since the row
-    before. Steps are numbers of epochs if they are close together or if there is a tag `epoch`, as Lightning writes it;
-    otherwise the rows are numbered.
+    A row is a step at which accuracy under PGD was logged, with the newest values of other tags since the previous row.
+    Steps are epochs if they are close together or if there is a tag `epoch`, as in Lightning; otherwise rows are
+    numbered.
 
     Args:
         path: A folder of event files, or one event file. Tags in subfolders, which `SummaryWriter.add_scalars` makes,
             are named `subfolder/tag`.
-        columns: Tags that the user named, as in `find_columns`.
+        columns: Tags given by the user, as in `find_columns`.
 
     Returns:
-        A table with a column of epochs (`epoch`, or the tag that holds them) and one per tag that holds a curve, and
-        notes on how it was made.
+        A table with a column of epochs (`epoch`, or its tag) and a column per curve, and remarks on the conversion.
 
     Raises:
         UserError: tensorboard is not installed, or the folder holds several runs or no accuracy under PGD.
@@ -62,7 +61,7 @@ def read_events(path: Path, columns: Mapping[str, str | None] | None = None) -> 
 
 
 def _scalars(path: Path) -> dict[str, pd.Series]:
-    """All scalars, by tag, each indexed by increasing steps; of a step that was logged twice, the newer value."""
+    """Return all scalars by tag, indexed by increasing steps, with the newest value of repeated steps."""
     if path.is_file():
         return _read(path)
     folders = sorted({file.parent for file in path.rglob(EVENTS)})
@@ -87,14 +86,14 @@ def _has_pgd(series: Mapping[str, pd.Series]) -> bool:
 
 
 def _read(path: Path) -> dict[str, pd.Series]:
-    """Scalars of one folder of event files, or of one file."""
+    """Read the scalars of one folder of event files, or of one file."""
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from tensorboard.util.tensor_util import make_ndarray
     except ImportError:
         raise UserError(f"{path} holds TensorBoard events; to read them: pip install 'co-probe[tensorboard]'") from None
 
-    everything = 0  # the number of values to keep, in the words of TensorBoard
+    everything = 0  # TensorBoard's value for no limit
     events = EventAccumulator(str(path), size_guidance={"scalars": everything, "tensors": everything})
     found: dict[str, dict[int, float]] = {}
     try:

@@ -1,4 +1,4 @@
-"""The timeline of a collapse: which indicator moved when, before or after robust accuracy was lost."""
+"""Timeline of a collapse: changes of indicators relative to the loss of robust accuracy."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ RELATIONS = {
 
 
 def lost_at(moved: Sequence[Moved]) -> float | None:
-    """The epoch after which half of robust accuracy was lost; None if that is not dated."""
+    """Return the epoch after which half of robust accuracy was lost; None if unknown."""
     return next((each.change.at for each in moved if each.name == "pgd" and each.change), None)
 
 
 def lines(moved: Sequence[Moved]) -> tuple[str, ...]:
-    """The timeline in words: a line on what came first, a line per change, and what did not change."""
+    """Describe the timeline: the first change, a line per change, and unchanged indicators."""
     lost, found = lost_at(moved), []
     changed = [(each, each.change) for each in moved if each.change is not None]
     first = next((each for each in changed if each[0].name != "pgd"), None)
@@ -39,7 +39,7 @@ def lines(moved: Sequence[Moved]) -> tuple[str, ...]:
 
 
 def data(moved: Sequence[Moved]) -> list[dict[str, object]]:
-    """The timeline for programs: an entry per indicator, in order of time."""
+    """Convert the timeline to plain data, with an entry per indicator in order of time."""
     lost = lost_at(moved)
     return [
         {
@@ -56,7 +56,7 @@ def data(moved: Sequence[Moved]) -> list[dict[str, object]]:
 
 
 def number(each: Moved, value: float) -> str:
-    """A value of an indicator: accuracies in percent."""
+    """Format a value of an indicator, with accuracies in percent."""
     return f"{100 * value:.1f}%" if each.name in (*CURVES, "train_accuracy") else f"{value:.2g}"
 
 

@@ -1,4 +1,4 @@
-"""The verdict on a training run: did it overfit catastrophically, when, and did it recover?"""
+"""Verdict on a training run from its accuracy curves."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -41,35 +41,35 @@ HEADLINES = {
     "never-robust": "never robust",
     "masked": "masked gradients",
 }
-"""Kinds without episodes in a few words."""
+"""Short descriptions of kinds without episodes."""
 
 SMOOTHING = 5
-"""Number of epochs over which PGD accuracy is averaged to tell a slow decline from fluctuation."""
+"""Number of epochs over which PGD accuracy is averaged to detect a slow decline."""
 
 DECLINE = 0.02
-"""Least decline of the averaged PGD accuracy, from its best to the end, that is called robust overfitting."""
+"""Least decline of averaged PGD accuracy, from its best to the end, in robust overfitting."""
 
 PAIRED = 0.6
-"""Correlation assumed between outcomes on the same images at two epochs: at 50% accuracy, 20% of the images change."""
+"""Assumed correlation of outcomes on the same images at two epochs; at 50% accuracy, 20% of images change."""
 
 FULLY_RECOVERED = 0.9
-"""Share of the former level from which a recovery is complete."""
+"""Share of the former level at which a recovery is complete."""
 
 MIN_EPOCHS = 5
-"""Number of logged epochs below which only a collapse can be diagnosed, not its absence."""
+"""Least number of logged epochs to exclude a collapse."""
 
 MIN_IMAGES = 30
-"""Number of images below which an accuracy is uncertain by more than 25 points."""
+"""Number of images with an uncertainty of 25 points."""
 
 DEFAULT_IMAGES = 1000
-"""Number of test images that accuracies are assumed to be measured on, where it is unknown."""
+"""Assumed number of test images if unknown."""
 
 COARSE = 5
-"""Number of epochs between logged ones from which a note says that short episodes are lost."""
+"""Distance of logged epochs from which a note says that short episodes may be missed."""
 
 
 OVERFITTED = "overfitted to the training attack from the start"
-"""Reason of `never-robust`, where accuracy under the training attack is far above accuracy under PGD."""
+"""Reason of `never-robust` if training-attack accuracy is far above PGD accuracy."""
 
 
 REMEDIES = {
@@ -78,7 +78,7 @@ REMEDIES = {
     "rollback": "went back four windows and switched to PGD-2",
     "stop": "stopped the run",
 }
-"""What a guard does on the alarm, by its name in settings."""
+"""Name in settings -> description of a guard's remedy."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Switch:
     """The moment at which the guard of a run has acted: switched to its remedy, or stopped the run.
 
     Attributes:
-        step: Optimizer step after which it did, from 1.
-        epoch: Number of epochs trained until then, with a fraction.
+        step: Optimizer step of the switch, from 1.
+        epoch: Number of epochs trained before it, with a fraction.
         remedy: One of `REMEDIES`.
     """
 
@@ -106,17 +106,17 @@ class Verdict:
     Attributes:
         kind: One of `KINDS`.
         episodes: Episodes of catastrophic overfitting, in order.
-        dips: Falls of a single epoch, of a log of all epochs: they are called a glitch, and no episode.
+        dips: Falls of a single epoch in a log of all epochs, which count as glitches.
         epochs: Number of epochs with PGD accuracy.
-        last_epoch: Last of them, or None.
+        last_epoch: Last epoch with PGD accuracy, or None.
         best_epoch: Epoch of the best PGD accuracy, or None.
         best: Best PGD accuracy; NaN if not measured.
-        last: PGD accuracy at the end (median of the last three logged epochs since the last fall began or ended).
+        last: PGD accuracy at the end: median of the last three logged epochs since the last fall began or ended.
         recovered: `last` as a share of the level before the first episode; None without an episode.
-        reasons: Findings that decide the kind, where it needs explanation (masked, undecided, never-robust).
-        notes: Limits of the evidence and hints: coarse logs, missing curves, few images.
-        switch: When the guard of the run has acted; None if it has not, or there is none.
-        sentences: What `summary` joins.
+        reasons: Findings that explain the kind (masked, undecided, never-robust).
+        notes: Limits of the evidence: coarse logs, missing curves, few images.
+        switch: Switch of the guard; None if it has not switched, or there is no guard.
+        sentences: Sentences of `summary`.
     """
 
     kind: str
@@ -139,12 +139,12 @@ class Verdict:
         return self.episodes[0].start if self.episodes else None
 
     def collapsed(self, epoch: int) -> bool:
-        """Whether an epoch lies within an episode."""
+        """Return whether an epoch is in an episode."""
         return any(each.start <= epoch and (each.end is None or epoch <= each.end) for each in self.episodes)
 
     @property
     def headline(self) -> str:
-        """The verdict in a few words: `catastrophic overfitting from epoch 27`."""
+        """Verdict in a few words: `catastrophic overfitting from epoch 27`."""
         return self._kind_and_episodes + (f"; {self.switch}" if self.switch else "")
 
     @property
@@ -163,7 +163,7 @@ class Verdict:
         return HEADLINES[self.kind]
 
     def summary(self) -> str:
-        """The verdict in one or two sentences, with numbers."""
+        """Return the verdict in one or two sentences, with numbers."""
         return " ".join(self.sentences)
 
 
@@ -182,8 +182,8 @@ def verdict(
 
     The kinds, in the order in which they are tested:
 
-    - *masked*: `masking` holds evidence that gradients are masked, so that PGD accuracy means nothing.
-    - *undecided*: there is no PGD accuracy at all.
+    - *masked*: `masking` has evidence of masked gradients, which invalidate PGD accuracy.
+    - *undecided*: there is no PGD accuracy.
     - *diverged*: clean and PGD accuracy end at chance, or predictions no longer depend on the image.
     - *catastrophic*: an episode (see `co_probe.diagnosis.episodes`) lasts to the end of the log.
     - *recovered*: all episodes have ended.
@@ -194,20 +194,19 @@ def verdict(
       `DECLINE` and by two standard errors of a comparison on the same images.
     - *healthy*: none of these.
 
-    Weight averaging delays what is measured on the averaged model: its onset is 3 to 10 epochs late.
+    Weight averaging delays the onset of the averaged model by 3 to 10 epochs.
 
     Args:
         clean: Accuracy on unperturbed test images, in [0, 1], one value per epoch. NaN or None where not measured.
-        fgsm: Accuracy under the single-step (training) attack, on test images or, where a log has nothing else, on
-            training images.
+        fgsm: Accuracy under the single-step (training) attack, on test images or, if not available, on training images.
         pgd: Accuracy under PGD on test images.
         epochs: Epoch numbers, increasing; 1, 2, 3, ... if omitted.
-        n: Number of images that the accuracies are measured on.
-        classes: Number of classes, which sets the accuracy of guessing. If omitted, it is taken from epochs at which
-            predictions ignore the image (clean and PGD accuracy agree), and is 0 if there are none.
-        train: Accuracy under the training attack on training images, if `fgsm` is measured on test images. Reveals
-            collapses in which FGSM accuracy on test images falls along with PGD.
-        masking: Evidence of masked gradients that another probe found, in words.
+        n: Number of images of the accuracies.
+        classes: Number of classes, which determines the accuracy of guessing. If None, that accuracy is inferred from
+            epochs whose predictions ignore the image (clean and PGD accuracy agree), and 0 if there are none.
+        train: Accuracy under the training attack on training images, if `fgsm` is on test images. It reveals collapses
+            in which FGSM accuracy on test images falls along with PGD.
+        masking: Evidence of masked gradients, in words.
 
     Returns:
         The verdict.
@@ -274,7 +273,7 @@ def _decide(
     masked: tuple[str, ...],
     classes: int | None,
 ) -> _Finding:
-    """Find the kind, in the order of precedence that `verdict` documents."""
+    """Determine the kind, in the order of precedence in `verdict`."""
     count = len(curves.pgd)
     if masked:
         text = f"Gradients are masked, so accuracy under PGD means nothing: {'; '.join(masked)}."
@@ -333,7 +332,7 @@ def _collapse(curves: Curves, falls: Sequence[Fall], episodes: Sequence[Episode]
 
 
 def _without_collapse(curves: Curves, falls: Sequence[Fall], last: float) -> _Finding:
-    """Tell robust overfitting from health in a robust run without an episode."""
+    """Distinguish robust overfitting from a healthy run, without episodes."""
     if falls and falls[-1].last == len(curves.pgd) - 1:
         return _undecided(
             f"accuracy under PGD falls from {_percent(falls[-1].level)} to {_percent(last)} at "
@@ -341,7 +340,7 @@ def _without_collapse(curves: Curves, falls: Sequence[Fall], last: float) -> _Fi
         )
     steady = np.ones(len(curves.pgd), dtype=bool)
     width = curves.per(SMOOTHING, least=2)
-    for fall in falls:  # a glitch is not a decline
+    for fall in falls:  # exclude glitches
         steady[fall.first : fall.last + 1] = False
     pgd = _moving_average(curves.pgd[steady], width)
     best, end = float(pgd.max()), float(pgd[-1])
@@ -366,10 +365,10 @@ def _undecided(reason: str) -> _Finding:
 
 
 def _diverged(curves: Curves, classes: int | None) -> bool:
-    """Whether the last three logged epochs are at chance, or show predictions that ignore the image.
+    """Return whether the last three logged epochs are at chance, or predictions ignore the image.
 
-    Predictions that ignore the image have the same accuracy under any attack. This covers an unknown number of classes,
-    and data sets in which guessing the most frequent class beats 1 / classes.
+    Predictions that ignore the image have the same accuracy under any attack. This covers unknown numbers of classes
+    and data sets in which guessing the most frequent class exceeds 1 / classes.
     """
     clean, pgd = curves.clean[-3:], curves.pgd[-3:]
     if np.isnan(clean).any():
@@ -385,12 +384,12 @@ def _diverged(curves: Curves, classes: int | None) -> bool:
 
 
 def _ignores_image(clean: Floats, pgd: Floats) -> NDArray[np.bool_]:
-    """Where clean and PGD accuracy agree although at most half of the images are right."""
+    """Find epochs with equal clean and PGD accuracy of at most 50%."""
     return (np.abs(clean - pgd) < 1e-3) & (clean <= 0.5)
 
 
 def _last(curves: Curves, falls: Sequence[Fall]) -> float:
-    """PGD accuracy at the end: median of the last three logged epochs on the same side of a recovery or a fall."""
+    """Return final PGD accuracy: median of the last three logged epochs since a recovery or a fall."""
     if not len(curves.pgd):
         return float("nan")
     start = 0
@@ -400,7 +399,7 @@ def _last(curves: Curves, falls: Sequence[Fall]) -> float:
 
 
 def _notes(curves: Curves, falls: Sequence[Fall]) -> tuple[str, ...]:
-    """Limits of the evidence, and hints at masked gradients."""
+    """Describe limits of the evidence and hints at masked gradients."""
     notes = []
     count = len(curves.pgd)
     if not count:
@@ -445,7 +444,7 @@ def _note_on_dip(dip: Episode) -> str:
 
 
 def _note_on_guessing(curves: Curves, classes: int | None) -> tuple[str, ...]:
-    """Assumption on the accuracy of guessing, where another number of classes could change the verdict."""
+    """Describe the assumed accuracy of guessing if another number of classes could change the verdict."""
     best = level(curves.pgd)
     if classes is not None or np.isnan(best) or is_robust(best, 1 / 2, curves.n):
         return ()
@@ -463,7 +462,7 @@ def _epochs(curves: Curves, fall: Fall) -> str:
 
 
 def span(episode: Episode) -> str:
-    """Epochs of an episode in short: `27–91`, `95–` to the end of the log, or `12`."""
+    """Format the epochs of an episode: `27–91`, `95–` to the end of the log, or `12`."""
     if episode.start == episode.end:
         return str(episode.start)
     return f"{episode.start}–{'' if episode.end is None else episode.end}"
@@ -474,7 +473,7 @@ def _percent(share: float, digits: int = 1) -> str:
 
 
 def _moving_average(values: Floats, width: int) -> Floats:
-    """Means of `width` adjoining values (of all, if there are fewer)."""
+    """Average over `width` successive values, or over all if there are fewer."""
     if not len(values):
         return values
     width = min(width, len(values))
@@ -482,7 +481,7 @@ def _moving_average(values: Floats, width: int) -> Floats:
 
 
 def _with_pgd(curves: Curves) -> Curves:
-    """The curves at the epochs where PGD accuracy is measured."""
+    """Return the curves at epochs with PGD accuracy."""
     known = ~np.isnan(curves.pgd)
     return Curves(
         epochs=curves.epochs[known],
@@ -504,7 +503,7 @@ def _curves(
     n: int,
     classes: int | None,
 ) -> Curves:
-    """Check the arguments of `verdict` and turn them into arrays."""
+    """Check the arguments of `verdict` and convert them to arrays."""
     given = {"clean": clean, "fgsm": fgsm, "pgd": pgd, "train": train}
     columns = {name: _accuracies(name, values) for name, values in given.items() if values is not None}
     if not columns:
