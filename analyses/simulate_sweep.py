@@ -4,11 +4,13 @@ Runs wait in a queue; every free slot takes the next one, as the executors of `c
 start (interpreter, torch, CUDA, data) and its epochs. Tasks are handed out one at a time, by one process. Slots fail at
 random; the run that was on one waits until that is noticed, starts again, and goes on from its last finished epoch.
 
-    python analyses/simulate_sweep.py [--runs 1000] [--epoch-seconds 15] [--epochs 30] [--out table.csv]
+    python analyses/simulate_sweep.py [--runs 1000] [--pass-seconds 0.43] [--epochs 30] [--out table.csv]
 
-The defaults are assumptions of the size that co-probe's tests show on one machine of 2 busy cores with Ray 2.60 (a
-worker that imports torch: 5 to 10 s; a dead node: noticed after 5 s with the health checks of those tests). Measure
-`--start` on the cluster: a network and a shared disk add to it.
+An epoch takes the passes of a step of its method times `--pass-seconds`. Measured are the passes of 24 methods
+(figures/digits/methods.csv), the seconds of a pass over CIFAR-10 with PreActResNet-18 on an H200 (the last epoch of
+fgsm-guard in figures/cifar10-jpeg: 3.0 s for 7 passes), the start (there, imports and compilation made the first epoch
+40 s longer), and how soon Ray notices a dead node (5 s with the health checks of co-probe's tests). How often a GPU
+fails is an assumption.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 GPUS = (8, 64, 1000)
+MEASURED = Path(__file__).parents[1] / "figures" / "digits" / "methods.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +32,7 @@ class Sweep:
     Attributes:
         runs: Number of runs.
         epochs: Epochs per run.
-        epoch_seconds: Mean duration of an epoch.
-        spread: Standard deviation of the logarithm of a run's epoch duration: methods differ in cost.
+        pass_seconds: Duration of a forward pass over all training images.
         start: Time from a task's start to its first training step.
         submit: Time that handing out a task takes the one process that does it.
         failures: Failures per slot and day.
@@ -39,16 +41,21 @@ class Sweep:
 
     runs: int = 1000
     epochs: int = 30
-    epoch_seconds: float = 15.0
-    spread: float = 0.6
-    start: float = 8.0
+    pass_seconds: float = 0.43
+    start: float = 45.0
     submit: float = 0.002
     failures: float = 0.2
     detection: float = 5.0
 
 
+def measured_passes() -> np.ndarray:
+    """Passes per step of each method, (methods,)."""
+    table = pd.read_csv(MEASURED)
+    return table[table["quantity"] == "passes"].groupby("method")["value"].mean().to_numpy()
+
+
 def simulate(sweep: Sweep, slots: int, seed: int = 0) -> dict[str, float]:
-    """Run a sweep on paper.
+    """Run a sweep on paper; each run has a random method.
 
     Args:
         sweep: The sweep.
@@ -61,8 +68,7 @@ def simulate(sweep: Sweep, slots: int, seed: int = 0) -> dict[str, float]:
         of the hours after the queue is empty; restarts: number of tasks started again.
     """
     rng = np.random.default_rng(seed)
-    mean = np.log(sweep.epoch_seconds) - sweep.spread**2 / 2  # of the logarithm, so that the mean is as asked
-    epoch = rng.lognormal(mean, sweep.spread, sweep.runs)
+    epoch = sweep.pass_seconds * rng.choice(measured_passes(), sweep.runs)
     queue = [(0.0, run) for run in range(sweep.runs)]  # (ready from, run)
     heapq.heapify(queue)
     free = [0.0] * slots

@@ -17,9 +17,9 @@ def member(rank: int, count: int, port: int, work, arguments) -> None:
     work(*arguments)
 
 
-def train(runs: dict[Path, dict]) -> None:
+def train(runs: dict[Path, dict], resume: bool = False) -> None:
     for path, settings in runs.items():
-        list(loop.epochs(Config.from_dict(settings), path, device="cpu"))
+        list(loop.epochs(Config.from_dict(settings), path, resume=resume, device="cpu"))
 
 
 def train_until(path: Path, settings: dict, rank: int, epoch: int) -> None:

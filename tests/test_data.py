@@ -214,7 +214,7 @@ def test_two_at_a_time_decode_once(tree, monkeypatch, capfd):
         everybody.wait()
         results.append(load(tree).train_x)
 
-    monkeypatch.setattr(folder, "_pixels", slowly)
+    monkeypatch.setattr(folder, "read_pixels", slowly)
     threads = [threading.Thread(target=use) for _ in range(2)]
     for thread in threads:
         thread.start()

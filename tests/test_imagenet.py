@@ -96,7 +96,7 @@ def test_images_stay_on_the_disk_and_are_those_of_an_image_folder(tree):
 def test_decoded_once_for_each_size(tree, monkeypatch):
     data = DATA.make(f"imagenet:{tree}", size=16, crop=12)
     data.train_at(12)
-    monkeypatch.setattr(folder, "_pixels", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(folder, "read_pixels", lambda *_: pytest.fail("decoded again"))
     again = DATA.make(f"imagenet:{tree}", size=16, crop=8)
     assert torch.equal(again.train_at(12), data.train_at(12)) and again.shape == (3, 8, 8)
 

@@ -1,4 +1,4 @@
-"""The cost of training, attacking and storing on this machine, each beside something to compare it with."""
+"""The cost of training, attacking, storing and reading images on this machine."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ PARTS = Registry(
         "indicators": "co_probe.benchmarks.steps:indicators",
         "attacks": "co_probe.benchmarks.attacks:attacks",
         "storage": "co_probe.benchmarks.storage:storage",
+        "data": "co_probe.benchmarks.data:data",
     },
 )
 
@@ -32,7 +33,7 @@ def bench(
     compile: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Measure the speed of training steps, attacks and storage on this machine.
+    """Measure the speed of training steps, attacks, storage and reading of images on this machine.
 
     The candidates of a part take turns, so that slow moments of a busy machine affect all of them alike.
 
@@ -44,7 +45,7 @@ def bench(
         settings: Settings that override the preset's.
         repeats: Number of turns.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        folder: Where the part `storage` writes; its files are deleted afterwards.
+        folder: Where the parts `storage` and `data` write; their files are deleted afterwards.
         compile: Measure `steps` and `attacks` also on a network that went through torch.compile.
         progress: Called after each turn with the part and its numbers of finished and of planned turns.
 

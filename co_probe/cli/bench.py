@@ -16,11 +16,13 @@ TITLES = {
     "indicators": "A training step alone, with its indicators recorded, and with the monitor",
     "attacks": "PGD-10",
     "storage": "An epoch on the disk",
+    "data": "Images, read by one process",
 }
 # quantity -> (the column's title, its numbers as text), in the order of the columns
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "seconds": ("ms", lambda value: f"{1000 * value:,.1f}"),
     "images_per_second": ("images/s", lambda value: f"{value:,.0f}"),
+    "mb_per_second": ("MB/s", lambda value: f"{value:,.0f}"),
     "ratio": ("relative time", lambda value: f"{value:.3f}"),
     "passes": ("passes", lambda value: f"{value:.1f}"),
     "write_seconds": ("write ms", lambda value: f"{1000 * value:,.1f}"),
@@ -34,7 +36,7 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 @click.command(
     cls=Command,
     heading=OTHER,
-    short_help="Measure the speed of training steps, attacks and storage.",
+    short_help="Measure the speed of training, attacks, storage and data.",
     examples=["co-probe bench", "co-probe bench --parts steps --methods fgsm,apart --preset cifar10-30"],
 )
 @click.option(
@@ -50,7 +52,7 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     type=click.Path(path_type=Path),
     default=Path("."),
     show_default=True,
-    help="Where the part storage writes.",
+    help="Where the parts storage and data write.",
 )
 @options.device
 @click.option("--compile", is_flag=True, help="Steps and attacks through torch.compile too; it takes minutes.")
@@ -66,7 +68,7 @@ def bench(
     compile: bool,
     style: str | None,
 ) -> None:
-    """Measure the speed of training steps, attacks and storage on this machine.
+    """Measure the speed of training steps, attacks, storage and reading of images on this machine.
 
     Candidates take turns and the median is printed, so that a busy machine slows all of them alike. Relative times are
     relative to a step of clean training (part indicators: to the same step without them; part attacks: to co-probe's

@@ -42,7 +42,9 @@ class View:
         if store.device != self.index.device:
             images = store[self.index.to(store.device)].to(self.index.device)
             return replace(self, index=torch.arange(len(images), device=images.device)).take(images)
-        return store.permute(0, 2, 3, 1)[self._positions(store.shape[1])].permute(0, 3, 1, 2)
+        rows = store.transpose(1, 2)[self.index[:, None], self.rows]  # whole rows, (B, height, channels, padded width)
+        columns = self.columns[:, None, None, :].expand(-1, *rows.shape[1:3], -1)
+        return rows.gather(3, columns).transpose(1, 2).contiguous(memory_format=torch.channels_last)
 
     def put(self, store: Tensor, values: Tensor) -> None:
         """Write `values` (B, channels, height, width) back to the pixels that `take` reads; others do not change."""

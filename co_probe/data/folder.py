@@ -153,12 +153,15 @@ def _files(folder: str, above: frozenset[str] = frozenset()) -> Iterator[os.DirE
             yield entry
 
 
-def decoded(folder: Path, listing: list[Listed], size: int | None, *, mapped: bool = False) -> Tensor:
+def decoded(
+    folder: Path, listing: list[Listed], size: int | None, *, mapped: bool = False, caches: Path | None = None
+) -> Tensor:
     """Return all images of `listing`, (n, 3, height, width) uint8, from the cache if it matches these files.
 
-    With `mapped`, the tensor is memory-mapped and read-only (writing to it ends the process).
+    With `mapped`, the tensor is memory-mapped and read-only (writing to it ends the process). `caches` is the folder of
+    the caches, by default that of the data folder.
     """
-    caches = make_folder(data_dir() / "image-folders")
+    caches = make_folder(caches or data_dir() / "image-folders")
     key = hashlib.sha256(os.fsencode(f"{folder}\n{size}")).hexdigest()[:16]
     cache = caches / f"{folder.name}-{key}.h5"
     fingerprint = _fingerprint(listing)
@@ -211,12 +214,12 @@ def _map(cache: Path, images: h5py.Dataset) -> Tensor:
 def _decode(beside: Path, listing: list[Listed], size: int | None, fingerprint: str, folder: Path) -> None:
     """Decode into the file `beside`, one image at a time; remove it on an error."""
     try:
-        first = _pixels(listing[0].path, size)
+        first = read_pixels(listing[0].path, size)
         report = _reporter(f"decoding {folder}", len(listing))
         with h5py.File(beside, "w") as file:
             images = file.create_dataset("images", (len(listing), *first.shape), np.uint8)
             for number, image in enumerate(listing):
-                pixels = _pixels(image.path, size)
+                pixels = read_pixels(image.path, size)
                 if pixels.shape != first.shape:
                     (_, h, w), (_, height, width) = pixels.shape, first.shape
                     raise UserError(
@@ -231,7 +234,7 @@ def _decode(beside: Path, listing: list[Listed], size: int | None, fingerprint: 
         raise
 
 
-def _pixels(path: str, size: int | None) -> np.ndarray:
+def read_pixels(path: str, size: int | None) -> np.ndarray:
     """Decode an image to (3, height, width) uint8. Raises UserError if it is no image or has more than 8 bits."""
     try:
         with Image.open(path) as file:

@@ -79,6 +79,18 @@ def test_storage(parts):
     assert 0 < fgsm["share_of_epoch"] < 1 and fgsm["write_seconds"] > 0 and fgsm["read_seconds"] > 0
 
 
+def test_images_are_decoded_and_read(parts):
+    data = parts["data"]
+    assert list(data.index) == sorted(
+        [f"JPEG to {size}" for size in (160, 352, 384)]
+        + [f"crops of {crop} from the cache of {size}" for crop, size in ((128, 160), (224, 352), (288, 384))]
+    )
+    crops = data.loc["crops of 128 from the cache of 160"]
+    assert crops["mb_per_second"] == pytest.approx(crops["images_per_second"] * 3 * 128**2 / 1e6)
+    jpeg = data.loc["JPEG to 160"]
+    assert 0.05 < jpeg["mb_per_second"] / jpeg["images_per_second"] < 0.2, "a file has about 110 kB"
+
+
 def test_actions_take_turns(monkeypatch):
     monkeypatch.setattr(measures, "LEAST_SECONDS", 0)
     order, told = "", []

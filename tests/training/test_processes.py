@@ -158,6 +158,21 @@ def test_a_killed_process_costs_at_most_the_running_epoch(tmp_path):
 
 
 @pytest.mark.slow
+def test_runs_of_several_methods_are_killed_resumed_and_diagnosed(tmp_path):
+    settings = {
+        name: tiny_config(name, **(PARTS | {"epochs": 2})).to_dict() for name in ("fgsm", "pgd", "atta", "sora")
+    }
+    assert together(2, train, {tmp_path / "whole" / name: each for name, each in settings.items()}) == [0, 0]
+    for name, each in settings.items():
+        assert together(2, train_until, tmp_path / name, each, 1, 2) == [1, KILLED]
+    assert together(2, train, {tmp_path / name: each for name, each in settings.items()}, True) == [0, 0]
+    for name in settings:
+        np.testing.assert_equal(learned(tmp_path / name), learned(tmp_path / "whole" / name))
+        told = co_probe.diagnose(tmp_path / name, quick=True)
+        assert told.verdict.kind == "undecided" and "Judged on 2 logged epochs" in str(told)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "call"), [(1, 2), (1, 4), (0, 30)])
 def test_killed_inside_a_write(rank, call, tmp_path):
     settings, run = tiny_config("apart", **(PARTS | {"epochs": 2})).to_dict(), tmp_path / "run"
@@ -201,12 +216,17 @@ def test_four_processes(tmp_path):
     assert StoredRun(tmp_path / "run").environment["processes"] == "4"
 
 
-def test_images_are_dealt_out():
+def test_images_are_dealt_out(monkeypatch):
     data = loop.make_data(tiny_config("fgsm", **PARTS))
     held_out = np.arange(0, 70, 7)
     made = [ResolutionStages(tiny_config("fgsm", **PARTS), data, 1, 1, CPU, held_out, Group(r, 4)) for r in range(4)]
     assert sorted(int(i) for stages in made for i in stages._own) == sorted(set(range(70)) - {*held_out})
+    read, take = [], View.take
+    monkeypatch.setattr(View, "take", lambda view, store: (read.append(take(view, store)), read[-1])[1])
     parts = [[*stages.batches(1, loop.make_rng(CPU, 0, "x"))] for stages in made]
     assert [sum(len(part[step][0]) for part in parts) for step in range(2)] == made[0].sizes(1) == [32, 28]
+    labels = [sorted(torch.cat([y for _, y, _ in part]).tolist()) for part in parts]
+    assert labels == [sorted(data.train_y[stages._own].tolist()) for stages in made], "each reads its own images"
+    assert sum(map(len, read)) == 60, "and no others"
     with pytest.raises(UserError, match="too small for 4 processes"):
         ResolutionStages(tiny_config("fgsm", **(PARTS | {"batch_size": 3})), data, 1, 1, CPU, None, Group(0, 4))
