@@ -25,11 +25,11 @@ BETAS = (0.0, 0.04, 0.08)
 SETTINGS = {"epochs": 15, "data": {"size": 24}, "probe": {"test": 150, "train": 20}}
 UNCLIPPED = SETTINGS | {"inject": {"clip": False}}
 GRIDS = {
-    "unclipped": Grid(methods=("fgsm",), epsilons=(0.08, 0.1, 0.12), vary={"inject.beta": BETAS}, settings=UNCLIPPED),
+    "unclipped": Grid(methods=("fgsm",), epsilons=(0.12, 0.16, 0.2), vary={"inject.beta": BETAS}, settings=UNCLIPPED),
     # Clipping to [0, 1] takes half of the carrier from perturbed digits, whose background is 0.
-    "clipped": Grid(methods=("fgsm",), epsilons=(0.1,), vary={"inject.beta": BETAS}, settings=SETTINGS),
+    "clipped": Grid(methods=("fgsm",), epsilons=(0.16,), vary={"inject.beta": BETAS}, settings=SETTINGS),
 }
-CLOSE = 0.1  # ε of the unclipped runs that are looked into
+CLOSE = 0.16  # ε of the unclipped runs that are looked into
 PROBES = ("alignment", "curvature", "spectrum", "views")
 
 

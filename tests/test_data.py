@@ -185,7 +185,7 @@ def test_grey_and_palette_images_become_rgb(tree):
 def test_decoded_once_until_a_file_changes(tree, home, monkeypatch):
     first = load(tree)
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "_pixels", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(folder, "read_pixels", lambda *_: pytest.fail("decoded again"))
         again = load(tree)
     assert torch.equal(first.train_x, again.train_x) and first.mean == again.mean
     new = pixels()
@@ -203,7 +203,7 @@ def test_a_damaged_cache_is_made_anew(tree, home):
 
 def test_two_at_a_time_decode_once(tree, monkeypatch, capfd):
     """Threads stand for processes here: the lock is the open file's, not the process's."""
-    decode, decoded, results = folder._pixels, [], []
+    decode, decoded, results = folder.read_pixels, [], []
     everybody = threading.Barrier(2)
 
     def slowly(path, size):

@@ -147,9 +147,10 @@ def test_named_attacks_and_what_they_are_called():
         "FGSM",
         "clean",
     ]
-    assert [epsilon_label(e) for e in (8 / 255, 1.0, 0.14, 0.031, 1e-9)] == [
+    assert [epsilon_label(e) for e in (8 / 255, 1.0, 0.2, 0.14, 0.031, 1e-9)] == [
         "8/255",
-        "255/255",
+        "1",
+        "0.2",
         "0.14",
         "0.031",
         "1e-09",

@@ -85,6 +85,12 @@ def bound_label(epsilon: float, norm: str) -> str:
 
 
 def epsilon_label(epsilon: float) -> str:
-    """Format ε: `8/255` for a whole number of grey levels (up to 1), else `0.031`."""
+    """Format ε: `0.2` for two decimals, `8/255` for a whole number of grey levels (below 1), else `0.0312`."""
+    levels = grey_levels(epsilon)
+    return f"{levels}/255" if levels and epsilon != round(epsilon, 2) else f"{epsilon:.6g}"
+
+
+def grey_levels(epsilon: float) -> int | None:
+    """Return ε in units of 1/255 if it is a whole number of them, from 1 to 255; else None."""
     levels = round(epsilon * 255)
-    return f"{levels}/255" if levels and epsilon <= 1 and abs(epsilon * 255 - levels) < 1e-6 else f"{epsilon:.6g}"
+    return levels if 0 < levels <= 255 and abs(epsilon * 255 - levels) < 1e-6 else None

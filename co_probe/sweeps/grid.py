@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from co_probe.config import Config, parse_assignment, parse_number
-from co_probe.config.labels import epsilon_label
+from co_probe.config.labels import grey_levels
 from co_probe.config.presets import configure
 from co_probe.config.sections import Option, all_options
 from co_probe.config.settings import nested
@@ -137,10 +137,15 @@ def cell_name(config: Config, varied: Mapping[str, Any]) -> str:
     labels = {option.setting: option.axis.label for option in axes().values() if option.axis}
     amounts = {"eps": config.epsilon} | {labels[key]: value for key, value in varied.items() if key in labels}
     parts = [config.method.name]
-    parts += [f"{name}{epsilon_label(value).replace('/', 'of')}" for name, value in amounts.items()]
+    parts += [f"{name}{_amount(value)}" for name, value in amounts.items()]
     parts.append(f"seed{config.seed}")
     parts += [f"{key.rpartition('.')[2]}{value}" for key, value in varied.items() if key not in labels]
     return "-".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
+
+
+def _amount(value: float) -> str:
+    levels = grey_levels(value)
+    return f"{levels}of255" if levels else f"{value:.6g}"
 
 
 def parse_variation(text: str) -> dict[str, list[Any]]:
