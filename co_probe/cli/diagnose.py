@@ -10,7 +10,7 @@ import click
 from co_probe.cli import options
 from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import percent, print_table, progress_bar
-from co_probe.errors import UserError
+from co_probe.errors import DamagedFile, UserError
 
 WIDTH = 110  # letters in a line of text
 DETAILED = 5  # runs; of more, only the table is printed
@@ -75,6 +75,7 @@ def diagnose(
         each_source = options.each_readable(
             paths or options.find((), runs_dir),
             lambda path: diagnose_all([open_with(path, model, weights=weights) if averaged else path], **settings),
+            UserError if averaged else DamagedFile,  # a run without averaged weights is passed over
         )
         found = [each for several in each_source for each in several]
     if style == "json":
@@ -84,11 +85,13 @@ def diagnose(
     else:
         missing = [
             words
-            for words, field in (("of test images with --images", "images"), ("of classes with --classes", "classes"))
+            for words, field in (("test images (--images)", "images"), ("classes (--classes)", "classes"))
             if any(getattr(each, field) is None for each in found)
         ]
         if missing:
-            click.echo(f"Give the true number {', and '.join(missing)}: the verdict depends on it.\n")
+            click.echo(
+                f"The verdict depends on the number of {' and of '.join(missing)}: it is assumed unless given.\n"
+            )
         if len(found) > 1:
             rows = [
                 [each.name, percent(each.verdict.best), percent(each.verdict.last), each.verdict.headline]

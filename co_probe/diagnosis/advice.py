@@ -118,7 +118,7 @@ MASKED = (
     STRONGER_EVALUATION,
 )
 UNDECIDED = (
-    Advice("Log accuracy under PGD at every epoch, on 1,000 test images or more, together with clean accuracy."),
+    Advice("Judge on five epochs or more, with accuracy under PGD and clean accuracy at each, on 1,000 test images."),
 )
 
 BY_KIND = {

@@ -100,7 +100,7 @@ def test_the_command_line_prints_text_json_and_markdown(log, capsys):
     arguments = ("diagnose", log, "--columns", "pgd=multi,fgsm=single", "--classes", "10")
     code, out, err = call(capsys, *arguments)
     assert code == 0 and not err
-    assert out.startswith("Give the true number of test images with --images")
+    assert out.startswith("The verdict depends on the number of test images (--images)")
     assert "\ncurves.csv: catastrophic overfitting from epoch 5\n" in out
     assert "Notes\n- accuracies are read as percentages" in out and "--images" in out
     assert max(map(len, out.splitlines())) <= 110
@@ -173,6 +173,7 @@ def stored(metrics, *, attack="fgsm", classes=("a",) * 10, images=200):
         epsilon=0.1,
         frame=lambda probe: pd.DataFrame(),
         chosen_on="test",
+        stopped=0,
         probe_set={"test": np.arange(images)},
         info=SimpleNamespace(attack=attack, classes=classes),
         metrics=lambda epoch: {name: values[epoch - 1] for name, values in metrics.items()},
