@@ -239,7 +239,7 @@ def test_names_stand_for_attacks_in_the_runs_ball():
     assert named_attack("cw", 9.4, "l2") == CW(epsilon=9.4, norm="l2")
     assert named_attack("shrink", 9.4, "l2", EVERYWHERE) == Shrink(epsilon=9.4)
     assert named_attack("aa", 9.4, "l2") == AutoAttack(epsilon=9.4, norm="l2")
-    with pytest.raises(UserError, match="shrink has no L∞ ball"):
+    with pytest.raises(UserError, match="shrink is not defined for L∞ balls"):
         named_attack("shrink", 0.1)
     with pytest.raises(ValueError, match="norm must be one of linf, l2, not 'l1'"):
         PGD(epsilon=1, norm="l1")

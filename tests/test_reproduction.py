@@ -59,7 +59,7 @@ def test_a_piece_stops_in_time_and_the_next_goes_on(script, arguments, tmp_path,
     assert script.main([*arguments, "--parts", "main,long"]) == 0
     assert (tmp_path / "runs" / "fgsm" / "epoch-0001.h5").read_bytes() == weights
     out = tmp_path / "out"
-    names = {"deterioration", "gap-pgd10", "gap-pgd20", "perturbations", "steps"}
+    names = {"deterioration", "indicators", "gap-pgd10", "gap-pgd20", "perturbations", "steps"}
     assert {p.stem for p in out.glob("main-*.png")} == {f"main-{name}" for name in names}
     assert (out / "long-robust-overfitting.png").exists()
     assert set(pd.read_csv(out / "gap.csv")["against"]) == {"pgd10", "pgd20"}

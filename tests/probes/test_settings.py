@@ -160,10 +160,10 @@ def test_commands_take_norm_bounds(runs, tmp_path):
     assert {round(row["epsilon"], 6) for row in rows} == {round(4 / 255, 6)} and len(rows) == 6
     evaluated = call("eval", runs / "fgsm", "--attacks", "pgd2", "--images", "40", "--epsilon", "4/255, 0.2")
     lines = [line.split() for line in evaluated.splitlines() if line.split()[:1] == ["fgsm"]]
-    assert [line[2] for line in lines] == ["4/255", "51/255"]
+    assert [line[2] for line in lines] == ["4/255", "0.2"]
     export(co_probe.open_run(runs / "pgd"), 3, tmp_path / "ref.pt")
     strength = call("strength", runs / "fgsm", "--reference", tmp_path / "ref.pt", "--epsilon", "0.2")
-    assert "by fgsm at ε = 51/255" in strength
+    assert "by fgsm at ε = 0.2" in strength
     result = CliRunner().invoke(cli, ["gap", str(runs / "fgsm"), "--epsilon", "8/x"])
     assert result.exit_code == 2 and "'8/x' is not a number" in result.output
     with pytest.raises(UserError, match="8 is more than 1: did you mean 8/255"):
