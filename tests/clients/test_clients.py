@@ -28,18 +28,25 @@ CLIENTS = {
 }
 
 
-# Whether and when a run collapses hangs on rounding: the Lightning module does at a larger rate, within as many epochs.
-@pytest.mark.parametrize("client, peak", [("fast_adversarial", 0.3), ("mixed precision", 0.3), ("lightning", 0.4)])
-def test_the_alarm_fires_before_robust_accuracy_is_lost(client, peak):
-    torch.manual_seed(0)
-    monitor = CLIENTS[client](replace(COLLAPSING, peak=peak))
-    pgd = [each["pgd10"] for each in monitor.metrics]
-    assert len(pgd) == COLLAPSING.epochs, "training went on after the alarm"
-    best = np.maximum.accumulate(pgd)
-    lost = next(
-        epoch for epoch, (value, peak) in enumerate(zip(pgd, best, strict=True), 1) if value <= LOST < peak - 0.2
-    )
-    assert pgd[-1] <= LOST and monitor.alarm
+def collapsed(client):
+    """The monitor of the first run that collapses, and the epoch (from 1) in which it has lost its robustness.
+
+    Whether a run collapses hangs on rounding, which differs between machines, and the learning rate: several are tried.
+    """
+    for peak in (0.3, 0.4, 0.6):
+        monitor = CLIENTS[client](replace(COLLAPSING, peak=peak))
+        pgd = np.array([each["pgd10"] for each in monitor.metrics])
+        assert len(pgd) == COLLAPSING.epochs, "training went on after the alarm"
+        lost = (pgd <= LOST) & (np.maximum.accumulate(pgd) - 0.2 > LOST)
+        if pgd[-1] <= LOST and lost.any():
+            return monitor, int(lost.argmax()) + 1
+    pytest.fail("no run has collapsed")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_alarm_fires_before_robust_accuracy_is_lost(client):
+    monitor, lost = collapsed(client)
+    assert monitor.alarm
     assert PER_EPOCH * 5 < monitor.alarm.step < PER_EPOCH * lost, (
         "after the warm-up of ε, before the collapse is measured"
     )
