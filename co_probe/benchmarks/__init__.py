@@ -35,14 +35,14 @@ def bench(
 ) -> pd.DataFrame:
     """Measure the speed of training steps, attacks, storage and reading of images on this machine.
 
-    The candidates of a part take turns, so that slow moments of a busy machine affect all of them alike.
+    Candidates of a part are measured in turns, so that other load on the machine affects all of them equally.
 
     Args:
         methods: Training methods; None for all in the part `steps`, FGSM in `indicators`, and APART in `storage`.
-        parts: Of `PARTS`, each a function whose docstring describes its quantities; None for all.
-        preset: Settings of a run, by name or as a path of a TOML file. CIFAR and SVHN need not be on the machine:
-            random images of their shape and number replace them.
-        settings: Settings that override the preset's.
+        parts: Names in `PARTS`, whose functions describe their quantities; None for all.
+        preset: Settings of a run, by name or as a path of a TOML file. CIFAR and SVHN are replaced by random images of
+            the same shape and number.
+        settings: Settings that override the preset.
         repeats: Number of turns.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         folder: Where the parts `storage` and `data` write; their files are deleted afterwards.
@@ -50,9 +50,9 @@ def bench(
         progress: Called after each turn with the part and its numbers of finished and of planned turns.
 
     Returns:
-        A tidy table with the columns part, subject, quantity, value (median), low and high (quartiles) and n (number
-        of measurements), and with what every number depends on: preset, model, data, images (`real` or `random`),
-        batch_size, dtype, device, torch.
+        A tidy table with the columns part, subject, quantity, value (median), low and high (quartiles) and n (number of
+        measurements), and conditions: preset, model, data, images (`real` or `random`), batch_size, dtype, device,
+        torch.
 
     Raises:
         UserError: For an unknown method, part, preset or setting, or a folder that cannot be written.

@@ -1,4 +1,4 @@
-"""The cost of PGD, beside that of other packages with the same model, images, start and steps."""
+"""Cost of PGD, compared with other packages with the same model, images, start and steps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,8 +20,8 @@ OURS, COMPILED, PLAIN = "co-probe", "co-probe, compiled", "loss.backward()"
 def attacks(setup: Setup) -> list[dict[str, Any]]:
     """Measure PGD-10 on a training batch, in eval mode; with `compile` also on a compiled model.
 
-    Subjects: co-probe's attack; those of torchattacks and foolbox, if they are installed; and a loop that calls
-    `loss.backward()`, as most published code does. Quantities: `seconds`; `ratio`, to co-probe's.
+    Subjects: the attacks of co-probe and, if installed, of torchattacks and foolbox, and a loop that calls
+    `loss.backward()`, as in most published code. Quantities: `seconds`; `ratio` to co-probe.
     """
     trainer = setup.trainer(CLEAN)
     model, x, y, epsilon = trainer.model.eval(), trainer.batch.x, trainer.batch.y, trainer.config.epsilon
@@ -37,7 +37,7 @@ def attacks(setup: Setup) -> list[dict[str, Any]]:
 def adversaries(
     model: nn.Module, epsilon: float, steps: int, device: torch.device
 ) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """Images and classes -> adversarial images by PGD with steps of ε/4: ours, a plain loop, and installed packages."""
+    """Make functions from images and classes to adversarial images: PGD of co-probe, a loop, and other packages."""
     ours, step_size = PGD(epsilon=epsilon, steps=steps), epsilon / 4
 
     def plain(x: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Time and floating-point operations of a call, and their rows in a table."""
+"""Measurement of time and floating-point operations."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,13 +11,13 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import flop_registry
 
 Action = Callable[[], object]
-LEAST_SECONDS = 0.01  # of each measurement: shorter actions are repeated and averaged
+LEAST_SECONDS = 0.01  # least duration of a measurement; shorter actions are repeated and averaged
 
 
 def interleaved(
     actions: Mapping[str, Action], repeats: int, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, np.ndarray]:
-    """Measure each action's seconds, (repeats,), in turns: all actions once, then all again.
+    """Measure seconds of each action, (repeats,), in turns.
 
     `torch.utils.benchmark.Timer` runs an action once to warm up, waits for the device, and measures.
     """
@@ -35,16 +35,15 @@ def interleaved(
 def side_by_side(
     steps: Mapping[str, Action], turns: int, block: int, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, np.ndarray]:
-    """Measure processor seconds of a block of each action, (turns,), in turns, the order of which alternates.
+    """Measure processor seconds of a block of each action, (turns,), in turns of alternating order.
 
-    For small differences on a busy CPU: other processes cost no processor time, and slow moments of the caches and the
-    clock, which do, affect all actions alike. Within a block, caches are as warm as in training. On several threads it
-    is the sum of their times.
+    For small differences on a busy CPU: other processes do not count, and effects of caches and clock rate are the same
+    for all actions. Within a block, caches are as warm as in training. Times of several threads are summed.
 
     Args:
-        steps: What to repeat; each is done once before anything is measured.
-        turns: Number of measurements of each.
-        block: Number of repetitions that make up a measurement.
+        steps: Actions, which run once before the measurement.
+        turns: Number of measurements of each action.
+        block: Number of repetitions per measurement.
         progress: Called after each turn with the numbers of finished and of planned turns.
     """
     for act in steps.values():
@@ -62,7 +61,7 @@ def side_by_side(
 
 
 def rows(subject: str, **quantities: float | np.ndarray) -> list[dict[str, Any]]:
-    """Make a row of each quantity: the median of its measurements, their quartiles, and their number."""
+    """Make a row per quantity: median, quartiles and number of measurements."""
     made = []
     for name, values in quantities.items():
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
@@ -72,7 +71,7 @@ def rows(subject: str, **quantities: float | np.ndarray) -> list[dict[str, Any]]
 
 
 class _FlopCounter(TorchDispatchMode):
-    """Counts by the formulas of `torch.utils.flop_counter`, whose own mode does not support `torch.autograd.grad`."""
+    """Counts with the formulas of `torch.utils.flop_counter`, whose mode does not support `torch.autograd.grad`."""
 
     total = 0
 
@@ -84,7 +83,7 @@ class _FlopCounter(TorchDispatchMode):
 
 
 def flops(act: Action) -> int:
-    """Floating-point operations of a call in convolutions and matrix products, backward passes included."""
+    """Count floating-point operations of a call in convolutions and matrix products, including backward passes."""
     with _FlopCounter() as counter:
         act()
     return counter.total

@@ -1,4 +1,4 @@
-"""The cost of a run's training step in forward passes."""
+"""Cost of a run's training step in forward passes."""
 
 from dataclasses import replace
 from functools import partial
@@ -14,21 +14,21 @@ from co_probe.errors import UserError
 from co_probe.store import RunInfo, StoredRun
 
 TABLE = "cost"
-IMAGES = 16  # per batch: passes are a ratio, which does not depend on it
+IMAGES = 16  # per batch, on which the ratio does not depend
 
 
 def passes_of(run: StoredRun, *, measure: bool = True) -> float | None:
     """Return the cost of a training step in forward passes, by floating-point operations; clean training takes 3.
 
-    A step is taken on random images; a method whose later steps cost more, because it switches something on, is
-    measured before that. The result is stored with the run.
+    A step is taken on random images. For a method whose later steps cost more, the cost of early steps is measured. The
+    result is stored with the run.
 
     Args:
-        run: A run that co-probe trained.
-        measure: Measure it where it is not stored.
+        run: A run trained by co-probe.
+        measure: Measure the cost if it is not stored.
 
     Returns:
-        The number of passes; None if it is not stored and cannot be measured (or is not to be).
+        The number of passes; None if it is not stored and not measured.
     """
     stored = run.frame(TABLE)
     if len(stored):
@@ -37,7 +37,7 @@ def passes_of(run: StoredRun, *, measure: bool = True) -> float | None:
         return None
     try:
         value = _count(run.config, run.info)
-    except UserError:  # a network or a method whose code is not here, or images of several sizes
+    except UserError:  # missing code of a network or method, or images of several sizes
         return None
     row = {**run.labels(0, TABLE), "quantity": "passes", "value": value, "low": value, "high": value, "n": 1}
     run.add_rows(TABLE, pd.DataFrame([row]))
@@ -53,5 +53,5 @@ def _count(config: Config, info: RunInfo) -> float:
         mean, std = info.mean or (0.0,) * info.shape[0], info.std or (1.0,) * info.shape[0]
         data = Dataset(images, labels, images, labels, info.classes, mean, std, bounds=info.bounds)
         trainer = Trainer(replace(config, batch_size=IMAGES, precision="float32"), data, device)
-        trainer.step()  # what a method prepares in its first step
+        trainer.step()  # initialisation in the first step
         return flops(trainer.step) / flops(partial(trainer.model, trainer.batch.x))

@@ -1,4 +1,4 @@
-"""The model, images and methods that a benchmark measures."""
+"""Model, images and methods of a benchmark."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ from co_probe.training.resolution import ResolutionStages
 from co_probe.training.state import environment
 
 CLEAN = "standard"
-# (training images, classes) of data sets of 32×32 colour images that are not on every machine
+# (training images, classes) of data sets of 32×32 colour images that may need a download
 DOWNLOADS = {"cifar10": (50_000, 10), "cifar100": (50_000, 100), "svhn": (73_257, 10)}
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """The arguments of `co_probe.bench`, and what follows from them."""
+    """Arguments of `co_probe.bench`, and derived objects."""
 
     preset: str
     settings: dict[str, Any]
@@ -50,33 +50,33 @@ class Setup:
             keep_freed_memory()
 
     def methods(self, default: Sequence[str]) -> list[str]:
-        """The methods to measure, sorted: those that were asked for, or else `default`."""
+        """Return the methods to measure, sorted; `default` if none are given."""
         return sorted(set(default if self.asked is None else self.asked))
 
     def config(self, method: str = CLEAN) -> Config:
-        """The settings of a run of `method`; settings of methods are for those that were asked for."""
+        """Make the settings of a run of `method`; settings of methods apply to the given methods."""
         ours = method in (self.asked or METHODS)
         given = self.settings if ours else {key: value for key, value in self.settings.items() if key != "method"}
         return presets.configure(self.preset, method, given)
 
     def times(self, label: str, actions: Mapping[str, Action]) -> dict[str, np.ndarray]:
-        """Seconds of each action, (repeats,), measured in turns."""
+        """Measure seconds of each action, (repeats,), in turns."""
         return interleaved(actions, self.repeats, partial(self.progress, label) if self.progress else None)
 
     def step_times(self, label: str, steps: Mapping[str, Action], block: int) -> dict[str, np.ndarray]:
-        """Seconds of `block` repetitions of each step, (repeats,): processor time on a CPU, block by block on a GPU."""
+        """Measure seconds of `block` repetitions of each step, (repeats,); processor time on a CPU."""
         if self.device.type == "cpu":
             return side_by_side(steps, self.repeats, block, partial(self.progress, label) if self.progress else None)
         return self.times(label, {name: partial(_repeat, step, block) for name, step in steps.items()})
 
     @cached_property
     def device(self) -> torch.device:
-        """Where everything is measured."""
+        """Device of all measurements."""
         return pick_device(self.device_name)
 
     @cached_property
     def data(self) -> Dataset:
-        """The preset's data set; in place of one that may have to be downloaded, random images of its shape."""
+        """Data set of the preset; random images of the same shape instead of one that needs a download."""
         config = self.config()
         if config.data.name not in DOWNLOADS:
             return make_data(config)
@@ -88,7 +88,7 @@ class Setup:
         return Dataset(x, y, x[:1000], y[:1000], tuple(map(str, range(classes))), mean=(0.5,) * 3, std=(0.29,) * 3)
 
     def trainer(self, name: str, *, compiled: bool = False) -> "Trainer":
-        """What trains with a method on this data.
+        """Make a `Trainer` with a method on this data.
 
         Raises:
             UserError: The method cannot be set up.
@@ -97,7 +97,7 @@ class Setup:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Conditions that the numbers depend on, stored beside them."""
+        """Return the conditions of the measurements, to store with them."""
         config = self.config()
         return {
             "preset": self.preset,
@@ -117,13 +117,13 @@ def _repeat(step: Action, count: int) -> None:
 
 
 class Trainer:
-    """Trains with a method on the same batch again and again, at a learning rate of 0, so that all steps are equal.
+    """Trains with a method on one batch at a learning rate of 0, so that all steps are equal.
 
     Args:
         config: Settings of a run.
-        data: Its data set.
-        device: Where to train.
-        compiled: Run the model through torch.compile.
+        data: Data set of the run.
+        device: Device of training.
+        compiled: Use torch.compile.
 
     Raises:
         UserError: If the method cannot be set up.

@@ -1,4 +1,4 @@
-"""The cost of training steps: of each method, of recording the indicators of a step, and of the monitor."""
+"""Cost of training steps of each method, of recording step indicators, and of the monitor."""
 
 from functools import partial
 from typing import Any
@@ -12,14 +12,15 @@ from co_probe.methods import METHODS
 from co_probe.monitoring.monitor import Monitor
 
 COMPILED, RECORDED, MONITORED = ", compiled", ", indicators", ", monitor"  # added to names of methods
-BLOCK = 20  # steps that are measured together: indicators are computed for several at once, the alarm looks at as many
+BLOCK = 20  # steps per measurement, since indicators and alarm process several steps at once
 
 
 def steps(setup: Setup) -> list[dict[str, Any]]:
     """Measure a training step of each method and of clean training; with `compile` also the compiled step.
 
-    Quantities: `seconds`; `images_per_second`; `ratio`, to clean training; `passes`, the floating-point operations in
-    forward passes (clean training: 3).
+    Quantities: `seconds`; `images_per_second`; `ratio` to clean training; `passes`, floating-point operations in units
+        of
+    a forward pass (clean training: 3).
     """
     fitting = [name for name in METHODS if setup.config().norm in METHODS.load(name).norms]
     names = [CLEAN, *(name for name in setup.methods(fitting) if name != CLEAN)]
@@ -44,10 +45,10 @@ def steps(setup: Setup) -> list[dict[str, Any]]:
 
 
 def indicators(setup: Setup) -> list[dict[str, Any]]:
-    """Measure a training step of each method (default: FGSM) alone, with its indicators recorded, and monitored.
+    """Measure a training step of each method (default: FGSM) alone, with step indicators, and with a monitor.
 
-    The monitor records nothing but numbers, and has no probe images: the alarm is part of it, epochs are not.
-    Quantities: `seconds` per step, of processor time on a CPU; `ratio`, to the step alone.
+    The monitor records numbers without probe images, including the alarm and without epochs. Quantities: `seconds` per
+    step, of processor time on a CPU; `ratio` to the step alone.
     """
     times: dict[str, np.ndarray] = {}
     for name in setup.methods(["fgsm"]):
@@ -68,7 +69,7 @@ def indicators(setup: Setup) -> list[dict[str, Any]]:
 
 
 class _Recorded:
-    """A training step as `co_probe.training.loop` takes it; what it has recorded is fetched once per block."""
+    """A training step as in `co_probe.training.loop`; recorded values are fetched once per block."""
 
     def __init__(self, trainer: Trainer):
         self.trainer, self.series, self.count = trainer, StepSeries(trainer.model), 0

@@ -1,4 +1,4 @@
-"""The cost of writing an epoch to the disk, and of reading it back."""
+"""Cost of writing an epoch to the disk and reading it back."""
 
 import tempfile
 from pathlib import Path
@@ -16,11 +16,12 @@ from co_probe.training.recorder import Checkpoint, Recorder
 
 
 def storage(setup: Setup) -> list[dict[str, Any]]:
-    """Measure writing an epoch of each method (default: APART) as training does, and reading its weights back.
+    """Measure writing an epoch of each method (default: APART) as in training, and reading its weights back.
 
-    Quantities: `write_seconds`, until all is copied and flushed to the disk, most of which a run does while it trains
-    on; `read_seconds`, of the weights, from a file that is still in the page cache; `epoch_mb` and `resume_mb`, the
-    sizes of the files; `share_of_epoch`, of writing in the duration of an epoch that waits for it: an upper bound.
+    Quantities: `write_seconds`, until everything is flushed to the disk, mostly in parallel to training;
+        `read_seconds`,
+    of the weights, from the page cache; `epoch_mb` and `resume_mb`, sizes of the files; `share_of_epoch`, the share of
+    writing in the duration of an epoch without parallelism, an upper bound.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -44,7 +45,7 @@ def _storage_of(setup: Setup, name: str, out: Path) -> list[dict[str, Any]]:
     info, test = describe(config, data, trainer.precision), (data.test_x[:1], data.test_y[:1])
     with Recorder(out, info=info, test=test, device=setup.device) as recorder:
 
-        def write() -> None:  # every time in place of the same epoch
+        def write() -> None:  # replaces the same epoch each time
             recorder.epoch(
                 Checkpoint(
                     epoch=1,

@@ -18,7 +18,7 @@ TITLES = {
     "storage": "An epoch on the disk",
     "data": "Images, read by one process",
 }
-# quantity -> (the column's title, its numbers as text), in the order of the columns
+# quantity -> (title of the column, format), in order of columns
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "seconds": ("ms", lambda value: f"{1000 * value:,.1f}"),
     "images_per_second": ("images/s", lambda value: f"{value:,.0f}"),

@@ -1,4 +1,4 @@
-"""Commands that show examples, and the heading that `co-probe --help` lists them under."""
+"""Commands with examples and a heading in `co-probe --help`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,15 @@ DRAW = "Draw and report"
 SHARE = "Share"
 OTHER = "Other"
 HEADINGS = (TRAIN, MEASURE, DRAW, SHARE, OTHER)
-"""Headings of `co-probe --help`, in their order."""
+"""Headings of `co-probe --help`, in order."""
 
 
 class Command(click.Command):
     """A command with examples.
 
     Args:
-        heading: Heading that `co-probe --help` lists it under, one of `HEADINGS`.
-        examples: Command lines, shown below the description.
+        heading: Heading in `co-probe --help`, one of `HEADINGS`.
+        examples: Command lines to show below the description.
     """
 
     def __init__(self, *args: Any, heading: str = OTHER, examples: Sequence[str] = (), **settings: Any):
@@ -30,7 +30,7 @@ class Command(click.Command):
         self.examples = tuple(examples)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse arguments; an unknown option that is a setting is answered with the setting."""
+        """Parse arguments; suggest the setting for an unknown option that is one."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -54,5 +54,5 @@ class CommandGroup(Command, click.Group):
 
 
 def heading_of(command: click.Command) -> str:
-    """Heading that `co-probe --help` lists a command under; `Other` for a plain `click.Command`."""
+    """Return the heading of a command in `co-probe --help`; `Other` for a plain `click.Command`."""
     return command.heading if isinstance(command, Command) else OTHER

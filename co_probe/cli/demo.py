@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 METHODS = ("fgsm", "apart-simple", "apart", "pgd")
 KINDS = ("deterioration", "gap", "perturbations", "robust-overfitting", "steps")
-FULL = {"probe": {"test": 200, "train": 200}}  # measuring PGD-10 on all 500 would take longer than training
+FULL = {"probe": {"test": 200, "train": 200}}  # PGD-10 on all 500 images would take longer than training
 QUICK = {"epochs": 3, "probe": {"test": 50, "train": 50}, "model": {"width": 8}}
 
 
@@ -97,7 +97,7 @@ def _train(runs_dir: Path, seed: int, jobs: int | None, quick: bool, device: str
     from co_probe.sweeps.sweep import train_cells
 
     overrides: list[dict[str, Any]] = [{"seed": seed}, QUICK if quick else FULL]
-    # The slowest first, so that the cores end together.
+    # The slowest first, so that cores finish at about the same time.
     cells = {runs_dir / method: configure("digits", method, *overrides) for method in reversed(METHODS)}
     with progress_bar("training 4 runs, epochs") as progress:
         for _, error in train_cells(
@@ -108,7 +108,7 @@ def _train(runs_dir: Path, seed: int, jobs: int | None, quick: bool, device: str
 
 
 def _summary(run: "Run", strengths: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, object]:
-    """The numbers of one run after its last epoch, and the verdict."""
+    """Return metrics of one run after its last epoch, and the verdict."""
     from co_probe.diagnosis import verdict_of
 
     last = run.last_epoch

@@ -12,8 +12,8 @@ from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import percent, print_table, progress_bar
 from co_probe.errors import DamagedFile, UserError
 
-WIDTH = 110  # letters in a line of text
-DETAILED = 5  # runs; of more, only the table is printed
+WIDTH = 110  # characters per line of text
+DETAILED = 5  # greatest number of runs with details; for more, only the table is printed
 
 
 @click.command(
@@ -105,7 +105,7 @@ def diagnose(
 
 
 def parse_columns(given: tuple[str, ...]) -> dict[str, str | None] | None:
-    """The values of --columns as {curve: column}; None for a curve without a name.
+    """Parse the values of --columns to {curve: column}; None for a curve without a name.
 
     Raises:
         UserError: A part is not CURVE=NAME.

@@ -1,4 +1,4 @@
-"""How a command ends: what is printed, and with which exit code."""
+"""End of a command: error messages and exit codes."""
 
 import os
 import re
@@ -15,17 +15,17 @@ import click
 from co_probe.errors import CoProbeError, CoProbeWarning, NotAllowed, one_line
 
 SAFE = "What is finished is safe; the same command (run: with --resume) goes on."
-# An argument, as messages of the library call it: resume=True, results=DIR, model=...
+# An argument in messages of the library: resume=True, results=DIR, model=...
 ARGUMENT = re.compile(r"(?<![\w.'\"])(?P<name>[a-z_]+)=(?P<value>True\b|False\b|[A-Z]{2,}\b|\.\.\.)")
-LONGEST = 1000  # letters of an error, which may quote a file
-ENDING = (signal.SIGTERM, signal.SIGHUP)  # signals that end a command as Ctrl-C does
+LONGEST = 1000  # greatest number of characters of an error, which may quote a file
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # signals that are handled like Ctrl-C
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal asks the process to end: what runs is ended in order, as after Ctrl-C.
+    """Termination by a signal, handled like Ctrl-C.
 
     Attributes:
-        signal: Its number.
+        signal: Number of the signal.
     """
 
     def __init__(self, number: int):
@@ -35,15 +35,15 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def ending_by_signals() -> Iterator[None]:
-    """Raise `Terminated` inside when SIGTERM or SIGHUP comes for the first time; later ones wait for that to end.
+    """Raise `Terminated` in the context at the first SIGTERM or SIGHUP; ignore later ones.
 
-    A signal that the process was started to ignore (nohup) stays ignored.
+    Signals that are ignored at the start (nohup) remain ignored.
     """
     handled = {number: old for number in ENDING if (old := signal.getsignal(number)) is not signal.SIG_IGN}
 
     def end(number: int, frame: FrameType | None) -> None:
         for other in handled:
-            signal.signal(other, signal.SIG_IGN)  # the cleaning up must not be interrupted in turn
+            signal.signal(other, signal.SIG_IGN)  # do not interrupt the cleanup
         raise Terminated(number)
 
     for number in handled:
@@ -57,7 +57,7 @@ def ending_by_signals() -> Iterator[None]:
 
 @contextmanager
 def readable_output() -> Iterator[None]:
-    """Let standard output and error escape what their encoding does not have, as in the names of some files."""
+    """Make standard output and error escape characters that their encoding lacks."""
     streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
     before = [stream.errors for stream in streams]
     for stream in streams:
@@ -66,13 +66,13 @@ def readable_output() -> Iterator[None]:
         yield
     finally:
         for stream, errors in zip(streams, before, strict=True):
-            with suppress(ValueError):  # it was closed meanwhile
+            with suppress(ValueError):  # closed in the meantime
                 stream.reconfigure(errors=errors)
 
 
 @contextmanager
 def warnings_after_success() -> Iterator[None]:
-    """Print co-probe's own warnings as one line each, and those of libraries after a success only."""
+    """Print warnings of co-probe as one line each, and warnings of libraries only after success."""
     held: list[str] = []
 
     def show(
@@ -96,20 +96,20 @@ def warnings_after_success() -> Iterator[None]:
 
 
 def end_with_error(error: BaseException) -> int:
-    """Print what ended a command, in one line.
+    """Print the error of a command in one line.
 
     Args:
         error: The exception.
 
     Returns:
-        The exit code: 2 for what the user can mend, 1 for other failures, 128 and its number for a signal.
+        The exit code: 2 for errors that the user can correct, 1 for others, 128 plus its number for a signal.
     """
     if isinstance(error, BrokenPipeError):
-        with suppress(OSError):  # so that the interpreter does not fail in flushing it at its end
+        with suppress(OSError):  # so that the interpreter does not fail on flushing at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        cause = error.__cause__ if isinstance(error, click.Abort) else error  # click raises Abort from an interrupt
+        cause = error.__cause__ if isinstance(error, click.Abort) else error  # click raises Abort on an interrupt
         word, number = ("Terminated", cause.signal) if isinstance(cause, Terminated) else ("Interrupted", signal.SIGINT)
         with suppress(OSError):  # the terminal may be gone
             click.echo(f"\n{word}. {SAFE}", err=True)
@@ -129,7 +129,7 @@ def end_with_error(error: BaseException) -> int:
 
 
 def in_flags(text: str) -> str:
-    """A message of the library, which names arguments as in Python, with the options that stand for them.
+    """Replace arguments by options in a message of the library.
 
     Example:
         >>> in_flags("resume=True goes on with it, check=False imports it, results=DIR stores it elsewhere")

@@ -15,7 +15,7 @@ from co_probe.config.labels import attack_label, chosen_label, epsilon_label
 from co_probe.reporting.tables import mean_and_spread
 
 PUBLISHED = "robustbench:"
-IMAGES = 1000  # of such a model, unless --images says otherwise
+IMAGES = 1000  # default number of images for models of RobustBench
 TITLE = "Accuracy (%) on {n} test images"
 NOTE = (
     "Each column is that attack alone. PGD, C&W and AutoAttack count an image as broken at the first point they visit "
@@ -121,12 +121,12 @@ def evaluate(
 
 
 def is_published(run: Path) -> bool:
-    """Whether this is the name of a model of RobustBench and not of a run."""
+    """Return whether this names a model of RobustBench instead of a run."""
     return str(run).startswith(PUBLISHED)
 
 
 def imported(name: Path, runs_dir: Path, **about: Any) -> Path:
-    """The folder of the run that a model of RobustBench becomes, or has become before."""
+    """Import a model of RobustBench, if needed, and return the folder of its run."""
     from co_probe.training.robustbench import import_robustbench
 
     published = str(name).removeprefix(PUBLISHED)
@@ -134,7 +134,7 @@ def imported(name: Path, runs_dir: Path, **about: Any) -> Path:
 
 
 def by_run(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """A row for each run and ε: header and cells."""
+    """Make header and cells with a row per run and ε."""
     columns = _columns(frame)
     rows = []
     for (run, _), part in frame.groupby(["run", "epsilon"], sort=False):
@@ -146,7 +146,7 @@ def by_run(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def by_method(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """A method and ε a row, with mean ± standard deviation (n − 1) where it has several runs: header and cells."""
+    """Make header and cells with a row per method and ε: mean ± standard deviation (n − 1) over runs."""
     columns = _columns(frame)
     rows = []
     for (method, epsilon), part in frame.groupby(["method", "epsilon"]):
@@ -157,7 +157,7 @@ def by_method(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
-    """The attacks in order, then the seconds of training, if they are known."""
+    """Return the attacks in order, then seconds of training if known."""
     names = list(frame["attack"].unique())
     return sorted(names, key=lambda name: name == "")
 

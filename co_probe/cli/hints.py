@@ -1,4 +1,4 @@
-"""The setting that somebody means who guesses an option: `--lr` is `--set optimizer.learning_rate=VALUE`."""
+"""Suggestions of settings for guessed options: `--lr` is `--set optimizer.learning_rate=VALUE`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +14,10 @@ SYNONYMS = {
 
 
 def setting_for(option: str) -> str | None:
-    """Return the setting that an unknown option names, with its section; None if there is none.
+    """Return the setting, with its section, for an unknown option; None if there is none.
 
     Args:
-        option: What was typed: `--lr`, `--batch-size`, `--optimizer`.
+        option: Option that was typed: `--lr`, `--batch-size`, `--optimizer`.
     """
     from co_probe.config.presets import configure
 
@@ -29,7 +29,7 @@ def setting_for(option: str) -> str | None:
 
 
 def _dotted(settings: dict[str, Any], before: str = "") -> Iterator[str]:
-    """Names of settings with their sections: `optimizer.momentum`."""
+    """Yield names of settings with their sections: `optimizer.momentum`."""
     for name, value in settings.items():
         yield before + name
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""One run in several processes of this machine: what `torchrun` does, with errors of one line."""
+"""Training one run in several processes of this machine, like `torchrun`, with one-line errors."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from co_probe.cli.endings import end_with_error, ending_by_signals
 from co_probe.config.plugins import allow, allowed
 from co_probe.sweeps.processes import cores, end_with
 
-PATIENCE = 20  # seconds for the others to end when one has
+PATIENCE = 20  # seconds to wait for other processes when one has ended
 
 
 def launch(count: int, function: Callable[..., None], *arguments: Any) -> int:
@@ -24,11 +24,11 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> int:
 
     Args:
         count: Number of processes.
-        function: Of a module, so that other processes find it.
+        function: Function of a module, which other processes can import.
         *arguments: Plain data.
 
     Returns:
-        The exit code of the first process that failed, or 0. What failed is said in one line on standard error.
+        The exit code of the first process that failed, or 0. Its error is printed in one line to standard error.
     """
     context, errors = get_context("spawn"), get_context("spawn").SimpleQueue()
     with socket.socket() as free:
@@ -54,7 +54,7 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> int:
                 code = code or running.pop(ended).exitcode or 0  # type: ignore[arg-type]
         for process in started:
             process.join(PATIENCE if code else None)
-    finally:  # an interrupt, or processes that wait for one that has ended
+    finally:  # after an interrupt, or if processes wait for one that has ended
         for process in started:
             if process.is_alive():
                 process.terminate()
@@ -81,7 +81,7 @@ def _member(
     function: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
-    """Be one of the processes; what ends it goes to the parent."""
+    """Run one of the processes, and send its error to the parent."""
     end_with(parent)
     os.environ |= {name: str(value) for name, value in environment.items()}
     allow(*names)

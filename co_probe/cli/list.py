@@ -18,9 +18,9 @@ from co_probe.plots import PLOTS
 from co_probe.probes import PROBES
 from co_probe.training.schedules import SCHEDULES
 
-# Arguments that are no settings of the entry.
+# Arguments that are not settings of the entry.
 OF_THE_RUN = {("method.", "norm"), ("method.", "bounds"), ("optimizer.", "name")}
-SECTIONS: dict[str, tuple[str, Registry]] = {  # heading: how its settings are typed, and the names
+SECTIONS: dict[str, tuple[str, Registry]] = {  # heading -> (prefix of its settings, registry)
     "methods": ("method.", METHODS),
     "models": ("model.", MODELS),
     "data sets": ("data.", DATA),
@@ -74,7 +74,7 @@ def _describe(section: str, registry: Registry, entry: str) -> None:
 
 
 def _as_toml(default: Any) -> str:
-    """A default as --set takes it; `...` where there is none, or where the class works it out."""
+    """Format a default for --set; `...` if there is none, or the class computes it."""
     if default is None or default is inspect.Parameter.empty:
         return "..."
     return json.dumps(float(f"{default:.4g}") if isinstance(default, float) else default)

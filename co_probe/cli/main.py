@@ -1,4 +1,4 @@
-"""`co-probe`: the group of commands, and how errors look."""
+"""`co-probe`: the group of commands, and handling of errors."""
 
 import sys
 from contextlib import nullcontext
@@ -15,24 +15,24 @@ from co_probe.errors import UserError, one_line, unknown
 
 
 class Commands(click.Group):
-    """The registered commands, each imported when it is called or listed."""
+    """Registered commands, imported when called or listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, sorted."""
+        """List the names, sorted."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name; of a study whose command cannot be imported, one that says so."""
+        """Return the command of that name; for a broken study, a command that reports the error."""
         if cmd_name not in COMMANDS:
             return None
         try:
             command = COMMANDS.target(cmd_name)
-        except Exception as error:  # of any kind: a broken study must not take co-probe along
+        except Exception as error:  # a broken study must not break co-probe
             return _broken(cmd_name, f"cannot be imported: {one_line(repr(error))}", error)
         return command if isinstance(command, click.Command) else _broken(cmd_name, "is no click.Command")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands with a line on each, in groups."""
+        """Write the commands in groups, with a line each."""
         commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
         for heading in HEADINGS:
             rows = [
@@ -47,7 +47,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names. Raises UserError, with the nearest names, if it names none."""
+        """Return the command for the first argument. Raises UserError with the nearest names if it is unknown."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS and not ctx.resilient_parsing:
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
@@ -83,7 +83,7 @@ def cli(debug: bool, allow: tuple[str, ...]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line and exit: 0 if all went well, 2 for what the user can mend, 1 for other failures."""
+    """Run the command line and exit: 0 for success, 2 for errors that the user can correct, 1 for others."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     with readable_output():

@@ -42,7 +42,7 @@ class Number(click.ParamType):
 
 
 class Numbers(Number):
-    """One or several numbers, with commas between them: 4/255,8/255."""
+    """One or several comma-separated numbers: 4/255,8/255."""
 
     name = "number,..."
 
@@ -70,7 +70,7 @@ class Normalisation(click.ParamType):
 
 
 def compose(*decorators: Decorator) -> Decorator:
-    """Several decorators as one; the first comes first in the help."""
+    """Combine decorators; the first one comes first in the help."""
 
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(decorators):
@@ -209,7 +209,7 @@ def probe_executor(
     cpus_per_run: float,
     gpus_per_run: float | None,
 ) -> Iterator["Executor | None"]:
-    """What measures runs beside each other, as the options of `probe_engine` say; None: they are measured here."""
+    """Give the executor for the options of `probe_engine`; None to measure in this process."""
     if engine == "local" and min(jobs, tasks) == 1:
         yield None
         return
@@ -221,15 +221,15 @@ def probe_executor(
 
 
 def glossary(registry: Registry) -> str:
-    """Descriptions of a registry's entries, for a help text: `gap: the gap to PGD-10. steps: ...`."""
+    """Format descriptions of a registry's entries for a help text: `gap: the gap to PGD-10. steps: ...`."""
     return "\n".join(f"{name}: {text}{'' if text[-1] in '.?' else '.'}" for name, text in registry.about.items())
 
 
 def sections(*, sweep: bool = False) -> Decorator:
-    """The options that studies add to a command, which gets their values as keyword arguments.
+    """Make a decorator that adds the options of studies, passed as keyword arguments.
 
     Args:
-        sweep: Whether the command takes several values of an option that has an axis.
+        sweep: Whether options with an axis take several values.
     """
     decorators = []
     for option in all_options():
@@ -244,14 +244,14 @@ def sections(*, sweep: bool = False) -> Decorator:
 
 
 def section_settings(given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The values of the options that `sections` added, as settings over a preset: only those that were typed."""
+    """Convert typed values of the options of `sections` to settings that override a preset."""
     return [
         nested(option.setting, value) for option in all_options() if (value := given.get(_argument(option))) is not None
     ]
 
 
 def check_sections(given: Mapping[str, Any], config: Config) -> None:
-    """Raise UsageError for an option of `sections` that was typed without the one that it needs."""
+    """Raise UsageError for an option of `sections` without the option that it needs."""
     for option in all_options():
         if option.needs and given.get(_argument(option)) is not None:
             section = config.extensions.get(option.setting.partition(".")[0])
@@ -264,7 +264,7 @@ def _argument(option: Option) -> str:
 
 
 def generator(default: str) -> Decorator:
-    """The option `--generator`, with its default."""
+    """Make the option `--generator` with a default."""
     return click.option(
         "--generator",
         default=default,
@@ -274,10 +274,10 @@ def generator(default: str) -> Decorator:
 
 
 def find(named: tuple[Path, ...], runs_dir: Path) -> list[Path]:
-    """The runs that were named or, if none were, all in `runs_dir`. Raises UserError if there is none."""
+    """Return the named runs, or all in `runs_dir` if none are named. Raises UserError if there are none."""
     from co_probe.store import find_runs
 
-    # A run may be named as tables name it: `fgsm` for runs/fgsm.
+    # A run may be named as in tables: `fgsm` for runs/fgsm.
     paths = [runs_dir / path if not path.exists() and (runs_dir / path).exists() else path for path in named]
     paths = paths or find_runs(runs_dir)
     if not paths:
@@ -292,9 +292,9 @@ def open_stored(
     results: Path | None = None,
     weights: str = "trained",
 ) -> Sequence["StoredRun"]:
-    """`find`, opened as numbers on disk (without torch); or with their models, if a `model` was typed.
+    """Open the runs of `find` as numbers on disk (without torch), or with models if `model` is given.
 
-    Damaged runs beside others are passed over with a line.
+    Damaged runs among several are skipped with a line.
     """
     from co_probe.store import StoredRun
 
@@ -310,23 +310,23 @@ def open_live(
     results: Path | None = None,
     weights: str = "trained",
 ) -> list["Run"]:
-    """`find`, opened with their models and data. Damaged runs beside others are passed over with a line."""
+    """Open the runs of `find` with models and data; damaged runs among several are skipped with a line."""
     from co_probe.runs.run import open_with
 
     return _opened(named, runs_dir, lambda path: open_with(path, model, results=results, weights=weights))
 
 
 def _opened(named: tuple[Path, ...], runs_dir: Path, make: Callable[[Path], AnyRun]) -> list[AnyRun]:
-    # A name that was typed wrong stops the command; what lies in a folder does not.
+    # A wrong name ends the command; other content of a folder does not.
     return each_readable(find(named, runs_dir), make, DamagedFile if named else UserError)
 
 
 @contextmanager
 def in_words_of_options(words: Mapping[str, str]) -> Iterator[None]:
-    """Say errors of the library, which speaks Python, in the words of the command line.
+    """Replace words in errors of the library by those of the command line.
 
     Args:
-        words: {what the library says: what is typed}.
+        words: {word of the library: word of the command line}.
     """
     try:
         yield
@@ -340,17 +340,17 @@ def in_words_of_options(words: Mapping[str, str]) -> Iterator[None]:
 
 
 def pass_over(reason: object) -> None:
-    """Say, in one line, why a run is passed over."""
+    """Print in one line why a run is skipped."""
     click.echo(f"Passed over: {one_line(reason)}", err=True)
 
 
 def each_readable(
     items: Sequence[Item], use: Callable[[Item], Result], passable: type[UserError] = DamagedFile
 ) -> list[Result]:
-    """What `use` returns for each item; one that raises `passable` is passed over with a line, if it is not the only.
+    """Apply `use` to each item; if there are several, skip those that raise `passable` with a line.
 
     Raises:
-        UserError: None is left, or `use` raised another error.
+        UserError: No item is left, or `use` raised another error.
     """
     results = []
     for item in items:
@@ -366,9 +366,9 @@ def each_readable(
 
 
 def measured(runs: Sequence[AnyRun], measure: Callable[[Sequence[AnyRun]], "pd.DataFrame"]) -> "pd.DataFrame":
-    """The table that `measure` returns for all runs, without those that turn out to be damaged.
+    """Return the table of `measure` for all runs except damaged ones.
 
-    Earlier results are stored and are not measured again.
+    Stored results are not measured again.
     """
     import pandas as pd
 
@@ -379,7 +379,7 @@ def measured(runs: Sequence[AnyRun], measure: Callable[[Sequence[AnyRun]], "pd.D
 
 
 def verified(runs: Sequence[AnyRun]) -> list[AnyRun]:
-    """The runs of which every byte can be read."""
+    """Return the runs that can be read completely."""
 
     def read(run: AnyRun) -> AnyRun:
         run.probes()
@@ -391,17 +391,17 @@ def verified(runs: Sequence[AnyRun]) -> list[AnyRun]:
 
 
 def unfinished(run: "StoredRun") -> str | None:
-    """Why a run without epochs is passed over, or None."""
+    """Return why a run without epochs is skipped, or None."""
     return None if run.epochs else f"{run.name} has no finished epoch yet"
 
 
 def fitting(
     runs: Sequence[AnyRun], unsupported_reason: Callable[[AnyRun], str | None], strict: bool = False
 ) -> list[AnyRun]:
-    """The runs that are supported; the others are named with the reason.
+    """Return the supported runs, and print the reasons for others.
 
     Raises:
-        UserError: The reason of the only run or, if `strict`, of any; or none of several is left.
+        UserError: The reason for the only run or, if `strict`, for any run; or no run is left.
     """
     fit = []
     for run, reason in each_readable(runs, lambda run: (run, unsupported_reason(run))):

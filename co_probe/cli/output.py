@@ -1,4 +1,4 @@
-"""Printing for people and for programs: tables, and progress."""
+"""Printing of tables and progress."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -11,7 +11,7 @@ from co_probe.reporting.tables import latex_table, markdown_table
 
 
 def print_frame(frame: pd.DataFrame, style: str) -> None:
-    """A tidy table as `json` (a list of records) or `csv`, to standard output."""
+    """Print a tidy table as `json` (a list of records) or `csv`."""
     text = (
         frame.to_json(orient="records", force_ascii=False, indent=1) if style == "json" else frame.to_csv(index=False)
     )
@@ -21,14 +21,14 @@ def print_frame(frame: pd.DataFrame, style: str) -> None:
 def print_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = 1000, fold: Collection[str] = ()
 ) -> None:
-    """Print a table for people. Nothing is cut.
+    """Print a table for reading, without truncation.
 
     Args:
-        title: The line above it.
+        title: Line above the table.
         header: Names of the columns.
         rows: Cells, as text.
-        width: Number of letters per line, which a table of wide columns exceeds unless they may be folded.
-        fold: Names of the columns whose cells may take several lines.
+        width: Number of characters per line; wide columns exceed it unless they may be folded.
+        fold: Names of columns whose cells may take several lines.
     """
     from rich import box
     from rich.console import Console
@@ -44,12 +44,12 @@ def print_table(
 
 
 def percent(value: float) -> str:
-    """A share as a percentage with one decimal; empty for NaN."""
+    """Format a share as a percentage with one decimal; empty for NaN."""
     return "" if pd.isna(value) else f"{100 * value:.1f}%"
 
 
 def each_epsilon(frame: pd.DataFrame, epsilons: Sequence[float] | None) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The table at each norm bound that was asked for, with words for its title; the whole table if none was."""
+    """Yield (words for the title, table) for each norm bound; the whole table if none is given."""
     if epsilons is None:
         yield "", frame
         return
@@ -58,7 +58,7 @@ def each_epsilon(frame: pd.DataFrame, epsilons: Sequence[float] | None) -> Itera
 
 
 def by_epoch(frame: pd.DataFrame, text: Callable[[float], str]) -> tuple[list[str], list[list[str]]]:
-    """A tidy table of one quantity as header and rows: an epoch a row, a run a column."""
+    """Convert a tidy table of one quantity to header and rows, with a row per epoch and a column per run."""
     wide = frame.pivot_table(index="epoch", columns="run", values="value", sort=False).sort_index()
     rows = [
         [str(epoch), *("" if pd.isna(v) else text(v) for v in values)]
@@ -68,12 +68,12 @@ def by_epoch(frame: pd.DataFrame, text: Callable[[float], str]) -> tuple[list[st
 
 
 def print_markdown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table in GitHub's Markdown, the first column to the left."""
+    """Print a table in GitHub's Markdown, with the first column left-aligned."""
     click.echo(markdown_table(title, header, rows))
 
 
 def print_latex(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A `tabular` with the rules of booktabs; the title is a comment above it."""
+    """Print a `tabular` with booktabs rules and the title as a comment."""
     click.echo(latex_table(title, header, rows))
 
 

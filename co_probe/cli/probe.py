@@ -78,7 +78,7 @@ def probe(
 
 
 def _print(made: "Diagnostic", frame: "pd.DataFrame") -> None:
-    """A column for each quantity of a single run; else a column for each run, and a table for each quantity."""
+    """Print a column per quantity for a single run; else a table per quantity with a column per run."""
     name = made.name
 
     def text(quantity: str) -> Callable[[float], str]:

@@ -140,12 +140,12 @@ def run(
 
 
 def train(method: str, settings: dict[str, Any], folder: Path, tensorboard: Path | None, how: dict[str, Any]) -> None:
-    """Train, and print a line per epoch; of several processes of a run, the first one prints.
+    """Train, and print a line per epoch in the first process of a run.
 
     Args:
-        method: Its name, as it was typed.
+        method: Name of the method as typed.
         settings: Settings of the run as plain data.
-        folder: Where it goes.
+        folder: Folder of the run.
         tensorboard: Folder of TensorBoard events, or None.
         how: Further arguments of `co_probe.training.loop.epochs`.
     """
@@ -171,7 +171,7 @@ def train(method: str, settings: dict[str, Any], folder: Path, tensorboard: Path
         def within_epoch(epoch: int, done: int, total: int) -> None:
             show(f"epoch {epoch}/{planned}, images", done, total)
 
-        # Off a terminal the line an epoch is progress enough.
+        # Without a terminal, the line per epoch shows progress.
         progress = within_epoch if sys.stderr.isatty() else None
         for metrics in train_epochs(config, folder, progress=progress, **how):
             if not finished:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from co_probe.diagnosis import Verdict
     from co_probe.store import StoredRun
 
-WIDTH = 100  # letters per line that the list of runs fits into
-ABOUT = ("method", "data", "ε", "seed")  # columns of it that are left out if all runs agree
-FOLD = ("run", "method", "data", "verdict")  # columns of it that may take several lines
+WIDTH = 100  # characters per line of the list of runs
+ABOUT = ("method", "data", "ε", "seed")  # columns that are omitted if all runs agree
+FOLD = ("run", "method", "data", "verdict")  # columns that may take several lines
 
-# The columns of one run: header, metric and format.
+# Columns of one run: header, metric and format.
 METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("train loss", "train_loss", "{:.3f}".format),
     ("train", "train_accuracy", percent),
@@ -60,7 +60,7 @@ def show(runs: tuple[Path, ...], runs_dir: Path, weights: str, style: str | None
 
 
 def headline(run: "StoredRun", found: "Verdict") -> str:
-    """The verdict on a run in a few words, with what the run lacks."""
+    """Return the verdict on a run in a few words, with missing epochs."""
     text = found.headline
     epochs = run.epochs
     if missing := _missing(epochs):
@@ -69,14 +69,14 @@ def headline(run: "StoredRun", found: "Verdict") -> str:
 
 
 def _missing(epochs: Sequence[int]) -> list[str]:
-    """The epochs that are missing before the last one: `4`, or `6 to 9`."""
+    """Format epochs that are missing before the last one: `4`, or `6 to 9`."""
     gaps = [(before + 1, after - 1) for before, after in pairwise([0, *epochs]) if after - before > 1]
     return [str(first) if first == last else f"{first} to {last}" for first, last in gaps]
 
 
 def _print_list(runs_dir: Path, stored: Sequence["StoredRun"]) -> None:
     rows = options.each_readable(stored, _cells)
-    # Columns that are equal for all runs move to the title.
+    # Columns that are equal for all runs are in the title.
     shared = {name: rows[0][name] for name in ABOUT if len({row[name] for row in rows}) == 1}
     columns = [name for name in rows[0] if name not in shared]
     common = ", ".join(f"{name} {value}" for name, value in shared.items() if value)
@@ -86,7 +86,7 @@ def _print_list(runs_dir: Path, stored: Sequence["StoredRun"]) -> None:
 
 
 def _cells(run: "StoredRun") -> dict[str, str]:
-    """The line of a run in the list of runs."""
+    """Make the row of a run in the list of runs."""
     from co_probe.diagnosis import verdict_of
 
     robust = run.metric("pgd10")

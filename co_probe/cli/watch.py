@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Look = Callable[[], View]
 
-LABEL = 18  # letters of the names of curves
+LABEL = 18  # characters of names of curves
 TONES = {"healthy": "green", "undecided": "dim", "recovered": "yellow", "robust-overfitting": "yellow"}
 LOOKS = {"clean": "blue", "fgsm": "dark_orange", "pgd": "bold", "train": "dim"}
 
@@ -60,7 +60,7 @@ def watch(run: Path | None, runs_dir: Path, interval: float, once: bool) -> None
         else:
             _lines(watched.look, interval)
     except KeyboardInterrupt as end:
-        if type(end) is not KeyboardInterrupt:  # a signal of another kind, unlike Ctrl-C, which is how one leaves
+        if type(end) is not KeyboardInterrupt:  # another signal than Ctrl-C, which is the usual way to quit
             raise
 
 
@@ -107,7 +107,7 @@ def _live(look: "Look", interval: float) -> None:
 
 
 def screen(view: "View", width: int) -> "RenderableType":
-    """The view as a few lines for a terminal of `width` letters."""
+    """Render the view for a terminal of `width` characters."""
     import pandas as pd
     from rich.console import Group
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""Data of a report's slider: a few images at many epochs, their perturbations and the predictions."""
+"""Data of a report's slider: images, perturbations and predictions at many epochs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,9 @@ from co_probe.store import StoredRun
 
 ATTACKS = ("fgsm", "pgd10")
 IMAGES = 8
-SIDE = 64  # pixels of an image at most
-EPOCHS = 60  # at most
-PIXELS = 600_000  # of a sheet of perturbations, at most: 0.3 MB as PNG
+SIDE = 64  # greatest side of an image, in pixels
+EPOCHS = 60  # greatest number of epochs
+PIXELS = 600_000  # greatest number of pixels of a sheet of perturbations: 0.3 MB as PNG
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Prediction:
 
     Attributes:
         label: Name of the class.
-        share: Its probability, in [0, 1].
+        share: Probability of the class, in [0, 1].
         right: Whether it is the true class.
     """
 
@@ -43,13 +43,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of picture of each image: the image itself, or a perturbation.
+    """A row of pictures: images, or their perturbations.
 
     Attributes:
-        title: What it is: `image`, `FGSM`, `PGD-10`.
+        title: Title: `image`, `FGSM`, `PGD-10`.
         sheet: Data URI of the pictures, one row for all epochs or a row per epoch.
         moving: Whether the sheet has a row per epoch.
-        predictions: For each epoch, of each image with this perturbation.
+        predictions: Predictions per epoch and image with this perturbation.
     """
 
     title: str
@@ -63,11 +63,11 @@ class Browser:
     """The pictures of a run.
 
     Attributes:
-        epochs: The epochs that are shown, sorted.
+        epochs: Shown epochs, sorted.
         labels: True classes of the images.
-        ratio: Height of a picture by its width.
+        ratio: Height of a picture divided by its width.
         rows: Images and perturbations.
-        note: Which images and epochs these are, in one sentence.
+        note: Description of images and epochs in one sentence.
     """
 
     epochs: list[int]
@@ -83,7 +83,7 @@ def browse(run: StoredRun, *, images: int = IMAGES, device: str = "auto", progre
     Args:
         run: A run with a finished epoch.
         images: Number of images.
-        device: Where models run.
+        device: Device of the models.
         progress: Called after each epoch.
 
     Raises:
@@ -117,11 +117,11 @@ def browse(run: StoredRun, *, images: int = IMAGES, device: str = "auto", progre
 
 
 def shown_epochs(run: StoredRun, most: int) -> list[int]:
-    """The epochs of a run that the slider shows: all, or those around a collapse and others at even distances.
+    """Select the epochs for the slider: all, or those around a collapse and others at even distances.
 
     Args:
         run: The run.
-        most: Number of epochs, at most; not below 8, nor above `EPOCHS`.
+        most: Greatest number of epochs, from 8 to `EPOCHS`.
     """
     epochs, most = run.epochs, max(8, min(most, EPOCHS))
     if len(epochs) <= most:

@@ -1,4 +1,4 @@
-"""Accuracy curves of a run as numbers for an SVG chart, beside which the slider of a report moves a line."""
+"""Accuracy curves of a run for the SVG chart of a report."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ class Line:
     """A curve.
 
     Attributes:
-        key: Which curve it is, a key of `NAMES`.
-        name: What the legend calls it.
-        points: Its points in the plotted area, `x,y x,y ...`.
-        values: Its value at each epoch in [0, 1], None where not measured.
+        key: Key of `NAMES`.
+        name: Name in the legend.
+        points: Points in the plotted area, `x,y x,y ...`.
+        values: Value at each epoch in [0, 1]; None where not measured.
     """
 
     key: str
@@ -35,10 +35,10 @@ class Chart:
     Attributes:
         epochs: Logged epochs.
         places: Horizontal position of each epoch.
-        lines: Curves, the robust accuracy last.
+        lines: Curves, with robust accuracy last.
         bands: (left, width) of each episode.
         ticks: (position, epoch) along the axis.
-        alt: What a screen reader says instead.
+        alt: Alternative text for screen readers.
     """
 
     epochs: list[int]

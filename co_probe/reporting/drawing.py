@@ -1,4 +1,4 @@
-"""Figures from runs: their tables are stored already, or measured now."""
+"""Figures of runs, after measuring missing tables."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -21,8 +21,8 @@ from co_probe.probes.named import probe
 from co_probe.probes.runner import Progress
 from co_probe.store import RunLike, StoredRun, opened
 
-SCREEN = 150  # dots per inch of a figure that is shown, or saved without saying more
-WIDE = 55  # letters that fit above a figure
+SCREEN = 150  # default resolution, in dots per inch
+WIDE = 55  # characters per line of a title
 
 
 def draw(
@@ -34,21 +34,21 @@ def draw(
     progress: Progress | None = None,
     **options: Any,
 ) -> Figure:
-    """Draw a figure; what it needs and was not measured before is measured first.
+    """Draw a figure, after measuring what is missing.
 
     Args:
-        kind: A registered figure (`gap`, `deterioration`, ...), or a probe, of which all quantities are then drawn.
+        kind: A registered figure (`gap`, `deterioration`, ...), or a probe, to draw all of its quantities.
         runs: Paths or runs, one or several.
-        title: Text above the figure; data set and ε, as far as all runs agree on them, if None.
-        device: Where to measure: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
-        progress: Called while measuring with a label, the number of steps done, and of all steps.
-        **options: `against`, `reference`, `generator`: see `FigureOptions`.
+        title: Text above the figure; if None, data set and ε as far as all runs agree.
+        device: Device of measurements: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
+        progress: Called while measuring with a label, the number of finished steps, and of all steps.
+        **options: `against`, `reference`, `generator`, as in `FigureOptions`.
 
     Returns:
         The figure.
 
     Raises:
-        UserError: For an unknown figure or option, or a run that it cannot show.
+        UserError: For an unknown figure or option, or an unsupported run.
 
     Example:
         >>> co_probe.draw("gap", "runs/fgsm", against="pgd20").savefig("gap.png")
@@ -78,18 +78,18 @@ def table(
     progress: Progress | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """One of the tables that a figure is drawn from; the arguments are those of `draw`, and the `name` of the table."""
+    """Return the table `name` of a figure; other arguments are those of `draw`."""
     spec, measure = figure_spec(kind), partial(probe, device=device, progress=progress)
     return spec.tables[name](opened(runs), spec.options(**options), measure)
 
 
 def spans_of(run: StoredRun) -> list[Span]:
-    """First and last epoch of each episode of a run; an episode that has not ended lasts to the last epoch."""
+    """Return first and last epoch of each episode of a run; an open episode lasts to the last epoch."""
     return [(each.start, run.last_epoch if each.end is None else each.end) for each in verdict_of(run).episodes]
 
 
 def figure_spec(kind: str) -> FigureSpec:
-    """The figure `kind`, or of the probe `kind`: the one that it names, else lines for all its quantities."""
+    """Return the figure `kind`; for a probe, its figure, or lines of all quantities."""
     if kind in PLOTS.entries or kind not in PROBES.entries:
         return PLOTS.load(kind)
     measured = PROBES.load(kind)

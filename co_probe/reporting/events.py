@@ -1,4 +1,4 @@
-"""A run as TensorBoard events: scalars per epoch, series over the steps, and figures at the end."""
+"""TensorBoard events of a run: scalars per epoch, series over steps, and figures at the end."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,23 +21,23 @@ TAGS = {
     "learning_rate": "learning_rate",
     "seconds": "seconds",
 }
-"""Tags of the metrics of an epoch; those of validation images have `validation_` after the group."""
+"""Tags of metrics of an epoch; on validation images, with `validation_` after the group."""
 
 DPI = 110
 
 
 class EventWriter:
-    """Writes TensorBoard events of a run while it is trained, for the length of a `with`.
+    """Writes TensorBoard events of a run during training; a context manager.
 
-    Steps of the tags of an epoch are epochs; those of the group `step` are optimizer steps. At the end, the figures
-    that need no measuring are added.
+    The step of tags of an epoch is the epoch; that of tags in the group `step` is the optimizer step. Figures that need
+    no measurement are added at the end.
 
     Args:
-        folder: Folder of the events, which is made.
-        run: Folder of the run, which need not be there yet.
+        folder: Folder of the events, which is created.
+        run: Folder of the run, which may not exist yet.
 
     Raises:
-        UserError: tensorboard is not installed, or the folder cannot be made.
+        UserError: tensorboard is not installed, or the folder cannot be created.
 
     Example:
         >>> with EventWriter("tb/fgsm", "runs/fgsm") as events:
@@ -55,8 +55,8 @@ class EventWriter:
         except OSError as error:
             raise UserError(f"cannot write events to {folder}: {error.strerror or error}") from error
         self._run = Path(run)
-        self._epochs: list[int] = []  # whose steps are still to be written
-        self._step: int | None = None  # steps before them, None if not counted yet
+        self._epochs: list[int] = []  # epochs whose steps have not been written
+        self._step: int | None = None  # number of steps before them; None if not counted yet
 
     def __enter__(self) -> "EventWriter":
         return self
@@ -72,7 +72,7 @@ class EventWriter:
             self._writer.close()
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        """Write the metrics of an epoch, and the steps of the epochs before it, whose files are complete."""
+        """Write the metrics of an epoch, and the steps of earlier epochs, whose files are complete."""
         for name, value in metrics.to_dict().items():
             held_out = name.startswith("validation_")
             tag = TAGS.get(name.removeprefix("validation_"))
@@ -87,11 +87,11 @@ class EventWriter:
         """Write the series over the steps of some epochs."""
         run = StoredRun(self._run)
         for epoch in epochs:
-            if self._step is None:  # a run that is gone on with has steps already
+            if self._step is None:  # a resumed run has earlier steps
                 self._step = sum(_length(run, before) for before in run.epochs if before < epoch)
             for name, values in run.step_series(epoch).items():
                 for number, value in enumerate(values.tolist(), self._step + 1):
-                    if value == value:  # not where it is undefined
+                    if value == value:  # skip NaN
                         self._writer.add_scalar(f"step/{name}", value, number)
             self._step += _length(run, epoch)
 
@@ -104,5 +104,5 @@ class EventWriter:
 
 
 def _length(run: StoredRun, epoch: int) -> int:
-    """Number of recorded steps of an epoch."""
+    """Return the number of recorded steps of an epoch."""
     return max((len(values) for values in run.step_series(epoch).values()), default=0)

@@ -1,4 +1,4 @@
-"""Tables of a report: facts, settings and environment of a run, and numbers with their intervals."""
+"""Tables of a report: facts, settings and environment of a run, and numbers with intervals."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ METRICS = {
     "learning_rate": "learning rate",
     "seconds": "seconds",
 }
-"""Metrics of a run in the order of columns, and their headings."""
+"""Metric -> heading, in order of columns."""
 
 SHARES = ("clean", "fgsm", "train_attack", "pgd10", "validation_pgd10", "train_accuracy")
 COLUMNS = ("run", "method", "seed", "epoch", "probe", "quantity", "value", "low", "high", "n")
@@ -35,7 +35,7 @@ COLUMNS = ("run", "method", "seed", "epoch", "probe", "quantity", "value", "low"
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, and its 95% interval or nothing."""
+    """A number with an optional 95% interval."""
 
     value: str
     interval: str = ""
@@ -46,10 +46,10 @@ class NumberTable:
     """A table with an epoch or a run per row.
 
     Attributes:
-        title: What it holds.
+        title: Title.
         header: Names of the columns.
-        rows: Cells; the first of a row names it.
-        marked: Numbers of the rows that lie in an episode.
+        rows: Cells; the first cell names the row.
+        marked: Indices of rows in an episode.
     """
 
     title: str
@@ -59,7 +59,7 @@ class NumberTable:
 
 
 def facts(run: StoredRun) -> dict[str, str]:
-    """Known facts about a run, {name: value}."""
+    """Return known facts about a run, {name: value}."""
     info = run.info
     steps = None if info.steps_per_epoch is None else f"{info.steps_per_epoch:,} per epoch"
     found = {
@@ -81,19 +81,19 @@ def facts(run: StoredRun) -> dict[str, str]:
 
 
 def settings(run: StoredRun) -> dict[str, str]:
-    """All training settings of a run that co-probe trained, {dotted name: value}; empty for any other run."""
+    """Return training settings, {dotted name: value}; empty for a run of another program."""
     return {name: str(value) for name, value in flat(run.info.settings or {}).items()}
 
 
 def environment_title(run: StoredRun) -> str:
-    """Return what the environment of a run is of: the training or, of checkpoints of another program, the import."""
+    """Return whether the environment of a run is that of training or of the import."""
     if run.environment.get("recorded by") == "import":
         return "Environment of the import (that of the training is unknown)"
     return "Environment of the training"
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
+    """Flatten nested settings to dotted names."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -104,7 +104,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def metrics_table(run: StoredRun, collapsed: Sequence[int] = ()) -> NumberTable | None:
-    """Metrics of each epoch with intervals; None if nothing was measured during training."""
+    """Make the table of training metrics per epoch with intervals; None if there are none."""
     frame = run.frame("metrics")
     if not len(frame):
         return None
@@ -113,12 +113,12 @@ def metrics_table(run: StoredRun, collapsed: Sequence[int] = ()) -> NumberTable 
 
 
 def probe_tables(run: StoredRun, collapsed: Sequence[int] = ()) -> list[NumberTable]:
-    """The stored tables of probes with an epoch per row, one for each choice of their settings."""
+    """Make tables of stored probes with a row per epoch, one for each choice of settings."""
     found = []
     for name in (name for name in run.probes() if name in PROBES.entries):
         frame, probe = run.frame(name), PROBES.load(name)
         frame = frame[(frame["epoch"] > 0) & ~frame["quantity"].isin(probe.details)]
-        if "attack" in frame:  # of `eval`, whose quantity is the accuracy under each attack
+        if "attack" in frame:  # a table of `eval`, with accuracy per attack
             accuracies = frame["quantity"] == "accuracy"
             frame = frame.assign(quantity=frame["quantity"].mask(accuracies, frame["attack"].map(attack_label)))
         keys = [field.name for field in fields(probe) if field.name in frame and field.name != "epoch"]
@@ -159,7 +159,7 @@ def _cell(known: pd.DataFrame, quantity: str, share: bool) -> Cell:
 
 
 def number_cell(value: float, low: float, high: float, *, share: bool) -> Cell:
-    """A number with its interval, if it has one; shares are in percent."""
+    """Make a cell of a number with its interval, if any; shares in percent."""
     if pd.isna(value):
         return Cell("")
     scale, digits = (100, ".1f") if share else (1, ".3g" if abs(value) < 1 else ".2f")
@@ -168,7 +168,7 @@ def number_cell(value: float, low: float, high: float, *, share: bool) -> Cell:
 
 
 def training_command(run: StoredRun) -> str | None:
-    """The command that trains a run again, checked to give the same settings; None if no command does."""
+    """Return a command that gives the same settings as the run; None if there is none."""
     stored = run.info.settings
     if stored is None:
         return None
@@ -188,14 +188,14 @@ def training_command(run: StoredRun) -> str | None:
 
 
 def _typed(value: Any) -> str:
-    """A setting as it is typed."""
+    """Format a setting as typed on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)
 
 
 def commands(run: StoredRun) -> Iterator[str]:
-    """The commands that reproduce the measurements on a run."""
+    """Yield the commands that reproduce the measurements on a run."""
     path, model = shlex.quote(str(run.path)), run.info.model
     if model.foreign:
         path += f" --model {shlex.quote(model.name)}"

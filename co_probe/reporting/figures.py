@@ -1,4 +1,4 @@
-"""The figures of a report as inline SVG that follows the colours of the page."""
+"""Figures of a report as inline SVG in the colours of the page."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -30,16 +30,16 @@ CAPTIONS = {
     "steps": "Step sizes that APART has learned, in units of ε.",
     "spectrum": "Spatial frequencies of the perturbations.",
 }
-"""Figures of a report in their order, and what each shows."""
+"""Figure -> caption, in order."""
 
 OPTIONS: dict[str, dict[str, Any]] = {"robust-overfitting": {"against": "pgd10"}}
-"""Options of figures: what training has recorded need not be measured, as accuracy under PGD-20 would have to be."""
+"""Options of figures that avoid measurements: training records PGD-10, but not PGD-20."""
 
 COMPUTED = ("perturbations",)
-"""Figures that run a model each time that they are drawn."""
+"""Figures that run a model each time they are drawn."""
 
 INK = re.compile(r"#(?:000000|262626)\b")
-"""Black, and the grey of seaborn's axes and text."""
+"""Black, and seaborn's grey of axes and text."""
 
 PAPER = re.compile(r"#ffffff\b")
 PARTS = re.compile(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", re.DOTALL)
@@ -54,10 +54,10 @@ class Figure:
 
     Attributes:
         kind: The registered figure, or the probe.
-        caption: What it shows, in one sentence.
-        alt: What a screen reader says instead.
-        svg: The picture, an `svg` element.
-        runs: Names of the runs that it shows.
+        caption: Description in one sentence.
+        alt: Alternative text for screen readers.
+        svg: The `svg` element.
+        runs: Names of the shown runs.
         wide: Whether it needs the width of the page.
     """
 
@@ -72,16 +72,16 @@ class Figure:
 def figures(
     runs: Sequence[StoredRun], *, quick: bool, device: str = "auto", progress: Progress | None = None
 ) -> tuple[list[Figure], list[str]]:
-    """Draw every figure that fits the runs.
+    """Draw all figures that support the runs.
 
     Args:
         runs: Runs with a finished epoch.
-        quick: Leave out what has to be measured.
-        device: Where to measure.
+        quick: Skip figures that need measurements.
+        device: Device of measurements.
         progress: Called while measuring.
 
     Returns:
-        The figures, and for each that was left out the reason in one line.
+        The figures, and one line with the reason for each skipped one.
     """
     drawn: list[Figure] = []
     left_out: list[str] = []
@@ -89,7 +89,7 @@ def figures(
     for kind in _kinds(runs):
         spec, options = figure_spec(kind), OPTIONS.get(kind, {})
         fit = [run for run in runs if not spec.why_not(run, **options)]
-        if not fit or (kind not in CAPTIONS and _missing(kind, fit)):  # of those, a diagnosis measures a few epochs
+        if not fit or (kind not in CAPTIONS and _missing(kind, fit)):  # a diagnosis measures these at a few epochs only
             continue
         try:
             if quick and (reason := _missing(kind, fit)):
@@ -107,7 +107,7 @@ def figures(
 
 
 def stored_drawings(run: StoredRun) -> Iterator[tuple[str, Drawing]]:
-    """The figures of a run, by kind, that are drawn without measuring anything."""
+    """Yield the figures of a run, with their kinds, that need no measurement."""
     for kind in _kinds([run]):
         options = OPTIONS.get(kind, {})
         if not figure_spec(kind).why_not(run, **options) and not _missing(kind, [run]):
@@ -115,7 +115,7 @@ def stored_drawings(run: StoredRun) -> Iterator[tuple[str, Drawing]]:
 
 
 def _kinds(runs: Sequence[StoredRun]) -> list[str]:
-    """The figures of `CAPTIONS`, and the probes without a figure of their own that all runs have stored."""
+    """List the figures of `CAPTIONS`, and stored probes of all runs that have no figure."""
     stored = set.intersection(*(set(run.probes()) for run in runs))
     extra = [name for name in sorted(stored) if name in PROBES.entries and not PROBES.load(name).figure]
     return [kind for kind in CAPTIONS if kind in PLOTS.entries] + [
@@ -124,7 +124,7 @@ def _kinds(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def _missing(kind: str, runs: Sequence[StoredRun]) -> str | None:
-    """Missing measurements of a figure, in a few words, or None."""
+    """Describe missing measurements of a figure, or return None."""
     if kind in COMPUTED:
         return "perturbations are not stored"
     spec = figure_spec(kind)
@@ -144,11 +144,11 @@ def _missing(kind: str, runs: Sequence[StoredRun]) -> str | None:
 
 
 def to_svg(figure: Drawing, prefix: str) -> Markup:
-    """A figure as an `svg` element without a size: black becomes the page's text colour, white its background.
+    """Convert a figure to an `svg` element without a size, with text and background colours of the page.
 
     Args:
-        figure: The figure; it is closed.
-        prefix: What ids begin with, so that several figures fit into one page.
+        figure: The figure, which is closed.
+        prefix: Prefix of ids, which must be unique in the page.
     """
     text = StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": prefix}):
@@ -164,7 +164,7 @@ def to_svg(figure: Drawing, prefix: str) -> Markup:
 
 
 def _without_repeated_ids(svg: str) -> str:
-    """The text without ids that stand before: matplotlib defines the letters of outlined text again each time."""
+    """Remove repeated ids, since matplotlib defines the glyphs of outlined text each time."""
     seen: set[str] = set()
 
     def once(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Runs as leaderboards: methods by their robust accuracy, with spread over seeds, verdict and cost."""
+"""Leaderboards: methods by robust accuracy, with spread over seeds, verdict and cost."""
 
 import json
 import statistics
@@ -23,7 +23,7 @@ ATTACKS = ("clean", "pgd50x10", "aa")
 EPOCHS = ("best", "last")
 AUTOATTACK = "aa"
 HIDDEN = 0.5
-"""A collapse that PGD missed: accuracy under AutoAttack is below this share of that under PGD, by its 95% interval."""
+"""Ratio of AutoAttack to PGD accuracy below which, by its 95% interval, PGD has missed a collapse."""
 
 NO_COLLAPSE = {
     "healthy": "healthy",
@@ -33,24 +33,24 @@ NO_COLLAPSE = {
     "never-robust": "never robust",
     "undecided": "undecided",
 }
-"""Verdicts without a collapse at the end, in the words of the table."""
+"""Verdicts without a final collapse -> text in the table."""
 
 Column = tuple[str, str]  # (`best` or `last`, attack)
 
 
 @dataclass
 class Entry:
-    """Runs that differ in their seeds alone.
+    """Runs that differ only in their seeds.
 
     Attributes:
-        method: Label of the method; followed by the name of the first run where a table has several such entries.
+        method: Label of the method, followed by the name of the first run if a table has several such entries.
         name: Name of the first run.
-        settings: Their settings without the seed, as JSON.
-        seeds: Seed of each run, each once; −1 if unknown.
-        verdicts: Kind of the verdict on each run, of those in `NO_COLLAPSE`, or `collapsed`.
-        accuracy: Accuracies in [0, 1] of the runs that were measured, by epoch and attack.
+        settings: Settings without the seed, as JSON.
+        seeds: Distinct seeds of the runs; −1 if unknown.
+        verdicts: Kind of the verdict on each run, from `NO_COLLAPSE`, or `collapsed`.
+        accuracy: Accuracies in [0, 1] of measured runs, by epoch and attack.
         passes: Cost of a training step in forward passes; None if unknown.
-        seconds: Duration of the training of each run, in seconds, of those that recorded it.
+        seconds: Duration of training of each run, in seconds, if recorded.
     """
 
     method: str
@@ -69,31 +69,31 @@ class Entry:
 
     @property
     def verdict(self) -> str:
-        """The verdicts in a few words: `2/3 collapsed`, `healthy`."""
+        """Verdicts in a few words: `2/3 collapsed`, `healthy`."""
         if self.collapsed:
             return f"{self.collapsed}/{len(self.verdicts)} collapsed"
         (kind, count), *rest = Counter(self.verdicts).most_common()
         return NO_COLLAPSE[kind] + (f" ({count}/{len(self.verdicts)})" if rest else "")
 
     def mean(self, column: Column) -> float:
-        """Mean accuracy; −1 if it was not measured, which sorts it to the end."""
+        """Return the mean accuracy; −1 if not measured, for sorting."""
         values = self.accuracy.get(column, [])
         return statistics.fmean(values) if values else -1.0
 
 
 @dataclass
 class Board:
-    """One table: the methods on one data set, with one network and ε, the best first.
+    """A table of methods on one data set, with one network and ε, the best first.
 
     Attributes:
-        data: What the data set is called.
+        data: Name of the data set.
         model: The network and its settings.
         epsilon: Bound of perturbations.
-        norm: What ε bounds.
-        columns: Epochs and attacks that were measured, in order.
+        norm: Norm that ε bounds.
+        columns: Measured epochs and attacks, in order.
         entries: Methods, sorted by accuracy under the last attack at the first epoch, then at the next.
-        chosen: Where best epochs were chosen: `chosen on test images`.
-        sizes: Numbers of test images that accuracies were measured on, by attack.
+        chosen: Split of best epochs: `chosen on test images`.
+        sizes: Numbers of test images, by attack.
     """
 
     data: str
@@ -107,12 +107,12 @@ class Board:
 
     @property
     def title(self) -> str:
-        """What it is of, without the numbers of images: `digits, ε = 0.15, preact_resnet`."""
+        """Title without numbers of images: `digits, ε = 0.15, preact_resnet`."""
         return f"{self.data}, {bound_label(self.epsilon, self.norm)}, {self.model}"
 
     @property
     def details(self) -> str:
-        """What its numbers are, and how many images they are of."""
+        """Description of the numbers, with numbers of images."""
         images = "; ".join(
             f"{attack_label(name)} on {' or '.join(f'{n:,}' for n in sorted(sizes))} test images"
             for name, sizes in self.sizes.items()
@@ -129,7 +129,7 @@ class Board:
 
     @property
     def caption(self) -> str:
-        """The title and the details."""
+        """Title and details."""
         return f"{self.title}. {self.details}"
 
     @property
@@ -139,7 +139,7 @@ class Board:
         return ["method", "seeds", *named, "verdict", "passes", "seconds"]
 
     def rows(self) -> list[list[str]]:
-        """Cells, as text."""
+        """Format the cells."""
         return [
             [
                 entry.method,
@@ -167,7 +167,7 @@ class Leaderboard:
         """Return all numbers as a tidy table.
 
         Returns:
-            Columns data, model, epsilon, norm, method, at (`best` or `last`, empty for what is of the whole run),
+            Columns data, model, epsilon, norm, method, at (`best` or `last`; empty for quantities of the whole run),
             quantity (an attack, `collapsed`: share of runs, `passes` or `seconds`), value (mean), sd (n − 1; NaN for
             one run) and n (number of runs).
         """
@@ -191,11 +191,11 @@ class Leaderboard:
         return "\n\n".join(tables) + "\n"
 
     def to_latex(self) -> str:
-        """Return the tables in LaTeX, with the rules of booktabs."""
+        """Return the tables in LaTeX, with booktabs rules."""
         return "\n\n".join(latex_table(board.caption, board.header, board.rows()) for board in self.boards) + "\n"
 
     def to_html(self) -> str:
-        """Return a page that needs no other file, with a bar in every cell of an accuracy."""
+        """Return a self-contained page with bars for accuracies."""
         from co_probe.reporting.pages import environment, text
 
         template = environment().from_string(text("leaderboard.html.jinja"))
@@ -218,24 +218,24 @@ def leaderboard(
     """Compare methods: accuracy over seeds, number of seeds that collapsed, and cost, one table per data set and ε.
 
     A run counts as collapsed if its verdict is catastrophic overfitting to the end or from the start, if its gradients
-    are masked, or if AutoAttack finds what PGD missed: accuracy under it is below half of that under PGD. PGD-50 with
-    ten restarts alone can miss a collapse. Runs share a row if they differ in their seeds alone.
+    are masked, or if AutoAttack accuracy is below half of PGD accuracy, since PGD-50 with ten restarts can miss a
+    collapse. Runs that differ only in their seeds share a row.
 
     Args:
         runs: Paths or runs, one or several.
-        attacks: Attacks or their names, the one to sort by last. Their results are stored with the runs.
+        attacks: Attacks or their names, with the one to sort by last. Results are stored with the runs.
         epochs: `best`, `last` or both.
-        images: Number of test images, the first of a shuffle that is the same for all runs. If None, all; of an attack
-            that is stored already on fewer images of a run, with `quick`, these.
-        quick: Measure nothing, and leave empty what is not stored.
+        images: Number of test images, the first of a fixed shuffle. If None, all; with `quick`, the greatest stored
+            number.
+        quick: Use stored results only; missing ones are empty.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
-        progress: Called after each batch with run and attack, the number of batches done, and of all batches.
+        progress: Called after each batch with run and attack, the number of finished batches, and of all batches.
 
     Returns:
-        The tables; `print` shows them, and they render as Markdown, LaTeX, CSV and HTML.
+        The tables, which can be printed and converted to Markdown, LaTeX, CSV and HTML.
 
     Raises:
-        UserError: For an unknown name, or if AutoAttack is asked for and its package is missing.
+        UserError: For an unknown name, or if AutoAttack's package is missing.
 
     Example:
         >>> board = co_probe.leaderboard(["runs/fgsm", "runs/pgd"], attacks=["clean", "pgd20"], images=500)
@@ -250,7 +250,7 @@ def leaderboard(
         raise UserError(f"epochs must be best, last or both, not {unknown[0]!r}")
     names = [attack_name(attack) for attack in attacks]
     if not quick:
-        stored = [live_run(run) for run in stored]  # which hold results that cannot be written
+        stored = [live_run(run) for run in stored]  # these hold results that cannot be written
         for at in epochs:
             evaluate(stored, attacks, epoch=at, images=images, device=device, progress=progress)
     boards: dict[tuple[str, str, float, str], Board] = {}
@@ -286,7 +286,7 @@ def leaderboard(
 
 
 def _entry(board: Board, run: StoredRun) -> Entry:
-    """The entry that a run belongs to, with its seed added: a new one if other settings or the same seed are there."""
+    """Add a run to the entry with its settings and without its seed, or to a new entry."""
     info = run.info
     method = method_label(info.method)
     settings = {name: value for name, value in (info.settings or {}).items() if name != "seed"}
@@ -303,20 +303,20 @@ def _entry(board: Board, run: StoredRun) -> Entry:
 def _results(
     run: StoredRun, attacks: Sequence[AttackLike], at: str, images: int | None
 ) -> dict[str, tuple[float, int]]:
-    """{attack: (accuracy, number of images)} of what is stored."""
+    """Return stored results, {attack: (accuracy, number of images)}."""
     frame = Eval(attacks=list(attacks), epoch=at, images=images).select(run.frame("eval"), run)
     return {str(row.attack): (float(row.value), int(row.n)) for row in frame.itertuples()}
 
 
 def _kind(found: Verdict, results: dict[str, dict[str, tuple[float, int]]]) -> str:
-    """The kind of a verdict in which AutoAttack has the last word."""
+    """Return the kind of a verdict, corrected by AutoAttack."""
     if found.kind in ("catastrophic", "masked") or OVERFITTED in found.reasons:
         return "collapsed"
     return "collapsed" if any(_missed_by_pgd(each) for each in results.values()) else found.kind
 
 
 def _missed_by_pgd(results: dict[str, tuple[float, int]]) -> bool:
-    """Whether AutoAttack breaks most images that PGD leaves."""
+    """Return whether AutoAttack breaks most images that PGD does not break."""
     if AUTOATTACK not in results:
         return False
     high = wilson(*results[AUTOATTACK])[1]

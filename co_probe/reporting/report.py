@@ -1,4 +1,4 @@
-"""`co_probe.report`: runs as one HTML file that needs nothing else."""
+"""`co_probe.report`: runs as one self-contained HTML file."""
 
 import re
 import shlex
@@ -45,16 +45,16 @@ TONES = {
     "masked": "bad",
     "undecided": "neutral",
 }
-"""How a verdict is coloured."""
+"""Verdict -> colour class."""
 
 
 SOURCE = re.compile(r"(?P<text>.*) \[(?P<source>[^\[\]]+), (?P<url>https://[^\s\]]+)\]", re.DOTALL)
-"""Line of a diagnosis that ends with its source."""
+"""A line of a diagnosis with a source at its end."""
 
 
 @dataclass(frozen=True)
 class RunPart:
-    """The part of a report about one run."""
+    """Part of a report about one run."""
 
     name: str
     tone: str
@@ -74,20 +74,20 @@ class RunPart:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the template shows.
+    """Content of the template.
 
     Attributes:
         title: Heading.
-        subtitle: What all runs share.
-        runs: The runs, in their order.
+        subtitle: Common facts about all runs.
+        runs: The runs, in order.
         summary: Accuracies at the best and the last epoch.
-        chosen_on: Images that the best epoch is chosen on: `test`, `validation`, or both.
+        chosen_on: Split that determines the best epoch: `test`, `validation`, or both.
         figures: Figures of all runs together.
-        left_out: What could not be shown, and why.
-        epochs: All epochs of all runs, sorted; the slider chooses one.
-        start: Which of them it shows first.
-        jumps: Epochs to go to, by name.
-        open_sections: Sections of the diagnosis that are unfolded.
+        left_out: Skipped content, with reasons.
+        epochs: All epochs of all runs, sorted, for the slider.
+        start: Initial epoch.
+        jumps: {name: epoch} of shortcuts.
+        open_sections: Unfolded sections of the diagnosis.
         version: Version of co-probe.
         today: Date, YYYY-MM-DD.
         command: Command that makes this page.
@@ -119,32 +119,32 @@ def report(
     progress: Progress | None = None,
     leaves_out: Callable[[str], object] | None = None,
 ) -> Path:
-    """Write a report on runs: one HTML file that needs no other file and no network.
+    """Write a report on runs as one self-contained HTML file.
 
-    It begins with the verdict in words, and holds a slider over the epochs that shows images, perturbations and
-    predictions, the figures of arXiv 2010.08034 that fit the runs, tables with 95% intervals, settings, environment,
-    and the commands that reproduce it. What it needs and was not measured before is measured and stored first.
+    It has the verdict in words, a slider over epochs with images, perturbations and predictions, the figures of arXiv
+    2010.08034 that support the runs, tables with 95% intervals, settings, environment, and the commands that reproduce
+    it. Missing measurements are made and stored first.
 
     Args:
-        runs: Paths or runs, one or several; several stand side by side.
-        out: The file to write; one that is there is replaced.
-        quick: Measure nothing: show only what the runs have stored, without images.
-        title: Heading of the page; the verdict of a single run, or the number of runs, if None.
-        device: Where to measure: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
-        progress: Called while measuring with a label, the number of steps done, and of all steps.
-        leaves_out: Called with each thing that the page does not show and why, in one line; the page says so too.
+        runs: Paths or runs, one or several, which are shown side by side.
+        out: File to write or replace.
+        quick: Show stored results only, without images.
+        title: Heading of the page; if None, the verdict of a single run, or the number of runs.
+        device: Device of measurements: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
+        progress: Called while measuring with a label, the number of finished steps, and of all steps.
+        leaves_out: Called with one line for each skipped content and its reason, which the page lists too.
 
     Returns:
         The path of the file.
 
     Raises:
-        UserError: A path is no run, no run has a finished epoch, or the file cannot be written.
+        UserError: A path is not a run, no run has a finished epoch, or the file cannot be written.
 
     Example:
         >>> co_probe.report(["runs/fgsm", "runs/pgd"], "report.html")
 
     Reference:
-        The figures are those of Li et al. 2020, arXiv 2010.08034.
+        Figures as in Li et al. 2020, arXiv 2010.08034.
     """
     path = Path(out)
     if path.is_dir():
@@ -186,7 +186,7 @@ def report(
 
 
 def render(page: Page) -> str:
-    """The HTML of a report; every text is escaped."""
+    """Render a report to HTML, with all text escaped."""
     templates = environment()
     templates.filters["linked"] = _linked
     template = templates.from_string(text("report.html.jinja"))
@@ -197,7 +197,7 @@ def render(page: Page) -> str:
 
 def _part(run: StoredRun, quick: bool, device: str, progress: Progress | None, left_out: list[str]) -> RunPart:
     if not quick:
-        run = live_run(run)  # which knows facts that old files do not have
+        run = live_run(run)  # has facts that old files lack
     found = diagnose(run, quick=quick, device=device, progress=progress)
     collapsed = [epoch for epoch in run.epochs if found.verdict.collapsed(epoch)]
     browser = None
@@ -228,7 +228,7 @@ def _part(run: StoredRun, quick: bool, device: str, progress: Progress | None, l
 
 
 def _linked(line: str) -> Markup:
-    """A line of a diagnosis, escaped, with the address at its end as a link."""
+    """Escape a line of a diagnosis, with the address at its end as a link."""
     found = SOURCE.fullmatch(line)
     if not found:
         return escape(line)
@@ -243,7 +243,7 @@ def _title(parts: Sequence[RunPart]) -> str:
 
 
 def _subtitle(runs: Sequence[StoredRun]) -> str:
-    """Data set and ε, as far as all runs agree on them."""
+    """Return data set and ε as far as all runs agree."""
     data = {run.info.data for run in runs}
     bounds = {bound_label(run.epsilon, run.norm) for run in runs}
     methods = {run.info.method for run in runs}
@@ -251,7 +251,7 @@ def _subtitle(runs: Sequence[StoredRun]) -> str:
 
 
 def _jumps(parts: Sequence[RunPart], epochs: Sequence[int]) -> dict[str, int]:
-    """Epochs that tell the story, of the first run that has collapsed, or else of the first."""
+    """Return shortcut epochs of the first run that has collapsed, or else of the first run."""
     found = next((part.diagnosis.verdict for part in parts if part.diagnosis.verdict.episodes), None)
     if found is None:
         best = parts[0].diagnosis.verdict.best_epoch
@@ -265,7 +265,7 @@ def _jumps(parts: Sequence[RunPart], epochs: Sequence[int]) -> dict[str, int]:
 
 
 def _summary(pairs: Sequence[tuple[StoredRun, RunPart]]) -> NumberTable:
-    """Accuracies at the best and the last epoch of each run."""
+    """Make the table of accuracies at the best and last epochs."""
     shown = {"clean": "clean", "fgsm": "FGSM", "pgd10": "PGD-10"}
     rows = []
     for run, part in pairs:
@@ -286,7 +286,7 @@ def _summary(pairs: Sequence[tuple[StoredRun, RunPart]]) -> NumberTable:
 
 
 def _script_data(page: Page) -> list[dict[str, Any]]:
-    """Data of the slider, per run."""
+    """Return the data of the slider per run."""
     return [
         {
             "epochs": part.chart.epochs,

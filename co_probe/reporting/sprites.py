@@ -1,4 +1,4 @@
-"""Small pictures as data URIs: images, and perturbations in the colours of the paper's figures."""
+"""Images and perturbations as data URIs."""
 
 import base64
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-LEVELS = 63  # colours of a perturbation, an odd number so that zero is white; a palette is smaller than RGB
+LEVELS = 63  # number of colours of a perturbation, odd so that zero is white; a palette is smaller than RGB
 
 
 def strip(images: NDArray[np.floating], bounds: tuple[float, float]) -> str:
-    """Images side by side.
+    """Draw images side by side.
 
     Args:
-        images: (n, C, H, W) within `bounds`; in grey if C is not 3.
-        bounds: Least and greatest pixel value. If they are infinite, those of the images.
+        images: (n, C, H, W) within `bounds`; grey if C is not 3.
+        bounds: Least and greatest pixel value; if infinite, those of the images.
 
     Returns:
         Data URI of a PNG, H × n·W.
@@ -30,11 +30,11 @@ def strip(images: NDArray[np.floating], bounds: tuple[float, float]) -> str:
 
 
 def perturbation_sheet(rows: Sequence[NDArray[np.floating]], largest: float) -> str:
-    """Perturbations, a row per epoch: blue is negative, white is zero, red is positive.
+    """Draw perturbations with a row per epoch: blue is negative, white is zero, red is positive.
 
     Args:
-        rows: For each epoch, (n, C, H, W); the mean over channels is shown.
-        largest: Value of the darkest colours.
+        rows: Perturbations (n, C, H, W) per epoch, whose mean over channels is shown.
+        largest: Magnitude of the darkest colours.
 
     Returns:
         Data URI of a PNG, epochs·H × n·W.
@@ -49,7 +49,7 @@ def perturbation_sheet(rows: Sequence[NDArray[np.floating]], largest: float) -> 
 
 
 def shrunk(images: NDArray[np.floating], side: int) -> NDArray[np.floating]:
-    """Images (n, C, H, W) of at most `side` pixels per side: means over whole blocks, the rest cut off."""
+    """Downsample images (n, C, H, W) to at most `side` pixels per side, by means over whole blocks."""
     block = -(-max(images.shape[-2:]) // side)
     height, width = (max(1, size // block) for size in images.shape[-2:])
     if block == 1:

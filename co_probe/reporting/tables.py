@@ -1,4 +1,4 @@
-"""Tables as text: Markdown, LaTeX, and the cells that summarise several runs."""
+"""Formatting of tables in Markdown and LaTeX, and of cells that summarise several runs."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,11 +10,11 @@ LATEX |= {"∞": r"$\infty$", "–": "--"}
 
 
 def mean_and_spread(values: Sequence[float], show: Callable[[float], str]) -> str:
-    """Return the mean and, of several values, ± their standard deviation (n − 1); an en dash for no value.
+    """Format mean ± standard deviation (n − 1) of several values, one value, or an en dash for none.
 
     Args:
         values: Numbers, one per run.
-        show: Formats a number.
+        show: Function that formats a number.
     """
     if not len(values):
         return "–"
@@ -23,7 +23,7 @@ def mean_and_spread(values: Sequence[float], show: Callable[[float], str]) -> st
 
 
 def markdown_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in GitHub's Markdown, the first column to the left, below its title."""
+    """Format a table in GitHub's Markdown below its title, with the first column left-aligned."""
     lines = [f"{title}\n"]
     for cells in [header, [":--", *["--:"] * (len(header) - 1)], *rows]:
         escaped = (cell.replace("|", "\\|") for cell in cells)
@@ -32,7 +32,7 @@ def markdown_table(title: str, header: Sequence[str], rows: Sequence[Sequence[st
 
 
 def latex_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a `tabular` with the rules of booktabs; the title is a comment above it."""
+    """Format a `tabular` with booktabs rules and the title as a comment."""
     lines = [
         " & ".join("".join(LATEX.get(letter, letter) for letter in cell) for cell in cells) for cells in [header, *rows]
     ]

@@ -1,4 +1,4 @@
-"""A run that is being trained, as numbers for a live view."""
+"""State of a run during training, for a live view."""
 
 import time
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from co_probe.store import StoredRun
 from co_probe.store.stored_run import epoch_file
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-RECENT = 5  # epochs whose duration predicts that of the next
-PATIENCE = 4.0  # epochs without a new one after which a run may have stopped
+RECENT = 5  # number of epochs that predict the duration of the next one
+PATIENCE = 4.0  # durations of an epoch without a new one after which a run may have stopped
 LEAST_PATIENCE = 60.0  # seconds
 
 
@@ -27,12 +27,12 @@ class View:
         name: Name of the run.
         about: Method, data set and ε in a few words.
         epochs: Finished epochs.
-        planned: Number of epochs of the finished run, None if unknown.
+        planned: Number of epochs of the finished run; None if unknown.
         curves: Accuracies by epoch: columns epoch, pgd, and clean, fgsm, train where measured.
-        gap: Gap of the last epoch in nats, None if not measured.
-        verdict: Verdict so far, None before the first epoch.
-        per_epoch: Seconds per epoch, None if unknown.
-        idle: Seconds since the last epoch, None before the first.
+        gap: Gap of the last epoch in nats; None if not measured.
+        verdict: Verdict so far; None before the first epoch.
+        per_epoch: Seconds per epoch; None if unknown.
+        idle: Seconds since the last epoch; None before the first.
     """
 
     name: str
@@ -47,12 +47,12 @@ class View:
 
     @property
     def finished(self) -> bool:
-        """Whether the last planned epoch is there."""
+        """Whether the last planned epoch is finished."""
         return bool(self.epochs) and self.planned is not None and self.epochs[-1] >= self.planned
 
     @property
     def remaining(self) -> float | None:
-        """Seconds until the run is finished, None if unknown."""
+        """Seconds until the run is finished; None if unknown."""
         if self.per_epoch is None or self.planned is None or self.idle is None:
             return None
         return max(0.0, (self.planned - self.epochs[-1]) * self.per_epoch - min(self.idle, self.per_epoch))
@@ -65,7 +65,7 @@ class View:
         return self.idle > max(PATIENCE * self.per_epoch, LEAST_PATIENCE)
 
     def latest(self) -> dict[str, float]:
-        """Accuracies of the last epoch by curve, without those that were not measured."""
+        """Return measured accuracies of the last epoch by curve."""
         if not len(self.curves):
             return {}
         last = self.curves.iloc[-1]
@@ -73,7 +73,7 @@ class View:
         return {curve: value for curve, value in known.items() if not np.isnan(value)}
 
     def line(self) -> str:
-        """The view as one line of a log."""
+        """Format the view as one line."""
         if not self.epochs:
             return f"{self.name}: no finished epoch yet"
         parts = [f"{NAMES[curve]} {100 * value:.1f}%" for curve, value in self.latest().items()]
@@ -86,13 +86,13 @@ class View:
 
 
 class Watch:
-    """Looks at a run again and again while another process writes it; takes no lock and reads each epoch once.
+    """Follows a run that another process writes, without a lock; reads each epoch once.
 
     Args:
         path: Folder or packed file of the run.
 
     Raises:
-        UserError: There is no run.
+        UserError: The run does not exist.
 
     Example:
         >>> Watch("runs/fgsm").look().line()
@@ -104,14 +104,14 @@ class Watch:
         self._run = StoredRun(path)
 
     def look(self) -> View:
-        """Return what is known now.
+        """Return the current state.
 
         Raises:
-            UserError: The run is gone.
-            DamagedFile: It cannot be read.
+            UserError: The run does not exist any more.
+            DamagedFile: The run cannot be read.
         """
         fresh = StoredRun(self.path)
-        if fresh.info.run_id != self._run.info.run_id:  # it was started afresh
+        if fresh.info.run_id != self._run.info.run_id:  # the run was started again
             self._run = fresh
         run = self._run
         epochs = tuple(run.epochs)
@@ -132,21 +132,21 @@ class Watch:
         )
 
     def _written(self, epoch: int) -> float | None:
-        """When an epoch was written, in seconds since 1970; None for a packed run."""
+        """Return the time at which an epoch was written, in seconds since 1970; None for a packed run."""
         if self._run.packed:
             return None
         try:
             return (self.path / epoch_file(epoch)).stat().st_mtime
         except OSError:
-            return None  # deleted a moment ago
+            return None  # deleted in the meantime
 
 
 def sparkline(values: pd.Series, width: int) -> str:
-    """Shares as a row of blocks, ▁ for 0 and █ for 1.
+    """Draw shares as a row of blocks, ▁ for 0 and █ for 1.
 
     Args:
         values: Shares in [0, 1]; NaN is shown as a blank.
-        width: Number of letters. Adjoining values share a letter, which shows their mean, or take several.
+        width: Number of characters. A character shows the mean of successive values, or a value takes several.
     """
     numbers = values.to_numpy(dtype=float)
     if not len(numbers) or width < 1:
@@ -161,7 +161,7 @@ def sparkline(values: pd.Series, width: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A duration in words: `40 s`, `3 min`, `1 h 20 min`."""
+    """Format a duration: `40 s`, `3 min`, `1 h 20 min`."""
     if seconds is None:
         return "unknown"
     if seconds < 100:
