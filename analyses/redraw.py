@@ -3,7 +3,8 @@
     python analyses/redraw.py                  all figures below, a few seconds
     python analyses/redraw.py digits           those of one folder
 
-Figures that need more than a table (perturbations, spectra, traces of steps) are drawn by the scripts that train.
+Figures that need more than a table (perturbations, spectra, the trade-off, traces of steps) are drawn by the scripts
+that train.
 """
 
 import argparse
@@ -75,12 +76,11 @@ def gaps_of(run: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def digits(folder: Path) -> Drawn:
-    """Figures of the demo, and the trade-off."""
+    """Figures of the demo."""
     frames = {name: pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "gap", "strength", "steps")}
     episodes = episodes_of(frames["metrics"])
     for kind in ("gap", "deterioration", "robust-overfitting", "steps"):
         yield kind, draw(kind, frames, episodes, "digits, ε = 0.15")
-    yield "trade-off", draw("trade-off", {"eval": pd.read_csv(folder / "trade-off.csv")}, {}, "digits")
 
 
 def cifar10_small(folder: Path) -> Drawn:
@@ -113,10 +113,10 @@ def induced_digits(folder: Path) -> Drawn:
     inside = pd.concat([pd.read_csv(folder / f"{name}.csv") for name in ("curvature", "views")])
     episodes = episodes_of(metrics)
     for beta in (0, 0.04, 0.08):
-        run = f"fgsm-eps0.1-beta{beta}-seed0"
+        run = f"fgsm-eps0.16-beta{beta}-seed0"
         frames = {"cells": cells[(cells["run"] == run) & ~cells["clipped"]]}
         frames |= {name: frame[frame["run"] == run] for name, frame in (("inside", inside), ("metrics", metrics))}
-        title = f"digits 24×24, ε = 0.1, β = {beta}, x + δ not clipped"
+        title = f"digits 24×24, ε = 0.16, β = {beta}, x + δ not clipped"
         yield f"induced-beta{beta}", draw("induced", frames, episodes, title)
 
 
