@@ -172,4 +172,5 @@ def alter(data: Any, path: Path) -> str:
 
 def tensor(array: np.ndarray) -> Any:
     """As a tensor, where there is such a type."""
-    return torch.from_numpy(np.array(array)) if array.dtype.kind in "biufc" else array.tolist()
+    native = array.dtype.newbyteorder("=")  # the only byte order of tensors
+    return torch.from_numpy(np.array(array, native)) if array.dtype.kind in "biufc" else array.tolist()
