@@ -1,8 +1,9 @@
 """FGSM that gives way to a remedy on the alarm, beside FGSM alone and the remedies throughout, into figures/guard/.
 
-    python analyses/guard.py                trains 21 runs of the preset digits in sweeps/guard, or goes on, and attacks
-    python analyses/guard.py --seeds 1      fewer
-    python analyses/guard.py --parts table  writes the table and the figure of what has been measured
+    python analyses/guard.py                              21 runs of the preset digits: trains, or goes on, and attacks
+    python analyses/guard.py --data FOLDER --compile      the same of the preset cifar10-small, on CIFAR-10 as JPEG
+    python analyses/guard.py --seeds 1                    fewer
+    python analyses/guard.py --parts table                writes the table and the figure of what has been measured
 
 The last epoch of each run is attacked, by PGD-20 and AutoAttack, on test images that nothing was chosen by. The guard
 `stop` needs no run of its own: its result is FGSM's last epoch before the step at which the guard `pgd2` switches. Cost
@@ -11,7 +12,11 @@ is counted in passes: a forward and a backward pass per training image, two per 
 
 import argparse
 import json
+import os
+from concurrent.futures import as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -20,19 +25,43 @@ import co_probe
 from co_probe.config import Config
 from co_probe.config.presets import configure
 from co_probe.store import StoredRun
+from co_probe.sweeps.processes import Processes, cores
 from co_probe.sweeps.sweep import is_complete, train_cells
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-PROBE = {"probe": {"test": 100, "train": 50, "validation": 0}}
-EPSILON = 0.15
+
+@dataclass(frozen=True)
+class Scale:
+    """What the runs are of.
+
+    Attributes:
+        preset: Their preset.
+        epsilon: Their norm bound.
+        folder: Name of the folders of the runs and of the results.
+        settings: What differs from the preset.
+    """
+
+    preset: str
+    epsilon: float
+    folder: str
+    settings: dict[str, Any]
+
+
+DIGITS = Scale("digits", 0.15, "guard", {"probe": {"test": 100, "train": 50, "validation": 0}})
+JPEG = Scale(
+    "cifar10-small",
+    16 / 255,
+    "guard-cifar10-jpeg",
+    {"precision": "float32", "probe": {"validation": 0}, "data": {"title": "CIFAR-10 (JPEG)"}},
+)
 # name -> (title, method, settings, passes per step)
-ROWS = {
+ROWS: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "fgsm": ("FGSM", "fgsm", {}, 2),
     **{f"guard-{kind}": (f"FGSM, guard {kind}", "fgsm", {"guard": kind}, 2) for kind in ("pgd2", "n-fgsm", "rollback")},
     "n-fgsm": ("N-FGSM", "n-fgsm", {}, 2),
-    "pgd2": ("PGD-2, steps of ε/2", "pgd", {"method": {"steps": 2, "step_size": EPSILON / 2}}, 3),
+    "pgd2": ("PGD-2, steps of ε/2", "pgd", {"method": {"steps": 2}}, 3),
     "pgd10": ("PGD-10", "pgd", {}, 11),
 }
 REMEDY_PASSES = {"pgd2": 3, "rollback": 3, "n-fgsm": 2}
@@ -43,34 +72,44 @@ COLUMNS = {"clean": "clean", "pgd20": "PGD-20", "aa": "AutoAttack"}
 def main() -> None:
     """Train, attack, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of images, with train/CLASS/ and test/CLASS/ [default: digits]")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 [default: %(default)s]")
     parser.add_argument("--rows", default=",".join(ROWS), help="[default: all]")
     parser.add_argument("--images", type=int, default=200, help="for AutoAttack [default: %(default)s]")
-    parser.add_argument("--runs", type=Path, default=Path("sweeps/guard"), help="[default: %(default)s]")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "figures" / "guard")
-    parser.add_argument("--jobs", type=int, help="processes [default: one for each core]")
+    parser.add_argument("--runs", type=Path, help="folder of the runs [default: sweeps/guard, or guard-cifar10-jpeg]")
+    parser.add_argument("--out", type=Path, help="[default: figures/guard, or figures/guard-cifar10-jpeg]")
+    parser.add_argument("--jobs", type=int, help="processes [default: one for each core, or for each GPU]")
+    parser.add_argument("--device", default="auto", help="[default: %(default)s]")
+    parser.add_argument("--compile", action="store_true", help="train through torch.compile")
     parser.add_argument("--parts", default="runs,attacks,table", help="[default: %(default)s]")
     arguments = parser.parse_args()
     parts, wanted = arguments.parts.split(","), arguments.rows.split(",")
-    names = {arguments.runs / f"{row}-seed{seed}": (row, seed) for row in wanted for seed in range(arguments.seeds)}
-    cells = {path: settings_of(row, seed) for path, (row, seed) in names.items()}
+    scale = JPEG if arguments.data else DIGITS
+    if arguments.data:
+        scale.settings["data"]["name"] = f"image-folder:{Path(arguments.data).resolve()}"
+    runs = arguments.runs or Path("sweeps") / scale.folder
+    out = arguments.out or Path(__file__).parents[1] / "figures" / scale.folder
+    names = {runs / f"{row}-seed{seed}": (row, seed) for seed in range(arguments.seeds) for row in wanted}
+    cells = {path: settings_of(scale, row, seed) for path, (row, seed) in names.items()}
+    how = {"device": arguments.device, "jobs": arguments.jobs}
     if "runs" in parts:
-        for path, error in train_cells(cells, jobs=arguments.jobs):
+        for path, error in train_cells(cells, compile=arguments.compile, **how):
             print(path, error or "trained", flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     complete = {path: names[path] for path, config in cells.items() if is_complete(path, config)}
     if "attacks" in parts:
-        for path, epoch in [(path, "last") for path in complete] + list(stopped(complete).items()):
-            evaluate(path, epoch, arguments.images)
-    if "table" in parts:
+        evaluate_all([(path, "last") for path in complete] + list(stopped(complete).items()), arguments.images, **how)
+    if "table" in parts and complete:
         rows = [numbers(path, row, StoredRun(path).last_epoch) for path, (row, _) in complete.items()]
         rows += [numbers(path, STOPPED, epoch) for path, epoch in stopped(complete).items()]
         table = pd.DataFrame(rows).dropna(subset="pgd20")
-        table.to_csv(arguments.out / "guard.csv", index=False, float_format="%.5g")
-        (arguments.out / "guard.md").write_text(markdown(table), encoding="utf-8")
-        draw(table, complete, arguments.out / "guard.png")
-        about = {"command": "python analyses/guard.py", **StoredRun(next(iter(complete))).environment}
-        (arguments.out / "environment.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        table = table.sort_values("row", key=lambda names: names.map([*ROWS, STOPPED].index), kind="stable")
+        table.to_csv(out / "guard.csv", index=False, float_format="%.5g")
+        (out / "guard.md").write_text(markdown(table), encoding="utf-8")
+        draw(table, complete, out / "guard.png")
+        command = "python analyses/guard.py" + (" --data FOLDER --compile" if arguments.data else "")
+        about = {"command": command, **StoredRun(next(iter(complete))).environment}
+        (out / "environment.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def stopped(complete: dict[Path, tuple[str, int]]) -> dict[Path, int]:
@@ -94,16 +133,32 @@ def steps_per_epoch(run: StoredRun) -> int:
     return run.info.steps_per_epoch
 
 
-def settings_of(row: str, seed: int) -> Config:
+def settings_of(scale: Scale, row: str, seed: int) -> Config:
     """The settings of a run."""
     _, method, settings, _ = ROWS[row]
-    return configure("digits", method, {"seed": seed, "epsilon": EPSILON}, PROBE, settings)
+    config = configure(scale.preset, method, {"seed": seed, "epsilon": scale.epsilon}, scale.settings, settings)
+    if row == "pgd2":
+        steps = config.method.settings | {"step_size": scale.epsilon / 2}
+        config = replace(config, method=replace(config.method, settings=steps))
+    return config
 
 
-def evaluate(path: Path, epoch: int | str, images: int) -> None:
+def evaluate_all(epochs: list[tuple[Path, int | str]], images: int, device: str, jobs: int | None) -> None:
+    """Attack epochs of runs, `jobs` at a time."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # in the processes to come, which share the cores
+    processes = Processes(jobs or cores())
+    try:
+        waiting = [processes.submit(evaluate, path, epoch, images, device) for path, epoch in epochs]
+        for future in as_completed(waiting):
+            future.result()
+    finally:
+        processes.shutdown()
+
+
+def evaluate(path: Path, epoch: int | str, images: int, device: str) -> None:
     """Attack an epoch: PGD-20 on all test images, AutoAttack on some; the run stores the tables."""
-    co_probe.evaluate(path, ["clean", "pgd20"], epoch=epoch)
-    co_probe.evaluate(path, ["clean", "aa"], epoch=epoch, images=images)
+    co_probe.evaluate(path, ["clean", "pgd20"], epoch=epoch, device=device)
+    co_probe.evaluate(path, ["clean", "aa"], epoch=epoch, images=images, device=device)
     print(path, epoch, "attacked", flush=True)
 
 

@@ -2,6 +2,7 @@
 
     python analyses/methods.py digits                                digits at the demo's ε and at a larger one
     python analyses/methods.py cifar10-jpeg --data FOLDER            CIFAR-10 as JPEG images, on a small network
+    python analyses/methods.py cifar10-jpeg --data FOLDER --compile  the same on a GPU
     python analyses/methods.py digits --methods fgsm,n-fgsm --jobs 2
 
 Every registered method is trained with every seed; a method that is registered later joins at the next call. A run is
@@ -71,19 +72,29 @@ class Scale:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Computing:
+    """Where and how a run is made.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda`.
+        compile: Train through torch.compile.
+        keep_weights: Keep the weights of every epoch, not only of the best and the last one.
+    """
+
+    device: str
+    compile: bool
+    keep_weights: bool
+
+
 SCALES = {
     "digits": Scale("digits", (0.15, 0.2), (0, 1, 2), 200, settings={"probe": {"test": 200}}),
     "cifar10-jpeg": Scale(
         "cifar10-small",
-        ("8/255", "16/255"),
+        ("16/255",),
         (0,),
         200,
-        settings={
-            "epochs": 12,
-            "data": {"title": "CIFAR-10 (JPEG)", "limit": 5000},
-            "model": {"name": "preact_resnet", "width": 16, "blocks": [1, 1, 1]},
-            "probe": {"test": 200, "train": 100},
-        },
+        settings={"data": {"title": "CIFAR-10 (JPEG)"}, "precision": "float32", "probe": {"validation": 0}},
     ),
 }
 
@@ -101,6 +112,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes [default: one a core]")
     parser.add_argument("--parts", default="runs,table", help="[default: %(default)s]")
     parser.add_argument("--keep-weights", action="store_true", help="keep the weights of every epoch")
+    parser.add_argument("--device", default="auto", help="[default: %(default)s]")
+    parser.add_argument("--compile", action="store_true", help="run networks through torch.compile")
     arguments = parser.parse_args()
     scale = SCALES[arguments.scale]
     if arguments.data:
@@ -119,11 +132,12 @@ def main() -> None:
     folder = arguments.runs or Path("sweeps") / arguments.scale
     out = arguments.out or Path(__file__).parents[1] / "figures" / arguments.scale
     parts = arguments.parts.split(",")
+    how = Computing(arguments.device, arguments.compile, arguments.keep_weights)
     cells = all_cells(scale, folder, arguments.methods.split(",") if arguments.methods else None)
     if "runs" in parts:
         strong = {path: config for path, config in cells.items() if config.seed in scale.auto_attack_seeds}
         for some, attacks in ((cells, PGD), (strong, AUTOATTACK)):
-            for path, error in make_runs(some, attacks, scale.images, arguments.jobs, arguments.keep_weights):
+            for path, error in make_runs(some, attacks, scale.images, arguments.jobs, how):
                 print(path.name, error or "done", flush=True)
                 write_tables(all_cells(scale, folder, None), scale, out, arguments.scale)
     if "table" in parts:
@@ -153,14 +167,14 @@ def with_few_steps(config: Config) -> Config:
 
 
 def make_runs(
-    cells: dict[Path, Config], attacks: Attacks, images: int, jobs: int, keep_weights: bool
+    cells: dict[Path, Config], attacks: Attacks, images: int, jobs: int, how: Computing
 ) -> Iterator[tuple[Path, BaseException | None]]:
     """Train and attack runs, each in a process of its own; yield the folder of each and its error, or None."""
     os.environ["OMP_NUM_THREADS"] = "1"  # in the processes to come, which share the cores
     processes = Processes(jobs)
     try:
         futures = {
-            processes.submit(make_run, str(path), config.to_dict(), attacks, images, keep_weights): path
+            processes.submit(make_run, str(path), config.to_dict(), attacks, images, how): path
             for path, config in cells.items()
         }
         for future in as_completed(futures):
@@ -169,18 +183,18 @@ def make_runs(
         processes.shutdown()
 
 
-def make_run(path: str, settings: dict[str, Any], attacks: Attacks, images: int, keep_weights: bool) -> None:
+def make_run(path: str, settings: dict[str, Any], attacks: Attacks, images: int, how: Computing) -> None:
     """Train a run to its end, attack its best and its last epoch, and delete all other weights."""
     config = Config.from_dict(settings)
     if not is_complete(Path(path), config):
-        for _ in epochs(config, path, resume=True, device="cpu"):
+        for _ in epochs(config, path, resume=True, device=how.device, compile=how.compile):
             pass
     for attack, at in attacks:
         count = None if attack == "clean" else images
         if not known(StoredRun(path), attack, at, count):
-            co_probe.evaluate(path, [attack], epoch=at, images=count, device="cpu")
-    co_probe.leaderboard(path, attacks=["clean"], epochs=["last"], device="cpu")  # stores what a step costs
-    if not keep_weights:
+            co_probe.evaluate(path, [attack], epoch=at, images=count, device=how.device)
+    co_probe.leaderboard(path, attacks=["clean"], epochs=["last"], device=how.device)  # stores what a step costs
+    if not how.keep_weights:
         run = StoredRun(path)
         drop_weights(path, {run.best_epoch, run.last_epoch})
 
