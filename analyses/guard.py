@@ -54,7 +54,12 @@ JPEG = Scale(
     "cifar10-small",
     16 / 255,
     "guard-cifar10-jpeg",
-    {"precision": "float32", "probe": {"validation": 0}, "data": {"title": "CIFAR-10 (JPEG)"}},
+    {
+        "precision": "float32",
+        "probe": {"validation": 0},
+        "data": {"title": "CIFAR-10 (JPEG)", "limit": 5000},
+        "model": {"name": "preact_resnet", "width": 16, "blocks": [1, 1, 1]},
+    },
 )
 # name -> (title, method, settings, passes per step)
 ROWS: dict[str, tuple[str, str, dict[str, Any], int]] = {
