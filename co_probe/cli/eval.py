@@ -67,8 +67,7 @@ NOTE = (
 @options.device
 @options.probe_engine
 @options.table_format
-@click.option("--markdown", "style", flag_value="markdown", help="Print the table in Markdown.")
-@click.option("--latex", "style", flag_value="latex", help="Print the table in LaTeX (booktabs).")
+@options.document_format
 def evaluate(
     runs: tuple[Path, ...],
     runs_dir: Path,

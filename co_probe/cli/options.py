@@ -147,6 +147,10 @@ table_format = compose(
     click.option("--json", "style", flag_value="json", help="Print the tidy table as JSON."),
     click.option("--csv", "style", flag_value="csv", help="Print the tidy table as CSV."),
 )
+document_format = compose(
+    click.option("--markdown", "style", flag_value="markdown", help="Print tables in Markdown."),
+    click.option("--latex", "style", flag_value="latex", help="Print tables in LaTeX (booktabs)."),
+)
 
 
 KINDS: dict[str, dict[str, Any]] = {

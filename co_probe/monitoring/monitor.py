@@ -29,6 +29,7 @@ from co_probe.monitoring.step_values import StepValues, means
 from co_probe.monitoring.unwrapping import Measured, unwrapped
 from co_probe.numerics.rng import make_rng
 from co_probe.runs.training_attack import AttackLike, training_attack
+from co_probe.store import check_no_run
 from co_probe.training.metrics import measure
 
 CHECKED = 128  # number of probe images to confirm an alarm
@@ -157,7 +158,7 @@ class Monitor:
                 overwrite=overwrite,
                 resume=resume,
             )
-            self._recording.check_folder()
+            check_no_run(self._recording.out, resume=resume, overwrite=overwrite)
             atexit.register(self.close)
         self._values, self._labels = StepValues(), list[Tensor]()
         self._series: list[dict[str, np.ndarray]] = []  # all windows since the start

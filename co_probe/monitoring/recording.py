@@ -50,13 +50,6 @@ class Recording:
     resume: bool
     _recorder: Recorder | None = None
 
-    def check_folder(self) -> None:
-        """Raise UserError if there is a run in `out` and neither `resume` nor `overwrite` is set."""
-        if (self.out / "run.h5").exists() and not (self.resume or self.overwrite):
-            raise UserError(
-                f"{self.out} is a run already: resume=True goes on with it, overwrite=True starts it afresh"
-            )
-
     def epoch(
         self, network: nn.Module, classes: int, metrics: Mapping[str, float], steps: Mapping[str, np.ndarray]
     ) -> None:

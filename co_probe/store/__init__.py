@@ -3,7 +3,7 @@
 from co_probe.store.info import ModelSpec, RunInfo, new_run_id
 from co_probe.store.opening import RunLike, opened
 from co_probe.store.stored_run import SPLITS, StoredRun, find_runs
-from co_probe.store.writer import ProbeImages, RunWriter
+from co_probe.store.writer import ProbeImages, RunWriter, check_no_run
 
 __all__ = [
     "SPLITS",
@@ -13,6 +13,7 @@ __all__ = [
     "RunLike",
     "RunWriter",
     "StoredRun",
+    "check_no_run",
     "find_runs",
     "new_run_id",
     "opened",

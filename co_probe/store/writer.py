@@ -112,10 +112,7 @@ class RunWriter:
             raise UserError(
                 f"{self.path} is not a run and not empty (it has {sorted(foreign)[0]}): choose another folder"
             )
-        if exists and not (self.resume or self.overwrite):
-            raise UserError(
-                f"{self.path} is a run already: resume=True goes on with it, overwrite=True starts it afresh"
-            )
+        check_no_run(self.path, resume=self.resume, overwrite=self.overwrite)
         if self.overwrite:
             self._empty()
         if exists and not self.overwrite:
@@ -232,6 +229,12 @@ class RunWriter:
 
     def _epochs(self) -> list[int]:
         return sorted(epoch for path in self.path.iterdir() if (epoch := epoch_number(path.name)))
+
+
+def check_no_run(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise UserError if there is a run in `path` and neither `resume` nor `overwrite` is set."""
+    if (path / "run.h5").exists() and not (resume or overwrite):
+        raise UserError(f"{path} is a run already: resume=True goes on with it, overwrite=True starts it afresh")
 
 
 def _difference(stored: StoredRun, info: RunInfo) -> str:
