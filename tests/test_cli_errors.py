@@ -93,7 +93,10 @@ REFUSED = {
         "No such option '--lr': say --set optimizer.learning_rate=VALUE.",
     ),
     "a section as an option": (["run", "fgsm", "--model", "x"], "'--model': say --set model.name=VALUE."),
-    "an epoch of a run": (["eval", "runs/fgsm@9"], "runs/fgsm@9 is not a run: it is an epoch of one"),
+    "an epoch of a run": (
+        ["eval", "runs/fgsm@9"],
+        "runs/fgsm@9 is not a run: it is an epoch of one: name runs/fgsm, with --epoch 9 in eval and export",
+    ),
     "unknown command": (["diagnos"], "unknown command 'diagnos': did you mean diagnose?"),
     "split": (["gap", "--split", "foo"], "'foo' is not one of 'test', 'train'"),
     "against": (["gap", "--against", "foo"], "unknown attack 'foo'"),

@@ -39,6 +39,8 @@ def test_the_library_speaks_of_no_options():
         ("results=DIR stores it elsewhere", "--results DIR stores it elsewhere"),
         ("hand it in, model=...", "hand it in, --model ..."),
         ("log_file=FILE", "--log-file FILE"),
+        ("name runs/a, with epoch=9 in eval", "name runs/a, with --epoch 9 in eval"),
+        ("images=0: too few", "images=0: too few"),
         ("set method.learn_initialisation=false", "set method.learn_initialisation=false"),
         ("optimizer.nesterov=True is unknown", "optimizer.nesterov=True is unknown"),
         ("CO_PROBE_ALLOW=mine:Net", "CO_PROBE_ALLOW=mine:Net"),

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import flop_registry
 
 Action = Callable[[], object]
@@ -21,6 +20,8 @@ def interleaved(
 
     `torch.utils.benchmark.Timer` runs an action once to warm up, waits for the device, and measures.
     """
+    from torch.utils.benchmark import Timer  # not above: it warns of a missing GPU where a CUDA compiler is installed
+
     threads = torch.get_num_threads()
     timers = {name: Timer("act()", globals={"act": act}, num_threads=threads) for name, act in actions.items()}
     times: dict[str, list[float]] = {name: [] for name in actions}

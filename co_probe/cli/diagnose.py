@@ -9,6 +9,7 @@ import click
 
 from co_probe.cli import options
 from co_probe.cli.command import MEASURE, Command
+from co_probe.cli.endings import in_allowed_words
 from co_probe.cli.output import percent, print_table, progress_bar
 from co_probe.errors import DamagedFile, UserError
 
@@ -99,7 +100,7 @@ def diagnose(
             ]
             print_table(f"{len(found)} runs", ["run", "best PGD", "last", "verdict"], rows)
         if len(found) <= DETAILED:
-            click.echo("\n\n".join(_wrapped(str(each)) for each in found))
+            click.echo("\n\n".join(_wrapped(in_allowed_words(str(each))) for each in found))
         else:
             click.echo("For episodes, notes and what to try next: name fewer runs, or use --markdown or --json.")
 

@@ -12,11 +12,16 @@ from typing import TextIO
 
 import click
 
-from co_probe.errors import CoProbeError, CoProbeWarning, NotAllowed, one_line
+from co_probe.errors import CoProbeError, CoProbeWarning, one_line
 
 SAFE = "What is finished is safe; the same command (run: with --resume) goes on."
-# An argument in messages of the library: resume=True, results=DIR, model=...
-ARGUMENT = re.compile(r"(?<![\w.'\"])(?P<name>[a-z_]+)=(?P<value>True\b|False\b|[A-Z]{2,}\b|\.\.\.)")
+# An argument in messages of the library: resume=True, results=DIR, model=..., epoch=9
+ARGUMENT = re.compile(r"(?<![\w.'\"])(?P<name>[a-z_]+)=(?P<value>True\b|False\b|[A-Z]{2,}\b|\.\.\.|(?<=\bepoch=)\d+\b)")
+# The message of `NotAllowed`.
+ALLOWING = re.compile(
+    r"(?P<kind>\w+) (?P<name>\S+) is code of its own, and a file asks for it: if you trust that code, allow it with "
+    r"co_probe\.allow\('(?P=name)'\) or the environment variable CO_PROBE_ALLOW=(?P=name)"
+)
 LONGEST = 1000  # greatest number of characters of an error, which may quote a file
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # signals that are handled like Ctrl-C
 
@@ -117,9 +122,6 @@ def end_with_error(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         error.show()
         return 2
-    if isinstance(error, NotAllowed):
-        ways = f"put --allow {error.name} after co-probe, or hand a model in with --model where the command has that"
-        return _say(f"{in_flags(str(error))}, or {ways}", error.exit_code)
     if isinstance(error, CoProbeError):
         return _say(in_flags(str(error)), error.exit_code)
     seen = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -140,7 +142,21 @@ def in_flags(text: str) -> str:
         name, value = argument["name"].replace("_", "-"), argument["value"]
         return {"True": f"--{name}", "False": f"--no-{name}"}.get(value, f"--{name} {value}")
 
-    return ARGUMENT.sub(option, text)
+    return ARGUMENT.sub(option, in_allowed_words(text))
+
+
+def in_allowed_words(text: str) -> str:
+    """Replace the Python calls that allow code by command-line options."""
+
+    def way(found: re.Match[str]) -> str:
+        kind, name = found["kind"], found["name"]
+        named = f"--model {name} where the command has that, or " if kind == "model" else ""
+        return (
+            f"{kind} {name} is code of its own, and a file asks for it: if you trust that code, give "
+            f"{named}--allow {name} right after co-probe"
+        )
+
+    return ALLOWING.sub(way, text)
 
 
 def _say(text: str, code: int) -> int:

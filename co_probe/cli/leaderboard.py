@@ -1,6 +1,7 @@
 """The command `co-probe leaderboard`."""
 
 from pathlib import Path
+from textwrap import fill
 
 import click
 
@@ -8,6 +9,8 @@ from co_probe.cli import options
 from co_probe.cli.command import MEASURE, Command
 from co_probe.cli.output import print_table, progress_bar
 from co_probe.files.atomic import write_atomic
+
+WIDTH = 100  # letters in a line of text
 
 
 @click.command(
@@ -35,8 +38,7 @@ from co_probe.files.atomic import write_atomic
 @options.results
 @options.device
 @click.option("--csv", "style", flag_value="csv", help="Print a tidy table as CSV.")
-@click.option("--markdown", "style", flag_value="markdown", help="Print the tables in Markdown.")
-@click.option("--latex", "style", flag_value="latex", help="Print the tables in LaTeX (booktabs).")
+@options.document_format
 def leaderboard(
     runs: tuple[Path, ...],
     runs_dir: Path,
@@ -78,6 +80,6 @@ def leaderboard(
         click.echo(text, nl=False)
         return
     for number, each in enumerate(board.boards):
-        print_table(("\n" if number else "") + each.caption, each.header, each.rows())
+        print_table(("\n" if number else "") + fill(each.caption, WIDTH), each.header, each.rows())
     if html:
         click.echo(f"Wrote {html}. Open it in a browser.")

@@ -1,6 +1,7 @@
 """Printing of tables and progress."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Literal
 
 import click
 import pandas as pd
@@ -28,7 +29,7 @@ def print_table(
         header: Names of the columns.
         rows: Cells, as text.
         width: Number of characters per line; wide columns exceed it unless they may be folded.
-        fold: Names of columns whose cells may take several lines.
+        fold: Names of text columns, whose cells may take several lines.
     """
     from rich import box
     from rich.console import Console
@@ -36,7 +37,8 @@ def print_table(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=name not in fold, overflow="fold")
+        justify: Literal["left", "right"] = "left" if number == 0 or name in fold else "right"
+        table.add_column(name, justify=justify, no_wrap=name not in fold, overflow="fold")
     for row in rows:
         table.add_row(*row)
     click.echo(title)

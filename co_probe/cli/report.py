@@ -7,6 +7,7 @@ import click
 
 from co_probe.cli import options
 from co_probe.cli.command import DRAW, Command
+from co_probe.cli.endings import in_allowed_words
 from co_probe.cli.output import progress_bar
 from co_probe.errors import DamagedFile
 
@@ -70,4 +71,4 @@ def report(
             path = make(options.verified(stored))
     click.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.2g} MB). Open it in a browser.")
     for line in left_out:
-        click.echo(f"Left out: {line}")
+        click.echo(f"Left out: {in_allowed_words(line)}")

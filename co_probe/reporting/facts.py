@@ -9,9 +9,11 @@ import pandas as pd
 
 from co_probe.config import Config
 from co_probe.config.labels import NORMS, attack_label, epsilon_label
+from co_probe.config.plugins import is_own
 from co_probe.config.presets import configure
 from co_probe.config.probes import PROBES
 from co_probe.config.settings import parse_assignment
+from co_probe.data import DATA
 from co_probe.errors import UserError
 from co_probe.store import StoredRun
 
@@ -85,9 +87,14 @@ def settings(run: StoredRun) -> dict[str, str]:
     return {name: str(value) for name, value in flat(run.info.settings or {}).items()}
 
 
+def is_imported(run: StoredRun) -> bool:
+    """Return whether a run was made from checkpoints of another program."""
+    return run.environment.get("recorded by") == "import"
+
+
 def environment_title(run: StoredRun) -> str:
     """Return whether the environment of a run is that of training or of the import."""
-    if run.environment.get("recorded by") == "import":
+    if is_imported(run):
         return "Environment of the import (that of the training is unknown)"
     return "Environment of the training"
 
@@ -168,10 +175,10 @@ def number_cell(value: float, low: float, high: float, *, share: bool) -> Cell:
 
 
 def training_command(run: StoredRun) -> str | None:
-    """Return a command that gives the same settings as the run; None if there is none."""
+    """Return a command that makes the run again, by training or import; None if there is none."""
     stored = run.info.settings
     if stored is None:
-        return None
+        return _import_command(run) if is_imported(run) else None
     method, preset = stored["method"]["name"], stored.get("preset") or "digits"
     words = ["co-probe", "run", method, "--preset", preset, "--out", f"runs/{run.name}"]
     try:
@@ -187,6 +194,33 @@ def training_command(run: StoredRun) -> str | None:
     return shlex.join([*words, *(part for change in changes for part in ("--set", change))])
 
 
+def _import_command(run: StoredRun) -> str:
+    """Return the command that imports a run again, with placeholders for its files."""
+    info, model = run.info, run.info.model
+    words = ["co-probe", "import", "CHECKPOINT-{epoch}.pt", *_model_option(run)]
+    for name, value in model.settings.items():
+        words += ["--set", f"{name}={_typed(value)}"]
+    words += ["--data", info.data if info.data in DATA else "TEST-IMAGES.npz", "--epsilon", str(info.epsilon)]
+    if info.norm != "linf":
+        words += ["--norm", info.norm]
+    if info.attack:
+        words += ["--attack", info.attack]
+    if info.mean and info.std:
+        constants = (",".join(f"{number:g}" for number in numbers) for numbers in (info.mean, info.std))
+        words += ["--normalise", "/".join(constants)]
+    if info.method != (info.attack or "unknown"):
+        words += ["--method", info.method]
+    return shlex.join([*words, "--out", f"runs/{run.name}"])
+
+
+def _model_option(run: StoredRun) -> list[str]:
+    """Return `--model NAME`, with a placeholder for the module if the network cannot be imported by name."""
+    name = run.info.model.name
+    if run.info.model.foreign and ":" not in name:
+        return ["--model", f"PACKAGE.MODULE:{name}"]
+    return ["--model", name]
+
+
 def _typed(value: Any) -> str:
     """Format a setting as typed on the command line."""
     if isinstance(value, bool):
@@ -197,8 +231,8 @@ def _typed(value: Any) -> str:
 def commands(run: StoredRun) -> Iterator[str]:
     """Yield the commands that reproduce the measurements on a run."""
     path, model = shlex.quote(str(run.path)), run.info.model
-    if model.foreign:
-        path += f" --model {shlex.quote(model.name)}"
+    if model.foreign or is_own(model.name):
+        path += f" {shlex.join(_model_option(run))}"
     yield f"co-probe diagnose {path}"
     stored = set(run.probes())
     if "gap" in stored or len(run.frame("metrics")):

@@ -123,8 +123,8 @@ class Board:
         if not self.columns:
             accuracy = "No accuracy is stored"
         return (
-            f"{accuracy}. Collapsed: seeds that ended in catastrophic overfitting. Cost: of a step in forward passes "
-            "(clean training: 3), and of training in seconds."
+            f"{accuracy}. Collapsed: seeds that ended in catastrophic overfitting. Passes: cost of a training step in "
+            "forward passes, a third of which is its cost relative to clean training. Seconds: of training."
         )
 
     @property

@@ -71,8 +71,9 @@ class StoredRun:
             raise UserError(f"{path} is not a run: it is a file of another kind (diagnose reads training logs)")
         if not self.packed and not (self.path / "run.h5").exists():
             what = "has no run.h5" if self.path.is_dir() else "does not exist"
-            if (self.path.parent / self.path.name.rpartition("@")[0] / "run.h5").exists():
-                what = "is an epoch of one: name the run (eval and export take epoch=...)"
+            name, _, epoch = self.path.name.rpartition("@")
+            if name and (self.path.parent / name / "run.h5").exists():
+                what = f"is an epoch of one: name {self.path.parent / name}, with epoch={epoch} in eval and export"
             raise UserError(f"{path} is not a run: it {what}")
         self._metrics: dict[int, dict[str, float]] = {}
         with self._open_main() as file:

@@ -169,7 +169,10 @@ def test_allowed_on_the_command_line(someones_run, here, capsys):
     assert run_command(*measured) == 2
     error = capsys.readouterr().err.strip()
     assert "model mine:Net is code of its own" in error and not imported(here)
-    assert "or put --allow mine:Net after co-probe, or hand a model in with --model" in error and "\n" not in error
+    assert (
+        "give --model mine:Net where the command has that, or --allow mine:Net right after co-probe" in error
+        and "\n" not in error
+    )
     assert run_command("--allow", "mine", *measured) == 0
     assert imported(here)
 

@@ -180,7 +180,12 @@ def test_a_run_without_metrics_is_measured_and_its_names_are_escaped(bare, tmp_p
     assert page.data[0]["predictions"][0][0][0][0].startswith("<i onclick")
     assert "Trained by another program" in page.text and "co-probe run" not in page.text
     assert "Environment of the import (that of the training is unknown)" in page.text
-    assert "--model their_project:SmallNet" in page.text
+    command = page.text[page.text.index("co-probe import ") :].splitlines()[0]
+    assert command.startswith(
+        "co-probe import 'CHECKPOINT-{epoch}.pt' --model their_project:SmallNet --data TEST-IMAGES"
+    )
+    assert "--epsilon 0.14 --normalise 0.3/0.4 --method" in command
+    assert "co-probe diagnose" in page.text and page.text.count("--model their_project:SmallNet") >= 3
 
 
 def test_a_model_that_is_missing_is_left_out_with_the_reason(bare, tmp_path):
