@@ -29,7 +29,7 @@ def check_plain(settings: Mapping[str, Any]) -> None:
             parts = value.items() if isinstance(value, Mapping) else ((None, part) for part in value)
             waiting += [(name if key is None else f"{name}.{key}", part, depth + 1) for key, part in parts]
         elif isinstance(value, int) and not -LARGEST <= value <= LARGEST:
-            raise UserError(f"{name} is a number of {value.bit_length()} bits, and at most 64 are possible")
+            raise UserError(f"{name} is a number of {value.bit_length()} bits, and at most 63 are possible")
         elif isinstance(value, float) and math.isnan(value):
             raise UserError(f"{name} must be a number, not nan")
         elif type(value).__module__ == "datetime":
