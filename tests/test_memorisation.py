@@ -179,7 +179,7 @@ def test_variations_are_read_from_the_command_line_and_from_files(tmp_path):
     [
         (
             ["--vary", "model.width"],
-            "what varies is given as key=value,value, for example model.width=8,16, not 'model.width'",
+            "give a varying setting as key=value,value, for example model.width=8,16, not 'model.width'",
         ),
         (["--vary", "model.width=8,8"], "the sweep needs values of model.width, each once"),
     ],

@@ -1,7 +1,7 @@
 """Studies: data sets, models, methods, probes, figures, commands and functions, registered from outside the core.
 
-A study is a package with a function `register()`, which enters what the study adds into the registries as text. It
-imports neither torch nor matplotlib, since it is called when a registry is first read, as for `co-probe --help`.
+A study is a package with a function `register()`, which registers components by their import paths. It imports neither
+torch nor matplotlib, because it is called when a registry is first read, for example by `co-probe --help`.
 
 A study of another distribution names its function as an entry point of the group `co_probe.studies`, so that the
 command line and the processes of a sweep know it too:
@@ -26,5 +26,5 @@ def register() -> None:
     for entry in entry_points(group=GROUP):
         try:
             entry.load()()
-        except Exception as error:  # of any kind: a broken study must not take co-probe along
+        except Exception as error:  # of any kind: a broken study must not stop co-probe
             warnings.warn(f"the study {entry.name} cannot be registered: {error!r}", CoProbeWarning, stacklevel=2)

@@ -1,1 +1,1 @@
-"""Grids of runs and the processes that train them."""
+"""Grids of runs, and executors that train them."""

@@ -1,4 +1,4 @@
-"""One run of a sweep as a plain function, which any engine can call on any machine."""
+"""Training of one run of a sweep, as a function that any executor can call on any machine."""
 
 import hashlib
 import shutil
@@ -13,7 +13,7 @@ from co_probe.errors import UserError
 from co_probe.files import lock
 from co_probe.files.atomic import changing
 
-Files = dict[str, bytes]  # {name: content}, of a run's folder
+Files = dict[str, bytes]  # {name: content} of the files of a run
 
 
 def run_cell(
@@ -24,26 +24,26 @@ def run_cell(
     allowed: Iterable[str] = (),
     marker: str | None = None,
 ) -> Files | None:
-    """Train one run to its end, or go on with it.
+    """Train one run to its end, or resume it.
 
     Args:
         settings: The settings of the run as plain data.
-        out: Its folder.
+        out: The folder of the run.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        compile: Run training steps through torch.compile.
-        allowed: Names of the user's own code that the settings may have.
-        marker: A file that whoever asks has put where the runs go. Where it is not seen, the disk is another one: the
-            run is then trained in a temporary folder of this machine, in which a second attempt goes on, and returned.
+        compile: Use torch.compile.
+        allowed: Names of user code that the settings may contain (`co_probe.config.plugins`).
+        marker: A file that the caller has created beside the runs. If this machine does not see it, the disk is not
+            shared: the run is trained in a temporary folder, where another attempt resumes it, and returned.
 
     Returns:
-        The files of the run if they are not in `out`; else None.
+        The files of the run if it is not in `out`; else None.
     """
     from co_probe.training.loop import epochs
 
     allow(*allowed)
     shared = marker is None or Path(marker).exists()
     folder = Path(out) if shared else _scratch(f"{marker} {out}")
-    if (folder / "run.lock").exists():  # of a machine that died, maybe: then it goes stale, and no sooner
+    if (folder / "run.lock").exists():  # perhaps of a machine that died: wait until it is stale
         with lock.Lock(folder / "run.lock", f"the run {folder}", patience=1.5 * lock.STALE):
             pass
     for _ in epochs(Config.from_dict(settings), folder, resume=True, device=device, compile=compile):
@@ -56,10 +56,10 @@ def run_cell(
 
 
 def receive(files: Files, out: Path) -> None:
-    """Put a run that was trained on another disk into its folder, whole or not at all.
+    """Write a run that was trained on another disk into its folder, in one atomic step.
 
     Raises:
-        UserError: There is something, or it cannot be written.
+        UserError: If the folder exists or cannot be written.
     """
     if out.exists():
         raise UserError(f"{out} has a part of the run, which was trained on another disk: delete it")
@@ -73,5 +73,5 @@ def receive(files: Files, out: Path) -> None:
 
 
 def _scratch(key: str) -> Path:
-    """A folder on this machine, the same for the same key."""
+    """Return the path of a temporary folder of this machine that depends on the key alone."""
     return Path(tempfile.gettempdir()) / f"co-probe-{hashlib.sha256(key.encode()).hexdigest()[:16]}"

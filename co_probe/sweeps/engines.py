@@ -1,4 +1,4 @@
-"""What runs the tasks of a command: processes of this machine, or a Ray cluster."""
+"""Executors for the tasks of a command: local processes or a Ray cluster."""
 
 import os
 from collections.abc import Iterator
@@ -10,16 +10,15 @@ from co_probe.sweeps.processes import Processes, cores
 
 
 def local(tasks: int, jobs: int | None = None, device: str = "auto") -> Processes:
-    """Processes of this machine.
+    """Return an executor of processes on this machine.
 
     Args:
-        tasks: Number of tasks there are.
-        jobs: Number of processes at a time; if None, one for each GPU, or else for each core.
-        device: With `auto` or `cuda` every process has a GPU of its own, as long as there are enough; with `cuda:1`
-            all have that one.
+        tasks: Number of tasks.
+        jobs: Number of concurrent processes. If None, one per GPU, or one per core without a GPU.
+        device: With `auto` or `cuda` the processes are distributed over all GPUs; with `cuda:1` all use that one.
 
     Raises:
-        UserError: There is no such device.
+        UserError: If the device does not exist.
     """
     gpus = visible_gpus() if device in ("auto", "cuda") else []
     if not gpus and device != "auto" and pick_device(device).type == "cuda":
@@ -28,7 +27,7 @@ def local(tasks: int, jobs: int | None = None, device: str = "auto") -> Processe
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -47,19 +46,19 @@ def engine(
     cpus: float = 1,
     gpus: float | None = None,
 ) -> Iterator[Executor]:
-    """An engine by its name, for the length of a `with`; what still runs at its end is ended.
+    """Yield an executor by its name. Tasks that still run at the end of the `with` statement are ended.
 
     Args:
         name: `local` or `ray`.
-        tasks: Number of tasks there are.
+        tasks: Number of tasks.
         jobs: As in `local`.
-        device: As in `local`. With `ray` and `cpu`, tasks take no GPU.
-        address: Of the cluster, as in `RayCluster`.
-        cpus: Per task, as in `RayCluster`.
-        gpus: Per task, as in `RayCluster`.
+        device: As in `local`. With `ray` and `cpu`, tasks request no GPU.
+        address: Address of the cluster, as in `RayCluster`.
+        cpus: Cores per task, as in `RayCluster`.
+        gpus: GPUs per task, as in `RayCluster`.
 
     Raises:
-        UserError: It cannot be used.
+        UserError: If the executor cannot be used.
     """
     if name == "ray":
         from co_probe.sweeps.ray_cluster import RayCluster

@@ -19,18 +19,18 @@ from co_probe.methods import METHODS
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A grid of runs: every method with every ε and seed, and with every value of the settings that vary.
+    """A grid of runs: every combination of methods, ε, seeds and values of the settings that vary.
 
     Attributes:
         methods: Names of methods.
-        epsilons: Bounds of perturbations in pixel units, numbers or texts like `8/255`; the preset's one if empty.
+        epsilons: Norm bounds in pixel units, as numbers or texts like `8/255`. If empty, that of the preset.
         seeds: Seeds of the runs.
-        preset: The name of a preset, or a TOML file.
-        settings: Settings over the preset, nested like it, which hold for every cell.
-        vary: {setting, as `model.width` or `inject.beta`: its values}.
+        preset: Name of a preset, or path of a TOML file.
+        settings: Settings of all runs that override the preset, nested like it.
+        vary: {setting, such as `model.width` or `inject.beta`: its values}.
 
     Raises:
-        UserError: If there is nothing to sweep over, or the same value twice.
+        UserError: If a list is empty or has the same value twice.
     """
 
     methods: tuple[str, ...]
@@ -62,11 +62,11 @@ class Grid:
 
         Args:
             path: A TOML file with the attributes of this class as keys; `settings` and `vary` are sections. A study
-                may add keys for what it varies, as `injects`.
-            changes: Values that replace those of the file; of `vary`, value by value.
+                may add keys for settings that it varies, such as `injects`.
+            changes: Attributes that replace those of the file; for `vary`, setting by setting.
 
         Raises:
-            UserError: If the file cannot be read, or is no such file.
+            UserError: If the file cannot be read, or its content is invalid.
         """
         try:
             data = parse_toml(path.read_text(encoding="utf-8"))
@@ -92,14 +92,14 @@ class Grid:
         return cls(**data)
 
     def cells(self, out: Path) -> dict[Path, Config]:
-        """The runs of the grid, method by method.
+        """Return the runs of the grid, method by method.
 
         Args:
-            out: The folder that they go into.
+            out: The folder of all runs.
 
         Returns:
-            {folder of a run: its settings}; the folders are named like `fgsm-eps8of255-seed0-width16`, where
-            model.width varies.
+            {folder of a run: its settings}. With a varying model.width, folders are named like
+            `fgsm-eps8of255-seed0-width16`.
 
         Raises:
             UserError: For an unknown method, preset or setting, or a value out of range.
@@ -119,16 +119,16 @@ class Grid:
 
 
 def axes() -> dict[str, Option]:
-    """The settings that studies let a sweep vary under a name of their own, by that name: `injects`."""
+    """Return the settings with a name of their own in sweeps, such as `injects`, by that name."""
     return {option.axis.name: option for option in all_options() if option.axis}
 
 
 def cell_name(config: Config, varied: Mapping[str, Any]) -> str:
-    """Folder name of a run of a sweep: the settings in which it differs from the others.
+    """Return the folder name of a run of a sweep: method, ε, seed, and the settings that vary.
 
     Args:
         config: The settings of the run.
-        varied: {setting: its value here}, of those that vary.
+        varied: {setting that varies: its value in this run}.
 
     Example:
         >>> cell_name(config, {"model.width": 16})
@@ -149,18 +149,19 @@ def _amount(value: float) -> str:
 
 
 def parse_variation(text: str) -> dict[str, list[Any]]:
-    """`model.width=4,8,16` as `{"model.width": [4, 8, 16]}`: values as `parse_assignment` takes them.
+    """Parse `model.width=4,8,16` as `{"model.width": [4, 8, 16]}`, with values as in `parse_assignment`.
 
-    Raises UserError if it is not of this form.
+    Raises:
+        UserError: If the text has another form.
     """
     key, equals, raw = text.partition("=")
     if not (equals and key.strip() and raw.strip()):
-        raise UserError(f"what varies is given as key=value,value, for example model.width=8,16, not '{text}'")
+        raise UserError(f"give a varying setting as key=value,value, for example model.width=8,16, not '{text}'")
     return {key.strip(): [parse_assignment(f"value={part.strip()}")["value"] for part in raw.split(",")]}
 
 
 def split(text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
-    """A comma-separated list as a person types it. Raises UserError for an entry that is not of this kind."""
+    """Split a comma-separated list and convert its entries with `kind`. Raises UserError for an invalid entry."""
     parts: Iterable[str] = filter(None, map(str.strip, text.split(",")))
     try:
         return tuple(kind(part) for part in parts)

@@ -1,4 +1,4 @@
-"""Several runs at a time, each in a process of its own that ends with this one."""
+"""Executor of concurrent processes, one per task, that end with their parent."""
 
 import ctypes
 import multiprocessing
@@ -20,12 +20,12 @@ PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 
 class Processes:
-    """Runs functions in processes of this machine, a fresh process for each: a killed one takes no other along.
+    """Runs each function in a new process of this machine, so that a killed process affects no other task.
 
     Args:
-        jobs: Number of processes at a time; each computes with its share of the cores.
-        gpus: GPUs to deal out, as CUDA_VISIBLE_DEVICES names them: each process sees one of them, the first one free.
-            With more jobs than GPUs, several processes share one. Empty: processes see what this one sees.
+        jobs: Number of concurrent processes, which share the cores equally.
+        gpus: GPUs to distribute, by their names in CUDA_VISIBLE_DEVICES: each process sees one of them. With more jobs
+            than GPUs, several processes share one. If empty, processes see the same GPUs as this one.
     """
 
     def __init__(self, jobs: int, gpus: Sequence[str] = ()):
@@ -39,20 +39,20 @@ class Processes:
         self._open = True
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
-        """Run `function(*arguments)` in a process of its own when one of the `jobs` is free."""
+        """Run `function(*arguments)` in a new process as soon as fewer than `jobs` are running."""
         return self._threads.submit(self._in_own_process, function, arguments)
 
     def shutdown(self) -> None:
-        """Cancel what has not begun, end the processes that run, and wait until they are gone."""
+        """Cancel waiting tasks, terminate running processes, and wait for their end."""
         with self._lock:
             self._open = False
             for process in self._running:
                 process.terminate()
-        # Not `cancel_futures=True`: who waits for a future that it cancels (`concurrent.futures.wait`) waits for ever.
+        # Not `cancel_futures=True`: `concurrent.futures.wait` would wait for ever for a future cancelled like that.
         self._threads.shutdown()
 
     def _in_own_process(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
+        context = multiprocessing.get_context("spawn")  # a fork would inherit threads of torch in an unknown state
         receiving, sending = context.Pipe(duplex=False)
         gpu, threads = self._gpus.get(), max(1, cores() // self.jobs)
         process = context.Process(target=_call, args=(sending, os.getpid(), gpu, threads, function, arguments))
@@ -62,7 +62,7 @@ class Processes:
                     raise CancelledError
                 process.start()
                 self._running.add(process)
-            sending.close()  # the end of this process: reading fails when that of the other one is gone
+            sending.close()  # so that reading fails when the other process has ended
             succeeded, result = receiving.recv()
         except EOFError:
             raise BrokenExecutor("its process was killed (out of memory?)") from None
@@ -86,10 +86,10 @@ def _call(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    """Send back the answer of `function(*arguments)`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
+    """Send the answer of `function(*arguments)` to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent handles it
     end_with(parent)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when torch is imported, and by then it may be
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read at the import of torch
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
         torch.set_num_threads(min(threads, torch.get_num_threads()))
@@ -99,12 +99,12 @@ def _call(
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_with(parent: int) -> None:
-    """Let this process end when its parent does, however that ends: nothing may train on without anybody waiting.
+    """End this process when its parent ends for any reason, so that no training goes on without a reader.
 
     Args:
         parent: Process id of the parent.
@@ -115,7 +115,7 @@ def end_with(parent: int) -> None:
 
 
 def _watch(parent: int) -> None:
-    """End this process when its parent is gone: elsewhere than on Linux, or if it went before `end_with` was called."""
+    """End this process when its parent is gone: on other systems, or if it ended before `end_with` was called."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -14,21 +14,21 @@ RETRIES = 5  # of a task whose worker or node died
 
 
 class RayCluster:
-    """Runs functions as tasks of a Ray cluster, for the length of a `with`.
+    """Runs functions as tasks of a Ray cluster. Use it in a `with` statement.
 
-    co-probe and the user's own code are installed on its nodes. A task whose worker or node dies is started again; one
-    that raises an error is not.
+    co-probe and the user's own code must be installed on the nodes. A task is restarted if its worker or node dies, but
+    not if it raises an error.
 
     Args:
-        address: `auto` or HOST:6379 for the cluster that this machine is a node of, `ray://HOST:10001` for one
-            elsewhere. If None, a cluster of this machine alone is started, and ended with the `with`.
-        cpus: Cores that a task takes.
-        gpus: GPUs that a task takes, a share if less than 1: 0.25 puts four tasks on each. If None, 1 if the cluster
-            has any, else 0. A task sees its own GPUs only.
-        retries: Number of times that a task is started again.
+        address: `auto` or HOST:6379 for the cluster of this machine, `ray://HOST:10001` for a remote one. If None, a
+            cluster of this machine alone is started, and shut down at the end of the `with` statement.
+        cpus: Cores per task.
+        gpus: GPUs per task. A value below 1 is a share: 0.25 puts four tasks on each GPU. If None, 1 if the cluster
+            has GPUs, else 0. A task sees only its own GPUs.
+        retries: Number of restarts of a task.
 
     Raises:
-        UserError: Ray is not installed, no cluster answers, or none of its nodes can run such a task.
+        UserError: If Ray is not installed, no cluster answers, or it has too few cores or GPUs for a task.
 
     Example:
         >>> with RayCluster("auto", gpus=0.25) as executor:
@@ -69,7 +69,7 @@ class RayCluster:
         self._leave()
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
-        """Run `function(*arguments)` on a node when it has room. Cancelling the future ends the task."""
+        """Run `function(*arguments)` on a node with free resources. Cancelling the future ends the task."""
         reference = self._task.remote(self.gpus > 0, function, arguments)
         future = _Task(lambda: self._ray.cancel(reference, force=True))
         self._open[future] = reference
@@ -77,7 +77,7 @@ class RayCluster:
         return future
 
     def _settle(self, future: "_Task", ended: Future[Any]) -> None:
-        """Give `future` the outcome of the task, in words that do not name Ray's own code."""
+        """Set the outcome of the task on `future`, with error messages that do not mention the internals of Ray."""
         self._open.pop(future, None)
         if future.done():
             return
@@ -99,14 +99,14 @@ class RayCluster:
 
 
 class _Task(Future[Any]):
-    """The future of a task that can be ended while it runs."""
+    """A future whose task can be cancelled while it runs."""
 
     def __init__(self, end: Callable[[], None]):
         super().__init__()
         self._end = end
 
     def cancel(self) -> bool:
-        """End the task; who waits for this future is told."""
+        """End the task, and wake up the threads that wait for this future."""
         if not super().cancel():
             return False
         self._end()
@@ -115,7 +115,7 @@ class _Task(Future[Any]):
 
 
 def _require_answer(address: str | None) -> None:
-    """Raise UserError if nobody listens at HOST:PORT, which Ray would find out in minutes."""
+    """Raise UserError if HOST:PORT does not answer. Ray itself would wait for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not (colon and port.isdecimal()):
         return
@@ -128,7 +128,7 @@ def _require_answer(address: str | None) -> None:
 
 
 def _answer(with_gpu: bool, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, Any]:
-    """`answer` on a node; a task that takes no GPU sees none."""
+    """Run `answer` on a node, without access to GPUs unless the task has requested some."""
     if not with_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     return answer(function, arguments)

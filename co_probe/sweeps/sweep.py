@@ -48,31 +48,30 @@ def sweep(
     executor: Executor | None = None,
     progress: bool | Progress = False,
 ) -> list[Run]:
-    """Train every run of a grid and return them.
+    """Train every run of a grid, and return the runs.
 
-    Runs that are complete are not trained again, and those that stopped halfway go on. A failed run does not stop the
-    others.
+    Complete runs are not trained again, and incomplete ones are resumed. A failed run does not stop the others.
 
     Args:
-        grid: What to train: a `Grid`, or {folder of a run: its settings}.
-        out: The folder that they go into; for a mapping, the folder that its keys are relative to. If None,
-            `sweeps/sweep` for a grid, and the working directory for a mapping.
-        jobs: Number of processes at a time, without an `executor`. If None, one for each GPU, or else for each core.
-            More jobs than GPUs share these.
+        grid: A `Grid`, or {folder of a run: its settings}.
+        out: Folder of the runs; for a mapping, its keys are relative to it. If None, `sweeps/sweep` for a grid, and the
+            working directory for a mapping.
+        jobs: Number of concurrent processes, without an `executor`. If None, one per GPU, or one per core without a
+            GPU. With more jobs than GPUs, several share one.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        compile: Run training steps through torch.compile.
-        executor: What runs the cells: anything with the `submit` of `concurrent.futures`, such as a
-            `co_probe.sweeps.ray_cluster.RayCluster`. If None, processes on this machine, each with its share of the
-            cores and, with `device` auto or cuda, a GPU of its own. It is not shut down. Its workers need not share
-            the disk: runs that they cannot put into their folders come back when they are complete.
-        progress: True for a progress bar on standard error; or a function that is called with the number of epochs
-            finished and planned, counted on the disk.
+        compile: Use torch.compile in training.
+        executor: Executor of one task per run, with the `submit` of `concurrent.futures`, such as
+            `co_probe.sweeps.ray_cluster.RayCluster`; it is not shut down. Its workers need not share the disk: they
+            return complete runs that they cannot write. If None, processes on this machine, each with its share of the
+            cores and, with `device` auto or cuda, its own GPU.
+        progress: True for a progress bar on standard error; or a function that is called with the numbers of finished
+            and planned epochs.
 
     Returns:
         The runs, in the order of the grid.
 
     Raises:
-        UserError: If the grid cannot be used.
+        UserError: If the grid is invalid.
         SweepFailed: At the end, if runs failed.
 
     Example:
@@ -90,7 +89,7 @@ def sweep(
 
 
 def place(grid: Grid | Mapping[str, Config] | Mapping[Path, Config], out: str | Path | None) -> dict[Path, Config]:
-    """{folder of a run: its settings} of a grid or a mapping. Raises UserError if the grid cannot be used."""
+    """Return {folder of a run: its settings} of a grid or a mapping. Raises UserError if the grid is invalid."""
     if isinstance(grid, Grid):
         return grid.cells(Path("sweeps/sweep" if out is None else out))
     return {Path(out or "") / name: config for name, config in grid.items()}
@@ -105,7 +104,7 @@ def train_cells(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Path, CoProbeError | None]]:
-    """Train runs as `sweep` does, while the caller follows.
+    """Train runs like `sweep`, and yield each run as it ends.
 
     Args:
         cells: {folder of a run: its settings}.
@@ -113,10 +112,10 @@ def train_cells(
         device: As in `sweep`.
         compile: As in `sweep`.
         executor: As in `sweep`.
-        progress: Called with the number of epochs finished and planned.
+        progress: Called with the numbers of finished and planned epochs.
 
     Yields:
-        The folder of each run as it ends, with its error or None; those that are complete already come first.
+        The folder of each run, with its error or None; runs that are complete already come first.
     """
     complete = [path for path, config in cells.items() if is_complete(path, config)]
     yield from ((path, None) for path in complete)
@@ -131,7 +130,7 @@ def train_cells(
     with _marked(left) as markers:
         try:
             for path, config in left.items():
-                whole = str(path.absolute())  # a worker may have another working directory
+                whole = str(path.absolute())  # workers may have another working directory
                 rest = device, compile, allowed(), markers[path]
                 waiting[executor.submit(run_cell, config.to_dict(), whole, *rest)] = path
             while waiting:
@@ -145,11 +144,11 @@ def train_cells(
             for future in waiting:
                 future.cancel()
             if own:
-                own.shutdown()  # if we are being interrupted: finished epochs of what still trains are safe
+                own.shutdown()  # after an interruption too: finished epochs are stored
 
 
 def is_complete(path: Path, config: Config) -> bool:
-    """Whether the run is there, with these settings and all of its epochs."""
+    """Return whether the run exists with these settings and all of its epochs."""
     try:
         stored = StoredRun(path)
         return stored.config == config and stored.epochs[-1:] == [stored.planned]
@@ -159,7 +158,7 @@ def is_complete(path: Path, config: Config) -> bool:
 
 @contextmanager
 def _marked(paths: Iterable[Path]) -> Iterator[dict[Path, str]]:
-    """A file in each folder that runs go into, for the length of a `with`, by which workers know it: {run: file}."""
+    """Create a marker file beside each run, by which workers recognise a shared disk, and yield {run: file}."""
     name = f".sweep-{uuid4().hex}"
     markers = {path: path.absolute().parent / name for path in paths}
     try:
@@ -175,7 +174,7 @@ def _marked(paths: Iterable[Path]) -> Iterator[dict[Path, str]]:
 
 
 def _outcome(future: Future[Any], path: Path) -> CoProbeError | None:
-    """The error of a cell that has ended, if it failed; a run that it returned is put into its folder."""
+    """Return the error of a failed run, or None. A run returned by its worker is written into its folder."""
     if error := error_of(future):
         return error
     try:
@@ -187,7 +186,7 @@ def _outcome(future: Future[Any], path: Path) -> CoProbeError | None:
 
 
 def _planned(config: Config) -> int:
-    """The number of epochs of a run; settings that cannot be used make the run fail when its turn comes, not here."""
+    """Return the number of epochs of a run. Invalid settings are reported when the run is trained, not here."""
     try:
         return kept_epochs(config)
     except CoProbeError:

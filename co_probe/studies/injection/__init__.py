@@ -6,7 +6,7 @@ from co_probe.probes import PROBES
 
 
 def register() -> None:
-    """Enter what the study adds into the registries."""
+    """Register the components of the study."""
     SECTIONS.register("inject", "co_probe.studies.injection.settings:Inject")
     SECTIONS.register("low_pass", "co_probe.studies.injection.settings:LowPass")
     PROBES.register(

@@ -1,4 +1,4 @@
-"""Easy features, one per class, added to images: they induce catastrophic overfitting in arXiv 2206.08242."""
+"""Simple features, one per class, added to images to induce catastrophic overfitting (arXiv 2206.08242)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,17 +10,28 @@ from co_probe.data.dataset import Dataset
 from co_probe.errors import UserError
 from co_probe.numerics.dct import idct2, zigzag
 
-TEN = ((0, 1), (1, 0), (1, 1), (2, 1), (1, 2))  # frequencies (row, column) of up to ten classes: these, then negated
-ROUNDING = 1e-9  # what is less in a wave of amplitude 1 is 0
+TEN = ((0, 1), (1, 0), (1, 1), (2, 1), (1, 2))  # frequencies (row, column) for up to ten classes: these, then negated
+ROUNDING = 1e-9  # smaller values of a wave of amplitude 1 count as 0
 
 
 def make_carriers(classes: int, shape: tuple[int, int, int]) -> Tensor:
-    """v, float32 (classes, *shape) of ±1: the sign of one cosine wave a class, equal in all channels.
+    """Return the carriers v: for each class the sign of one cosine wave, the same in all channels.
 
-    `shape`: (channels, height, width). Up to ten classes take five low frequencies and their negatives; more take the
-    frequencies in zig-zag order, without the constant one. Where a wave is 0, so is its carrier.
-    Raises UserError if images are too small for so many classes.
-    Source: arXiv 2206.08242, section 3, and its authors' code.
+    Up to ten classes use five low frequencies and their negatives. More classes use all frequencies but the constant
+    one, in zig-zag order. A carrier is 0 where its wave is 0.
+
+    Args:
+        classes: Number of classes.
+        shape: (channels, height, width) of the images.
+
+    Returns:
+        float32 (classes, *shape), with values −1, 0 and 1.
+
+    Raises:
+        UserError: If the images have fewer frequencies than classes.
+
+    Reference:
+        arXiv 2206.08242, section 3, and its authors' code.
     """
     channels, height, width = shape
     ten = classes <= 2 * len(TEN)
@@ -39,10 +50,17 @@ def make_carriers(classes: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 def without_span(x: Tensor, carriers: Tensor) -> Tensor:
-    """`x` (n, C, H, W) less its orthogonal projection on the span of `carriers` (k, C, H, W), in float32.
+    """Remove from images their orthogonal projection on the span of the carriers.
 
-    The span of ten classes has five dimensions, and five are removed. (The authors' code removes ten: its QR
-    decomposition of ten dependent vectors gives five directions more, which are whatever rounding makes them.)
+    The carriers of ten classes span five dimensions, which are removed. The authors' code removes ten: its QR
+    decomposition of ten dependent vectors gives five further directions, which are rounding errors.
+
+    Args:
+        x: float32 images, (n, C, H, W).
+        carriers: (k, C, H, W).
+
+    Returns:
+        float32 (n, C, H, W).
     """
     flat = carriers.flatten(1).double()
     _, sizes, directions = torch.linalg.svd(flat, full_matrices=False)
@@ -52,15 +70,15 @@ def without_span(x: Tensor, carriers: Tensor) -> Tensor:
 
 
 def inject(data: Dataset, scales: Mapping[str, float], *, orthogonal: bool) -> Dataset:
-    """Add a carrier to the images of some splits, which are float32 then; x + β·v is not clipped.
+    """Add carriers to the images of some splits. The sum x + β·v is float32 and not clipped.
 
     Args:
         data: The data set.
-        scales: β of each split (`train`, `test`) that is changed.
-        orthogonal: First remove the projection of these images on the carriers.
+        scales: β per split (`train`, `test`) to change.
+        orthogonal: First remove the projection of these images on the span of the carriers.
 
     Raises:
-        UserError: Images are read from the disk, or too small for so many classes.
+        UserError: If images are read from the disk, or too small for the number of classes.
     """
     if data.train_at:
         raise UserError("inject is not for data whose images are read from the disk")

@@ -1,4 +1,4 @@
-"""Where injected features induce catastrophic overfitting, and what happens there: figures of arXiv 2206.08242."""
+"""Figures of arXiv 2206.08242: the phase diagram of induced catastrophic overfitting, and the epochs of one run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,10 +43,14 @@ ACCURACIES = {
 
 
 def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
-    """Robust accuracy over ε and β, in percent, with the contour around the cells that collapsed.
+    """Plot robust accuracy (%) over ε and β, with a contour around the cells that collapsed.
 
-    `frame`: the table of cells (columns beta, epsilon, value, onset) of one method. A cell is the mean over its runs,
-    and counts as collapsed if at least half of them have one. `style` goes to `Axes.imshow`.
+    A cell is the mean over its runs, and has collapsed if at least half of them have.
+
+    Args:
+        frame: The table of cells of one method, with columns beta, epsilon, value, onset.
+        ax: Axes to draw on; new ones if None.
+        style: Passed to `Axes.imshow`.
     """
     ax = axes_or_new(ax)
     groups = frame.assign(fallen=frame["onset"] > 0).groupby(["beta", "epsilon"])
@@ -69,7 +73,7 @@ def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> 
 
 
 def _edges(inside: np.ndarray) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """The sides of cells (row, column) that part those `inside` from the others, as lines ((x, y), (x, y))."""
+    """Return the boundary of the cells (row, column) in `inside`, as lines ((x, y), (x, y))."""
     wide = np.pad(inside, 1)
     edges = []
     for row, column in np.ndindex(inside.shape[0] + 1, inside.shape[1] + 1):
@@ -82,7 +86,7 @@ def _edges(inside: np.ndarray) -> list[tuple[tuple[float, float], tuple[float, f
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """Of several runs a phase diagram for each method; of one run, what happens in it from epoch to epoch."""
+    """Draw a phase diagram per method for several runs; for one run, its epochs."""
     if len(frames["cells"]) == 1:
         return _draw_epochs(frames["metrics"], frames["inside"], episodes)
     groups = list(frames["cells"].groupby("method", sort=False))
@@ -119,7 +123,7 @@ def _draw_epochs(metrics: pd.DataFrame, inside: pd.DataFrame, episodes: Episodes
 
 
 def _lines(frame: pd.DataFrame, looks: dict[str, tuple[str, str, Any]], ax: Axes) -> None:
-    """Accuracies of one run, a line for each quantity, with a legend beside the axes' top."""
+    """Plot accuracies of one run, a line per quantity, with a legend above the axes."""
     for quantity, (label, color, dashes) in looks.items():
         rows = frame[frame["quantity"] == quantity]
         epoch_lines(rows, ax, scale=100, color=color, linestyle=dashes, label=label)
@@ -129,10 +133,10 @@ def _lines(frame: pd.DataFrame, looks: dict[str, tuple[str, str, Any]], ax: Axes
 
 
 def cells(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """A row per run: β, ε, final accuracy, and onset.
+    """Return a row per run: β, ε, final accuracy, and onset.
 
-    The accuracy is that of the last epoch under PGD-10 or the attack B; the onset is the first epoch of catastrophic
-    overfitting, 0 if there is none.
+    The accuracy is that of the last epoch under PGD-10 or the attack of the options; the onset is the first epoch of
+    catastrophic overfitting, 0 if there is none.
     """
     attack = options.against or "pgd10"
     rows = [
@@ -150,12 +154,12 @@ def cells(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -
 
 
 def _beta(run: StoredRun) -> float:
-    """β of the carrier in the images, 0 if there is none."""
+    """Return β of a run, 0 if it has no carriers."""
     return run.config.extension(Inject).beta if run.info.settings else 0.0
 
 
 def _last_under(run: StoredRun, attack: AttackLike, measure: Measure) -> float:
-    """Accuracy of the last epoch under an attack: PGD-10 as it was recorded; others on as many images as possible."""
+    """Return the accuracy of the last epoch under an attack: recorded for PGD-10, else measured on all test images."""
     recorded = run.metrics(run.last_epoch)
     if attack == "pgd10" and "pgd10" in recorded:
         return recorded["pgd10"]
@@ -167,7 +171,7 @@ def _last_under(run: StoredRun, attack: AttackLike, measure: Measure) -> float:
 
 
 def inside(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """Curvature, and accuracies on the views where there are carriers, of a single run; of several, nothing."""
+    """Measure curvature and, with carriers, the accuracies on the views of a single run; empty for several runs."""
     if len(runs) > 1:
         return pd.DataFrame()
     probes = ["curvature", *(["views"] if _beta(runs[0]) else [])]

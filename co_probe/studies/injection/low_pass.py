@@ -1,4 +1,4 @@
-"""A first layer that lets low frequencies through, so that training and attacks see it."""
+"""A low-pass filter as the first layer of a network, which training and attacks differentiate through."""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,16 @@ from co_probe.numerics.dct import dct_matrix
 
 
 class LowPass(nn.Module):
-    """`network` behind a filter that keeps the `width`×`width` lowest frequencies of an image's cosine transform.
+    """A network behind a filter that passes the `width`×`width` lowest frequencies of the image's cosine transform.
 
-    Takes and returns what the network does; it has no weights of its own. As the constant is kept, it makes no
-    difference whether images are normalised before or after it.
-    Source: arXiv 2206.08242, whose code filters normalised images.
+    The filter has no weights. It passes the constant frequency, so it commutes with the normalisation of images.
+
+    Args:
+        network: Takes the filtered images, in the same shape.
+        width: Number of frequencies per axis.
+
+    Reference:
+        arXiv 2206.08242, whose code filters normalised images.
     """
 
     def __init__(self, network: nn.Module, width: int):
@@ -27,7 +32,7 @@ class LowPass(nn.Module):
         return self.network((rows @ x @ columns).contiguous(memory_format=torch.channels_last))
 
     def _filter(self, size: int, like: Tensor) -> Tensor:
-        """The projection on the lowest frequencies of `size` pixels in line, made once for each kind of tensor."""
+        """Return the projection on the lowest frequencies of `size` pixels, cached per device and dtype."""
         key = (size, like.device, like.dtype)
         if key not in self._kept:
             lowest = dct_matrix(size)[: self.width]

@@ -1,4 +1,4 @@
-"""Settings of the injection experiments: a feature in the images, and a low-pass before the model."""
+"""Settings of the injection experiments: carriers in the images, and a low-pass filter before the network."""
 
 import math
 from collections.abc import Mapping
@@ -20,18 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Inject(DataSection):
-    """An easy feature in every image: x + β·v(y), with v(y) the carrier of class y.
-
-    The section `inject` of the settings of a run.
+    """The section `inject` of a run's settings: x + β·v(y), where v(y) is the carrier of class y.
 
     Attributes:
-        beta: β, in pixel units of a [0, 1] image, 0 for none.
-        orthogonal: First remove the projection of these images on the carriers.
-        into: The images of `train`, `test` or `both`.
-        reversed: Test images get −β·v(y), which misleads a network that goes by the carrier.
-        clip: Clip x + δ to [0, 1], as the authors' code of the injection experiments does. x + β·v(y) itself is not
-            clipped, so every perturbation moves a pixel that the carrier took outside back in, by more than ε if need
-            be. Without `clip`, x + δ may lie anywhere.
+        beta: β, in pixel units of a [0, 1] image; 0 for no carrier.
+        orthogonal: First remove the projection of these images on the span of the carriers.
+        into: The split that gets carriers: `train`, `test` or `both`.
+        reversed: Add −β·v(y) to test images, which misleads a network that classifies by the carrier.
+        clip: Clip x + δ to [0, 1], like the authors' code. Since x + β·v(y) is not clipped, every perturbation then
+            moves pixels that the carrier put outside [0, 1] back into it, even by more than ε. Without `clip`, x + δ
+            is unbounded.
 
     Raises:
         UserError: If a value is out of range.
@@ -101,7 +99,7 @@ class Inject(DataSection):
 
     @property
     def changes_images(self) -> bool:
-        """Whether any image differs from that of the data set."""
+        """Whether the images differ from those of the data set."""
         return self.beta > 0 or self.orthogonal
 
     @property
@@ -116,9 +114,9 @@ class Inject(DataSection):
 
     @classmethod
     def adapt(cls, preset: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Leave the preset's augmentation out where a feature is injected, also with β = 0, to compare with.
+        """Remove the preset's augmentation if a carrier is injected, also for β = 0, so that such runs are comparable.
 
-        Crops and flips would move the carriers, and a flipped carrier is that of another class.
+        Crops and flips would move the carriers, and a flipped carrier is the carrier of another class.
         """
         return preset | {"augmentation": {}} if {"beta", "orthogonal"} & set(given) else preset
 
@@ -128,7 +126,7 @@ class Inject(DataSection):
             raise UserError("augmentation.flip must be false with inject: flipped carriers are those of other classes")
 
     def scale(self, split: str) -> float:
-        """The factor of the carriers in the images of `split` (train or test): β, −β or 0."""
+        """Return the factor of the carriers in the images of `split` (`train` or `test`): β, −β or 0."""
         if self.into not in (split, "both"):
             return 0.0
         return -self.beta if self.reversed and split == "test" else self.beta
@@ -147,12 +145,12 @@ class Inject(DataSection):
 
 @dataclass(frozen=True, kw_only=True)
 class LowPass(ModelSection):
-    """A filter before the model, so that it sees the lowest frequencies of its images only.
+    """The section `low_pass` of a run's settings: a filter before the network, which passes low frequencies only.
 
-    The section `low_pass` of the settings of a run, for which a bare number stands.
+    A number may stand for the section: its width.
 
     Attributes:
-        width: W, for the W×W lowest frequencies; 0 for all of them.
+        width: W, to pass the W×W lowest frequencies; 0 for no filter.
 
     Raises:
         UserError: If the width is negative.

@@ -1,4 +1,4 @@
-"""Which features a network goes by: the injected carrier, the image, or both."""
+"""Accuracy on carrier and image separately, which shows the features that a network uses."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Views(Probe):
-    """Accuracies on four views of the images that a run with `inject` has: what it was given, and what is in it.
+    """Clean accuracies of a run with `inject` on four views of its images, none of which is clipped.
 
-    Quantities: `both`: x + β·v(y); `image`: x alone (less its projection on the carriers, in a run that is trained so);
-    `carrier`: β·v(y) alone, on black, once a class (so it has no interval); `reversed`: x − β·v(y). None is clipped or
-    attacked.
-    Source: arXiv 2206.08242, section 4 (`carrier`: as in its authors' code).
+    Quantities: `both`: x + β·v(y); `image`: x alone (with `orthogonal`, without its projection on the carriers);
+    `carrier`: β·v(y) alone, on black, one image per class (without an interval); `reversed`: x − β·v(y).
+
+    Reference:
+        arXiv 2206.08242, section 4; `carrier` as in its authors' code.
     """
 
     name: ClassVar[str] = "views"
@@ -26,13 +27,13 @@ class Views(Probe):
     split: str = "test"
 
     def unsupported_reason(self, run: StoredRun) -> str | None:
-        """The images have no carriers."""
+        """Return a reason if the images have no carriers."""
         if run.info.settings is not None and run.config.extension(Inject).beta:
             return None
         return f"{run.name} has no carriers in its images (inject.beta is 0)"
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """Accuracies at one epoch."""
+        """Measure the accuracies at one epoch."""
         import torch
 
         from co_probe.inference.evaluation import outcome

@@ -12,7 +12,7 @@ from co_probe.probes import PROBES
 
 
 def register() -> None:
-    """Enter what the study adds into the registries."""
+    """Register the components of the study."""
     DATA.register("patches", "co_probe.studies.memorisation.data:patches")
     MODELS.register("two_layer_cnn", "co_probe.studies.memorisation.model:TwoLayerCNN")
     ATTACKS.register("shrink", "co_probe.studies.memorisation.attack:Shrink", label="shrinking")

@@ -1,4 +1,4 @@
-"""The adversary of the theory of robust memorisation: it takes the meaningful feature off, and nothing else."""
+"""The adversary of the theory of robust memorisation, which reduces the signal of each image."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,16 +14,16 @@ from co_probe.studies.memorisation.signal import find_signal
 
 @dataclass(frozen=True, kw_only=True)
 class Shrink(Attack):
-    """δ = −ε·y·w* on the patch that carries the signal, 0 elsewhere: an L2 perturbation of length ε that asks no model.
+    """δ = −ε·y·w* on the signal patch and 0 elsewhere: an L2 perturbation of length ε that does not use the model.
 
-    For images (B, d, P, 1) of P patches of which one is α·y·w*, of y = −1 (class 0) or +1 (class 1); at least two at a
-    time, from which `find_signal` reads w*.
+    For batches of at least two images (B, d, P, 1) with P patches, one of which is α·y·w*, where y = −1 for class 0
+    and +1 for class 1. `find_signal` estimates w* from the batch.
 
     Raises:
         UserError: If the images have no such signal.
 
     Reference:
-        arXiv 2306.01271, what its theory lets the adversary do to the meaningful feature.
+        arXiv 2306.01271, the perturbation of the meaningful feature in its theory.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)
@@ -34,8 +34,8 @@ class Shrink(Attack):
         found = find_signal(x, y)
         if found is None:
             raise UserError(
-                "shrink takes the signal off the images, which only the data set patches has (give it two images or "
-                "more): use another attack"
+                "the attack shrink needs images of the data set patches, at least two of them: use another attack "
+                "for these images"
             )
         signal, place = found
         patch = torch.zeros_like(x[:, 0]).flatten(1).scatter(1, place[:, None], 1).view(len(x), 1, *x.shape[2:])

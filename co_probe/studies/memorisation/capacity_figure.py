@@ -16,10 +16,12 @@ from co_probe.studies.memorisation.generalisation_figure import curves, legend
 
 
 def capacity(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
-    """Accuracies at the end of runs against the width of their models, with a bar from the least to the greatest run.
+    """Plot final accuracies against model width: the mean over runs of a width, with a bar from minimum to maximum.
 
-    `frame`: the table `memorisation` of one epoch a run, with a column `width`. A point is the mean over the runs of a
-    width. `style` goes to `Axes.errorbar`.
+    Args:
+        frame: The table `memorisation` with one epoch per run, and a column `width`.
+        ax: Axes to draw on; new ones if None.
+        style: Passed to `Axes.errorbar`.
     """
     ax = axes_or_new(ax)
     widths = sorted(frame["width"].unique())
@@ -40,7 +42,7 @@ def capacity(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """A panel for each method."""
+    """Draw one panel per method."""
     frame = frames["capacity"]
     groups = list(frame.groupby("method", sort=False))
     figure, axes = panels(len(groups), squeeze=False, sharex=True)
@@ -53,7 +55,11 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
 
 
 def last_epochs(runs: Sequence[StoredRun], options: FigureOptions, measure: Measure) -> pd.DataFrame:
-    """Memorisation after each run's last epoch, with the `width` of its model. Raises UserError for a single width."""
+    """Measure memorisation after the last epoch of each run, and add the `width` of its model.
+
+    Raises:
+        UserError: If all runs have the same width.
+    """
     widths = {run.name: run.info.model.settings["width"] for run in runs}
     if len(set(widths.values())) < 2:
         raise UserError("capacity needs runs of several widths, for example of a sweep that varies model.width")
@@ -64,7 +70,7 @@ def last_epochs(runs: Sequence[StoredRun], options: FigureOptions, measure: Meas
 
 
 def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
-    """The model has no width."""
+    """Return a reason if the model has no width."""
     if isinstance(run.info.model.settings.get("width"), int):
         return None
     return f"{run.name} has a model without a width among its settings"

@@ -45,9 +45,9 @@ def memorisation(
 ) -> None:
     """Measure clean and robust accuracy and loss on train and test images at every epoch.
 
-    Runs of the preset patches also show how far the filters point along the signal and along the noise of training
-    images (means; --csv has the extremes), and the number of optimizer steps. Without RUN, all runs under runs/ are
-    measured. Results are stored, and only new epochs are measured again.
+    Runs of the preset patches also show the components of the filters along the signal and along the noise of training
+    images (means; --csv adds minimum and maximum), and the number of optimizer steps. Without RUN, all runs under
+    runs/ are measured. Results are stored, and only new epochs are measured.
     """
     from co_probe.studies.memorisation.probe import memorisation as measure
 
@@ -63,7 +63,7 @@ def memorisation(
 
 
 def _table(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of one run: an epoch a row."""
+    """Return the header and the rows of one run, a row per epoch."""
     wide = frame.pivot(index="epoch", columns=["quantity", "view", "images"], values="value").sort_index()
     columns: list[tuple[str, str, str, str, Callable[[float], str]]] = [("step", "", "", "step", "{:.0f}".format)]
     columns += [(name, "", "", name, "{:.3g}".format) for name in ("signal", "noise")]

@@ -18,14 +18,25 @@ def patches(
     sigma: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
-    """Draw images of patches in ℝ^d: one, at random, is α·y·w*, the others are noise orthogonal to w*.
+    """Draw images of patches in ℝ^d: a random patch is the signal α·y·w*, the others are noise orthogonal to w*.
 
-    The noise is N(0, σ²(I − w*w*ᵀ)), y = ±1 with equal odds (classes 1 and 0), w* a random direction. Images are
-    (n, d, P, 1) float64, a patch a pixel, without bounds.
-    `train`, `test`: how many; `dimension`: d; `patches`: P; `alpha`: α; `sigma`: σ; `seed`: everything drawn follows
-    from it and from the sizes, whatever the seed of the run.
-    Raises ValueError for sizes that are not positive, or a dimension in which nothing is orthogonal to w*.
-    Source: arXiv 2306.01271, the structured data of its training dynamics.
+    The noise is N(0, σ²(I − w*w*ᵀ)); y = ±1 (classes 1 and 0) with equal probability; w* is a random direction. Images
+    are (n, d, P, 1) float64, with one patch per pixel, and have no bounds.
+
+    Args:
+        train: Number of training images.
+        test: Number of test images.
+        dimension: d, at least 2.
+        patches: P, at least 1.
+        alpha: α, greater than 0.
+        sigma: σ, at least 0.
+        seed: Seed of the data. The same seed and sizes give the same data, whatever the seed of the run.
+
+    Raises:
+        ValueError: If a value is out of range.
+
+    Reference:
+        arXiv 2306.01271, the structured data of its training dynamics.
     """
     if min(train, test, patches) < 1 or dimension < 2 or seed < 0:
         raise ValueError("train, test and patches must be at least 1, dimension 2, and seed not negative")

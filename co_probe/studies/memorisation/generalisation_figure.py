@@ -15,7 +15,7 @@ from co_probe.plots.style import BLUE, VERMILION, axes_or_new, method_style, pan
 
 CLEAN, ROBUST = BLUE, VERMILION
 LOOKS: dict[tuple[str, str], dict[str, Any]] = {
-    # (view, images): a view has its colour, and the images that were trained on are dashed.
+    # (view, images): one colour per view; dashed for training images.
     ("clean", "train"): {"color": CLEAN, "linestyle": (0, (4, 1.2)), "label": "clean, train"},
     ("clean", "test"): {"color": CLEAN, "linestyle": "-", "label": "clean, test"},
     ("robust", "train"): {"color": ROBUST, "linestyle": (0, (4, 1.2)), "label": "robust, train"},
@@ -24,16 +24,19 @@ LOOKS: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def curves(frame: pd.DataFrame, quantity: str = "accuracy") -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The look and the rows of each of the four combinations of view and images, by epoch."""
+    """Yield the line style and the rows of each of the four combinations of view and images."""
     frame = frame[frame["quantity"] == quantity].sort_values("epoch")
     for (view, images), look in LOOKS.items():
         yield look, frame[(frame["view"] == view) & (frame["images"] == images)]
 
 
 def generalisation(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
-    """Accuracies of one run against epochs, with their 95% bands. `frame`: the table `memorisation` of one run.
+    """Plot accuracies of one run against epochs, with 95% bands.
 
-    `style` goes to `Axes.plot`.
+    Args:
+        frame: The table `memorisation` of one run.
+        ax: Axes to draw on; new ones if None.
+        style: Passed to `Axes.plot`.
     """
     ax = axes_or_new(ax)
     for look, rows in curves(frame):
@@ -50,7 +53,7 @@ def generalisation(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) ->
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """A panel for each run."""
+    """Draw one panel per run."""
     frame = frames["memorisation"]
     groups = list(frame.groupby(["method", "run"], sort=False))
     figure, axes = panels(len(groups), squeeze=False, sharex=True)
@@ -64,7 +67,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
 
 
 def legend(figure: Figure, ax: Axes, frame: pd.DataFrame) -> None:
-    """Below the figure, with what robust means."""
+    """Add a legend below the figure, titled with the attack."""
     figure.legend(
         *ax.get_legend_handles_labels(),
         loc="outside lower center",

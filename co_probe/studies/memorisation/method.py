@@ -1,4 +1,4 @@
-"""Training against what the theory of robust memorisation lets the adversary do."""
+"""Training method of the theory of robust memorisation."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,10 +11,10 @@ from co_probe.studies.memorisation import attack
 
 @dataclass(eq=False, kw_only=True)
 class Shrink(Method):
-    """Train on images whose signal has lost ε: adversarial gradient descent of arXiv 2306.01271, on its own data.
+    """Train on images whose signal is reduced by ε: the adversarial gradient descent of arXiv 2306.01271.
 
-    For the data set `patches` in L2 balls; with all images in one batch, as there. Its first step raises UserError on
-    other data.
+    For the data set `patches` with the L2 norm. The paper puts all images into one batch. On other data the first step
+    raises UserError.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)

@@ -1,4 +1,4 @@
-"""The network of the theory of robust memorisation."""
+"""Two-layer convolutional network from the theory of robust memorisation."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,28 @@ from co_probe.models.normalize import Normalize
 class TwoLayerCNN(nn.Module):
     """f(x) = Σ_r Σ_j ReLU(⟨w_r⁺, x[j]⟩)^q − Σ_r Σ_j ReLU(⟨w_r⁻, x[j]⟩)^q; the second layer is fixed.
 
-    Takes (B, channels, height, width), a patch a pixel, and returns (B, 2) logits: the second sum and the first, whose
-    cross-entropy is the logistic loss log(1 + exp(−y·f)) of y = −1 (class 0) or +1 (class 1). Weights are float64
-    and inputs are taken as such: what is learned first differs from what is learned last by many orders of magnitude.
-    `width`: filters of each sign; `power`: q; `initial_std`: standard deviation of the Gaussian that weights start
-    from. `filters`: (2, width, channels), w⁻ and then w⁺.
-    Raises ValueError for another number of classes than 2, or a setting out of range.
-    Source: arXiv 2306.01271, the network of its training dynamics.
+    The input is (B, channels, height, width) with one patch per pixel. The output is (B, 2) logits, the second sum and
+    the first one; their cross-entropy is the logistic loss log(1 + exp(−y·f)) with y = −1 for class 0 and +1 for
+    class 1. Weights and inputs are float64, because the components learned early and late differ by many orders of
+    magnitude.
+
+    Args:
+        channels: Dimension of a patch.
+        classes: Number of classes, which must be 2.
+        mean: Mean per channel, for normalisation.
+        std: Standard deviation per channel, for normalisation.
+        width: Number of filters of each sign.
+        power: Exponent q.
+        initial_std: Standard deviation of the Gaussian initialisation.
+
+    Attributes:
+        filters: (2, width, channels): w⁻, then w⁺.
+
+    Raises:
+        ValueError: If the number of classes is not 2, or a setting is out of range.
+
+    Reference:
+        arXiv 2306.01271, the network of its training dynamics.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""When the phases of robust memorisation begin."""
+"""Detection of the phases of robust memorisation."""
 
 from collections.abc import Sequence
 

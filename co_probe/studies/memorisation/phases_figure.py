@@ -22,23 +22,30 @@ NAMES = ("I: signal", "II: noise", "III: memorised")
 
 
 def boundaries(frame: pd.DataFrame) -> list[float]:
-    """The steps at which phases II and III begin (`co_probe.studies.memorisation.phases` states the rule).
+    """Return the steps at which phases II and III begin, by the rule of `co_probe.studies.memorisation.phases`.
 
-    `frame`: the table `memorisation` of one run. Empty if the run does not end in robust memorisation.
+    Args:
+        frame: The table `memorisation` of one run.
+
+    Returns:
+        The two steps; empty if the run does not end in robust memorisation.
     """
     wide = frame[frame["images"] == ""].pivot(index="epoch", columns="quantity", values="value").sort_index()
     robust = frame.query("quantity == 'accuracy' and view == 'robust' and images == 'train'").set_index("epoch")[
         "value"
     ]
-    signal = frame[frame["quantity"] == "signal"].set_index("epoch")["high"]  # of the class that it is learned for best
+    signal = frame[frame["quantity"] == "signal"].set_index("epoch")["high"]  # best learned class
     begins = memorisation_phases(signal.loc[wide.index], wide["noise"], robust.loc[wide.index])
     return [] if begins is None else [float(wide["step"].iloc[begin]) for begin in begins]
 
 
 def components(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axes:
-    """Signal and noise components of one run against steps, each with a band from its least to its greatest.
+    """Plot signal and noise components of one run against steps, with bands from minimum to maximum.
 
-    `frame`: the table `memorisation` of one run. `style` goes to `Axes.plot`.
+    Args:
+        frame: The table `memorisation` of one run.
+        ax: Axes to draw on; new ones if None.
+        style: Passed to `Axes.plot`.
     """
     ax = axes_or_new(ax)
     step = _steps(frame)
@@ -54,7 +61,7 @@ def components(frame: pd.DataFrame, ax: Axes | None = None, **style: Any) -> Axe
 
 
 def views(frame: pd.DataFrame, quantity: str, ax: Axes | None = None, **style: Any) -> Axes:
-    """`accuracy` (in %) or `loss` (nats) of one run against steps, clean and robust, on train and test."""
+    """Plot `accuracy` (%) or `loss` (nats) of one run against steps, clean and robust, on train and test images."""
     ax = axes_or_new(ax)
     step = _steps(frame)
     for look, rows in curves(frame, quantity):
@@ -70,7 +77,7 @@ def _steps(frame: pd.DataFrame) -> pd.Series:
 
 
 def mark_phases(ax: Axes, begins: Sequence[float], *, name: bool = True) -> None:
-    """Dotted upright lines where phases II and III begin, and the phases' names between them."""
+    """Mark the beginning of phases II and III by dotted vertical lines, and write the names of the phases."""
     for step in begins:
         ax.axvline(step, color="0.3", linestyle=":", linewidth=1, zorder=0)
     if not (begins and name):
@@ -81,7 +88,7 @@ def mark_phases(ax: Axes, begins: Sequence[float], *, name: bool = True) -> None
 
 
 def draw(frames: Frames, episodes: Episodes) -> Figure:
-    """Components above, accuracies and losses below, on one axis of steps; of one run."""
+    """Draw components, accuracies and losses of one run on a common axis of steps."""
     frame = frames["memorisation"]
     figure, (top, middle, bottom) = panels(3, height=1.75, sharex=True)
     components(frame, top)
@@ -105,7 +112,7 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
 
 
 def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
-    """Another model than the one whose filters have components."""
+    """Return a reason if the model has no signal and noise components."""
     if run.info.model.name == "two_layer_cnn":
         return None
     return f"{run.name} has no signal and noise components (runs of the preset patches have)"

@@ -1,4 +1,4 @@
-"""Memorisation: what a run has learned of the signal and of each training image's noise, and what that is good for."""
+"""The probe of memorisation: accuracy and loss on train and test images, and signal and noise components."""
 
 import math
 from collections.abc import Iterable
@@ -22,25 +22,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation(Probe):
-    """Accuracy and loss, clean and robust, on train and test; and how far filters point along signal and noise.
+    """Accuracy and loss, clean and robust, on train and test images; signal and noise components of the filters.
 
-    `against`: what robust means: an attack by name, or the run's own perturbation (`method`).
-    Quantities: `accuracy` (Wilson interval) and `loss` (nats, 95% normal interval), of the `images` (`train` or `test`)
-    in the `view` (`clean` or `robust`) that these columns say. Of a `two_layer_cnn` on `patches`, besides: `signal` and
-    `noise`, as `signal_components` and `noise_components` have them, with their mean as the value and their least and
-    greatest as low and high; and `step`, the optimizer steps until then.
-    Source: arXiv 2306.01271, the components that its training dynamics follow, and its curves on real images.
+    Quantities: `accuracy` (Wilson interval) and `loss` (nats, 95% normal interval). The columns `images` (`train` or
+    `test`) and `view` (`clean` or `robust`) say of which images. A `two_layer_cnn` on `patches` also has `signal` and
+    `noise` (`signal_components`, `noise_components`), whose value, low and high are mean, minimum and maximum; and
+    `step`, the number of optimizer steps so far.
+
+    Attributes:
+        against: The attack of the view `robust`: an attack, its name, or `method` for the run's own training attack.
+
+    Reference:
+        arXiv 2306.01271, the components of its training dynamics, and its curves on real images.
     """
 
     name: ClassVar[str] = "memorisation"
-    split: str = field(default="train", init=False)  # the test images come on top
+    split: str = field(default="train", init=False)  # test images are measured too
     shares: ClassVar[tuple[str, ...]] = ("accuracy",)
     own: ClassVar[tuple[str, ...]] = ("images", "view")
     figure: ClassVar[str] = "generalisation"
     against: AttackLike = "method"
 
     def measure(self, checkpoint: "Checkpoint", images: "ProbeSet") -> list[Row]:
-        """Accuracies, losses and components at one epoch."""
+        """Measure accuracies, losses and components at one epoch."""
         import torch
 
         from co_probe.studies.memorisation.components import noise_components, signal_components
@@ -81,11 +85,26 @@ def memorisation(
     compile: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Measure what `Memorisation` says at every epoch (or the `last`) of every run, where it is not stored yet.
+    """Measure accuracy, loss and components of each run on train and test images (`Memorisation`).
 
-    `runs`: paths or `Run`s, one or several. Returns the tidy table. Raises UserError for unknown names or runs.
+    Epochs that are stored already are not measured again.
 
-    >>> co_probe.memorisation("runs/shrink")
+    Args:
+        runs: Paths or runs, one or several.
+        against: The attack of the view `robust`; `method` is the run's own training attack.
+        last: Measure only the last epoch.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        compile: Use torch.compile.
+        progress: Called with run and epoch, the number of finished epochs, and of all epochs.
+
+    Returns:
+        The tidy table.
+
+    Raises:
+        UserError: If a run or an attack does not exist.
+
+    Example:
+        >>> co_probe.memorisation("runs/shrink")
     """
     epochs = "last" if last else "all"
     return probe(
