@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import co_probe
-from co_probe.methods.apart import APART, NO_TAPS, away_from_zero, pack, unpack
+from co_probe.methods.apart import APART, NO_BLOCKS, away_from_zero, pack, unpack
 from co_probe.methods.base import Batch, StepResult, TrainingContext
-from co_probe.methods.taps import Taps, find_taps
+from co_probe.methods.block_inputs import BlockInputs, find_blocks
 from co_probe.store import StoredRun
 
 PROBE = {"test": 200, "train": 200}
@@ -31,9 +31,9 @@ PROBE = {"test": 200, "train": 200}
 class FirstPass(APART):
     """ω moves by the sign of the first pass's gradient, the one that δ₁ steps along, instead of the second's."""
 
-    def signs(self, model: nn.Module, x: Tensor, y: Tensor, taps: Taps) -> tuple[Tensor, dict[str, Tensor]]:
-        result = super().signs(model, x, y, taps)
-        if taps is not NO_TAPS:  # a training step, no measurement
+    def signs(self, model: nn.Module, x: Tensor, y: Tensor, blocks: BlockInputs) -> tuple[Tensor, dict[str, Tensor]]:
+        result = super().signs(model, x, y, blocks)
+        if blocks is not NO_BLOCKS:  # a training step, no measurement
             self.first = result[0]
         return result
 
@@ -48,8 +48,8 @@ class FirstPass(APART):
 class BlockInput(APART):
     """Blocks are perturbed at their input, before the first BatchNorm and ReLU; the shortcut does not see it."""
 
-    def find_taps(self, model: nn.Module) -> dict[str, nn.Module]:
-        names = [name.removesuffix("conv1") + "bn1" for name in find_taps(model)]
+    def find_blocks(self, model: nn.Module) -> dict[str, nn.Module]:
+        names = [name.removesuffix("conv1") + "bn1" for name in find_blocks(model)]
         return {name: model.get_submodule(name) for name in names}
 
 

@@ -5,9 +5,10 @@
     python analyses/induced_cifar10.py --methods fgsm,n-fgsm,pgd,grad-align
     python analyses/induced_cifar10.py --preset cifar10-small --epsilons 8,12 --betas 0,8,12 --out FOLDER
 
-Trains β ∈ {0, 4, 6, 8, 10}/255 × ε ∈ {2, 4, 6, 8}/255 with the preset cifar10-30, a run at a time, beginning with what
-tells most (the paper: FGSM collapses at β = 8/255, ε = 6/255). It may be stopped at any time and goes on when it is
-called again; --draw renders what is there, into figures/induced-cifar10/. Evaluated under PGD-50 with 10 restarts.
+Trains β ∈ {0, 4, 6, 8, 10}/255 × ε ∈ {2, 4, 6, 8}/255 with the preset cifar10-30, a run at a time, beginning with
+the cell where FGSM collapses in the paper (β = 8/255, ε = 6/255) and its neighbours. It may be stopped at any time and
+goes on when it is called again; --draw renders finished runs, into figures/induced-cifar10/. Evaluated under PGD-50
+with 10 restarts.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from co_probe.studies.injection.settings import Inject
 from co_probe.sweeps.grid import Grid, split
 from co_probe.sweeps.sweep import is_complete, train_cells
 
-TELLING = (8 / 255, 6 / 255)  # β, ε
+FIRST = (8 / 255, 6 / 255)  # β, ε
 ATTACK = "pgd50x10"
 
 
@@ -63,8 +64,8 @@ def main() -> None:
     measured.to_csv(arguments.out / "cells.csv", index=False, float_format="%.6g")
     if len(runs) > 1:
         save(draw("induced", runs, against=ATTACK, device=arguments.device), arguments.out / "phases.png")
-    telling = [run for run in runs if (run.config.extension(Inject).beta, run.epsilon) == TELLING]
-    for run in telling:
+    first = [run for run in runs if (run.config.extension(Inject).beta, run.epsilon) == FIRST]
+    for run in first:
         for kind in ("induced", "spectrum"):
             title = f"{run.config.data_title}, {run.config.method_title}, ε = 6/255, β = 8/255"
             figure = draw(kind, [run], title=title, device=arguments.device)
@@ -105,8 +106,8 @@ def _cells(arguments: argparse.Namespace) -> dict[Path, Config]:
     )
 
     def distance(config: Config) -> float:
-        beta = config.extension(Inject).beta or TELLING[0]  # without a carrier, like the cell it is compared with
-        return abs(beta - TELLING[0]) + abs(config.epsilon - TELLING[1])
+        beta = config.extension(Inject).beta or FIRST[0]  # without a carrier, like the cell it is compared with
+        return abs(beta - FIRST[0]) + abs(config.epsilon - FIRST[1])
 
     return dict(sorted(grid.cells(arguments.runs).items(), key=lambda cell: distance(cell[1])))
 

@@ -17,7 +17,7 @@ from co_probe.config.presets import configure
 from co_probe.data.augment import pad_images, random_view
 from co_probe.methods.apart import APART, APARTSimple, pack, unpack
 from co_probe.methods.base import Batch, TrainingContext
-from co_probe.methods.taps import find_taps, tapped
+from co_probe.methods.block_inputs import find_blocks, replaced_inputs
 from co_probe.models.preact_resnet import PreActBlock, PreActResNet
 from co_probe.training.loop import epochs
 
@@ -232,13 +232,13 @@ def test_perturb_uses_what_was_learned_of_each_image_and_nothing_else():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_the_shortcut_does_not_see_the_tap():
+def test_the_shortcut_does_not_see_the_perturbation_of_the_branch():
     model, _, (batch, _) = make(APART)
-    taps = find_taps(model)
-    assert list(taps) == ["layer1.0.conv1", "layer2.0.conv1"]
+    blocks = find_blocks(model)
+    assert list(blocks) == ["layer1.0.conv1", "layer2.0.conv1"]
     block = model.layer2[0].eval()
     x = torch.rand(2, 3, 6, 6, dtype=torch.float64)
-    with tapped({"conv1": block.conv1}, lambda _, activation: activation * 0):
+    with replaced_inputs({"conv1": block.conv1}, lambda _, activation: activation * 0):
         without_branch = block(x)
     bias_only = block.conv2(F.relu(block.bn2(torch.zeros(2, 6, 3, 3, dtype=torch.float64))))
     assert torch.allclose(without_branch - bias_only, block.shortcut(x[:, :, ::2, ::2]))

@@ -187,7 +187,7 @@ def test_second_derivatives_that_cannot_be_compiled_are_plain_and_say_why(counte
     assert complaint.startswith("second derivatives are not compiled: ") and complaint.count("\n") == 1
 
 
-def test_compiled_taps_take_effect(counted):
+def test_compiled_perturbations_of_blocks_take_effect(counted):
     simple, full = (train(name, compiled_model(), sizes=(5,))[0] for name in ("apart-simple", "apart"))
     assert not torch.allclose(simple.conv1.weight, full.conv1.weight, atol=1e-6)
 

@@ -14,11 +14,11 @@ from co_probe.attacks import PGD
 from co_probe.config.settings import Config
 from co_probe.data.dataset import Dataset, to_unit
 from co_probe.errors import UserError
-from co_probe.methods.taps import find_taps
+from co_probe.methods.block_inputs import find_blocks
 from co_probe.numerics.dct import dct2, idct2, zigzag
 from co_probe.runs.build import make_data, make_model, new_model
 from co_probe.runs.checkpoints import export, load_reference
-from co_probe.studies.injection.carriers import make_carriers, without_span
+from co_probe.studies.injection.carriers import make_carriers, remove_span
 from co_probe.studies.injection.low_pass import LowPass
 from co_probe.studies.injection.settings import Inject
 from co_probe.studies.injection.settings import LowPass as LowPassSettings
@@ -94,7 +94,7 @@ def test_the_projection_is_what_least_squares_leaves():
     x = torch.rand(7, 2, 9, 8)
     a, b = carriers.flatten(1).T.double().numpy(), x.flatten(1).T.double().numpy()
     residual = b - a @ np.linalg.lstsq(a, b, rcond=1e-9)[0]
-    np.testing.assert_allclose(without_span(x, carriers).flatten(1).numpy(), residual.T, atol=1e-5)
+    np.testing.assert_allclose(remove_span(x, carriers).flatten(1).numpy(), residual.T, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
@@ -206,8 +206,8 @@ def test_an_injected_run_is_opened_with_its_images_and_bounds(injected):
     assert delta.abs().max() <= 0.14 + 1e-6 and (x + delta).min() < -0.2  # beyond where the carrier led
 
 
-def test_taps_export_strength_and_eval_work_behind_a_low_pass(injected, tmp_path):
-    assert next(iter(find_taps(injected.load_model(1)))) == "network.layer1.0.conv1"
+def test_blocks_export_strength_and_eval_work_behind_a_low_pass(injected, tmp_path):
+    assert next(iter(find_blocks(injected.load_model(1)))) == "network.layer1.0.conv1"
     assert "network.layer1.0.conv1" in set(injected.frame("steps")["layer"])
     export(injected, 3, tmp_path / "r.pt")
     reference, own = load_reference(tmp_path / "r.pt"), injected.load_model(3)

@@ -8,13 +8,13 @@ from co_probe.data.augment import View
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch, TrainingContext
-from co_probe.methods.taps import find_taps, tapped
+from co_probe.methods.block_inputs import find_blocks, replaced_inputs
 from co_probe.numerics.rng import make_rng
 from co_probe.runs.build import new_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
-# name, settings, size of the images, and: how many residual blocks, the first tap, the last
+# name, settings, size of the images, number of residual blocks, and the first convolution of the first and last one
 RESIDUAL = [
     ("preact_resnet", {"width": 2, "blocks": [1, 2]}, 8, 3, "layer1.0.conv1", "layer2.1.conv1"),
     ("preact_resnet18", {}, 8, 8, "layer1.0.conv1", "layer4.1.conv1"),
@@ -73,18 +73,18 @@ def test_normalisation_is_the_first_layer(residual):
 def test_taps_are_the_first_convolutions_of_the_residual_blocks(residual):
     _, model, _, (count, first, last) = residual
     modes = [m.training for m in model.modules()]
-    names = list(find_taps(model))
+    names = list(find_blocks(model))
     assert (len(names), names[0]) == (count, first)
     assert last is None or names[-1] == last
     assert [m.training for m in model.modules()] == modes
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_tap_is_seen_by_the_branch_and_never_by_the_shortcut(residual):
+def test_a_perturbation_is_seen_by_the_branch_and_never_by_the_shortcut(residual):
     _, model, x, _ = residual
     model.eval()
-    taps = find_taps(model)
-    kept = {name: conv.weight.detach().clone() for name, conv in taps.items()}
+    blocks = find_blocks(model)
+    kept = {name: conv.weight.detach().clone() for name, conv in blocks.items()}
 
     given, seen = {}, {}
 
@@ -94,24 +94,24 @@ def test_a_tap_is_seen_by_the_branch_and_never_by_the_shortcut(residual):
 
     hooks = [
         conv.register_forward_hook(lambda _, inputs, __, name=name: seen.update({name: inputs[0]}))
-        for name, conv in taps.items()
+        for name, conv in blocks.items()
     ]
     with torch.no_grad():
         plain = model(x)
-        with tapped(taps, shifted):
+        with replaced_inputs(blocks, shifted):
             model(x)
-        assert given.keys() == taps.keys()
-        assert all(seen[name] is given[name] for name in taps), "each convolution sees its own perturbation"
+        assert given.keys() == blocks.keys()
+        assert all(seen[name] is given[name] for name in blocks), "each convolution sees its own perturbation"
         for hook in hooks:
             hook.remove()
-        for conv in taps.values():
+        for conv in blocks.values():
             conv.weight.zero_()
         # No convolution of a branch passes anything on: if a shortcut saw the perturbation, it would show now.
-        with tapped(taps, shifted):
+        with replaced_inputs(blocks, shifted):
             perturbed = model(x)
         assert torch.equal(perturbed, model(x))
         assert not torch.equal(model(x), model(1 - x)), "without the branches the shortcuts still carry the image"
-        for name, conv in taps.items():
+        for name, conv in blocks.items():
             conv.weight.copy_(kept[name])
         assert torch.equal(model(x), plain)
 
@@ -159,8 +159,8 @@ class Plain(nn.Module):
 
 
 def test_children_names_alone_make_no_residual_block():
-    assert not find_taps(nn.Sequential(Plain(shortcut=False)))
-    assert list(find_taps(nn.Sequential(Plain(shortcut=True)))) == ["0.conv1"]
+    assert not find_blocks(nn.Sequential(Plain(shortcut=False)))
+    assert list(find_blocks(nn.Sequential(Plain(shortcut=True)))) == ["0.conv1"]
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")

@@ -173,7 +173,7 @@ def test_every_kind_draws_to_every_format(runs, memorising, tmp_path):
     ):  # it is drawn in tests/plots/test_indicators.py
         draw("lead", opened[:-1], device="cpu")
     for kind in set(PLOTS) - {"lead"}:
-        fit = [run for run in others.get(kind, opened) if not figure_spec(kind).why_not(run)]
+        fit = [run for run in others.get(kind, opened) if not figure_spec(kind).unsupported(run)]
         figure = draw(kind, fit, device="cpu")
         columns = figure.get_size_inches()[0] / 3.5
         assert columns == pytest.approx(2 if kind == "indicators" else 1)

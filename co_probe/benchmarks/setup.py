@@ -18,7 +18,7 @@ from co_probe.inference.forward import Forward
 from co_probe.methods import METHODS
 from co_probe.methods.base import Batch
 from co_probe.numerics.rng import derive_seed, make_rng
-from co_probe.runs.build import kept_epochs, make_data, make_method, make_model, pick_device
+from co_probe.runs.build import epoch_count, make_data, make_method, make_model, pick_device
 from co_probe.training.loop import train_step
 from co_probe.training.memory import keep_freed_memory
 from co_probe.training.optimizers import make_optimizer
@@ -137,7 +137,7 @@ class Trainer:
         execute(self.model, self.precision, compiled=compiled)
         self.trained = Forward(self.model, compiled=compiled)
         self.method = make_method(config, data.bounds)
-        stages = ResolutionStages(config, data, kept_epochs(config), self.method.replays, device)
+        stages = ResolutionStages(config, data, epoch_count(config), self.method.replays, device)
         try:
             stages.setup(self.method, self.model)
         except ValueError as error:

@@ -72,7 +72,7 @@ def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, d
     headless()
     with progress_bar("figures") as progress:
         for number, kind in enumerate(KINDS, 1):
-            fit = [run for run in runs if not figure_spec(kind).why_not(run, against="pgd10")]
+            fit = [run for run in runs if not figure_spec(kind).unsupported(run, against="pgd10")]
             save(draw(kind, fit, against="pgd10", device=device), figures / f"{kind}.png")
             progress(kind, number, len(KINDS))
 

@@ -99,7 +99,7 @@ def evaluate(
         raise click.UsageError("--data is for robustbench:NAME: a run holds its own images")
     about = {"test": data, "images": images or IMAGES, "folder": robustbench_dir, "device": device}
     runs = tuple(imported(run, runs_dir, **about) if is_published(run) else run for run in runs)
-    stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
+    stored = options.compatible(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     names = [name.strip() for name in attacks.split(",") if name.strip()]
     settings: dict[str, Any] = {"attacks": names, "epoch": epoch, "images": images, "epsilon": epsilon}
     settings["device"] = device

@@ -52,7 +52,7 @@ def gap(
     """
     from co_probe.probes.gap import gap as measure
 
-    stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
+    stored = options.compatible(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     settings: dict[str, Any] = {"against": against, "generator": generator, "split": split, "epsilon": epsilon}
     settings |= {"device": device, "compile": compile}
     running = options.probe_executor(len(stored), device=device, **engine)

@@ -89,9 +89,9 @@ def _member(
         with ending_by_signals():
             function(*arguments)
     except (Exception, KeyboardInterrupt) as error:
-        from co_probe.training.group import Left
+        from co_probe.training.group import ProcessLost
 
         with redirect_stderr(io.StringIO()) as text:
             code = end_with_error(error)
-        errors.put((isinstance(error, Left | KeyboardInterrupt), text.getvalue(), code))
+        errors.put((isinstance(error, ProcessLost | KeyboardInterrupt), text.getvalue(), code))
         sys.exit(code)

@@ -62,7 +62,7 @@ def leaderboard(
     """
     from co_probe.reporting.leaderboard import leaderboard as compare
 
-    stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
+    stored = options.compatible(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
     with progress_bar("evaluating, batches") as progress:
         board = compare(
             list(stored),

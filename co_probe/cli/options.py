@@ -343,7 +343,7 @@ def in_words_of_options(words: Mapping[str, str]) -> Iterator[None]:
         raise UserError(said) from error
 
 
-def pass_over(reason: object) -> None:
+def report_skipped(reason: object) -> None:
     """Print in one line why a run is skipped."""
     click.echo(f"Passed over: {one_line(reason)}", err=True)
 
@@ -363,7 +363,7 @@ def each_readable(
         except passable as error:
             if len(items) == 1:
                 raise
-            pass_over(error)
+            report_skipped(error)
     if not results:
         raise UserError("none of the runs can be used")
     return results
@@ -399,7 +399,7 @@ def unfinished(run: "StoredRun") -> str | None:
     return None if run.epochs else f"{run.name} has no finished epoch yet"
 
 
-def fitting(
+def compatible(
     runs: Sequence[AnyRun], unsupported_reason: Callable[[AnyRun], str | None], strict: bool = False
 ) -> list[AnyRun]:
     """Return the supported runs, and print the reasons for others.
@@ -412,7 +412,7 @@ def fitting(
         if reason and (strict or len(runs) == 1):
             raise UserError(reason)
         if reason:
-            pass_over(reason)
+            report_skipped(reason)
         else:
             fit.append(run)
     if not fit:

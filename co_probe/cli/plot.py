@@ -70,8 +70,8 @@ def plot(
     check_name(path)
     headless()
     choice = {"against": against, "reference": reference, "generator": generator}
-    stored = options.fitting(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
-    fit = options.fitting(stored, lambda run: spec.why_not(run, **choice), strict=bool(runs))
+    stored = options.compatible(options.open_stored(runs, runs_dir, model, results, weights), options.unfinished)
+    fit = options.compatible(stored, lambda run: spec.unsupported(run, **choice), strict=bool(runs))
     with progress_bar("measuring") as progress:
         about: dict[str, Any] = {"title": title, "device": device, "progress": progress, **choice}
         try:

@@ -66,9 +66,9 @@ def probe(
     for text in assignments:
         settings |= parse_assignment(text)
     made = make_probe(name, **settings)
-    live = options.fitting(options.open_live(runs, runs_dir, model, results, weights), options.unfinished)
+    live = options.compatible(options.open_live(runs, runs_dir, model, results, weights), options.unfinished)
     if not runs:
-        live = options.fitting(live, made.unsupported_reason)
+        live = options.compatible(live, made.unsupported_reason)
     with progress_bar(name) as progress:
         frame = options.measured(live, lambda some: measure(made, some, device=device, progress=progress))
     if style:

@@ -52,7 +52,7 @@ def report(
     """
     from co_probe.reporting.report import report as write
 
-    stored = options.fitting(
+    stored = options.compatible(
         options.open_stored(runs, runs_dir, model, results, weights), options.unfinished, strict=bool(runs)
     )
     left_out: list[str] = []

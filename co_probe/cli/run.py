@@ -150,7 +150,7 @@ def train(method: str, settings: dict[str, Any], folder: Path, tensorboard: Path
         how: Further arguments of `co_probe.training.loop.epochs`.
     """
     from co_probe.config import Config
-    from co_probe.runs.build import kept_epochs
+    from co_probe.runs.build import epoch_count
     from co_probe.training.group import launched
     from co_probe.training.loop import epochs as train_epochs
 
@@ -159,7 +159,7 @@ def train(method: str, settings: dict[str, Any], folder: Path, tensorboard: Path
         for _ in train_epochs(config, folder, **how):
             pass
         return
-    finished, planned = 0, kept_epochs(config)
+    finished, planned = 0, epoch_count(config)
     with ExitStack() as stack:
         events = None
         if tensorboard:

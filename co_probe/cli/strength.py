@@ -72,13 +72,13 @@ def strength(
 
     if reference_model and plugins.is_own(reference_model):
         plugins.allow(reference_model)
-    live = options.fitting(options.open_live(runs, runs_dir, model, results, weights), options.unfinished)
+    live = options.compatible(options.open_live(runs, runs_dir, model, results, weights), options.unfinished)
     if "@" in reference and not Path(reference).exists() and (runs_dir / reference.rpartition("@")[0]).exists():
         reference = str(runs_dir / reference)
     loaded = find_reference(reference, model=reference_model, normalise=reference_normalise, like=live[0].info)
     if not runs:
         probe = Strength(reference=loaded)
-        live = options.fitting(live, lambda run: probe.unsupported_reason(run))
+        live = options.compatible(live, lambda run: probe.unsupported_reason(run))
     settings: dict[str, Any] = {"generator": generator, "split": split, "epsilon": epsilon, "check": not no_check}
     settings |= {"device": device, "compile": compile}
     running = options.probe_executor(len(live), device=device, **engine)

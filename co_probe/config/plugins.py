@@ -20,7 +20,7 @@ OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # package.module:Name
 PARTS = ("method", "data", "model", "schedule")  # sections of a configuration that may hold such a name
 
 _allowed: list[str] = []
-_handed_in: dict[str, Callable[..., Any]] = {}
+_available: dict[str, Callable[..., Any]] = {}
 
 
 def is_own(name: str) -> bool:
@@ -48,7 +48,7 @@ def allowed() -> list[str]:
     return [*_allowed]
 
 
-def hand_in(target: Callable[..., Any]) -> str:
+def make_available(target: Callable[..., Any]) -> str:
     """Make a class or function available under its name `package.module:Name`, in this process.
 
     Args:
@@ -63,7 +63,7 @@ def hand_in(target: Callable[..., Any]) -> str:
     name = f"{getattr(target, '__module__', None)}:{getattr(target, '__name__', None)}"
     if not (callable(target) and is_own(name)):
         raise UserError(f"{target!r} has no name that a run could store: give a class, or a function with a name")
-    _handed_in[name] = target
+    _available[name] = target
     return name
 
 
@@ -86,8 +86,8 @@ def load(kind: str, name: str) -> Any:
         NotAllowed: If the name is not allowed.
         UserError: If there is no such object, or its module fails.
     """
-    if name in _handed_in:
-        return _handed_in[name]
+    if name in _available:
+        return _available[name]
     module, _, attribute = name.partition(":")
     if not _is_allowed(name, [*_allowed, *map(str.strip, os.environ.get(VARIABLE, "").split(","))]):
         raise NotAllowed(kind, name)

@@ -65,7 +65,7 @@ def image_folder(path: str, *, size: int | None = None, test_share: float = 0.2)
 
 
 @dataclass(frozen=True)
-class Listed:
+class ImageFile:
     """An image file, the number of its class, its size in bytes and its time of change in ns."""
 
     path: str
@@ -84,7 +84,7 @@ def find_folder(path: str) -> Path:
     raise UserError(f"{path} is not a folder{where}")
 
 
-def list_images(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[Listed], list[Listed]]:
+def list_images(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[ImageFile], list[ImageFile]]:
     """List class names, training images and test images. Raises UserError for missing or empty folders."""
     if not (folder / "train").is_dir():
         classes, images = _list_split(folder)
@@ -106,14 +106,14 @@ def list_images(folder: Path, test_share: float) -> tuple[tuple[str, ...], list[
     return classes, train_images, test_images
 
 
-def _list_split(folder: Path) -> tuple[tuple[str, ...], list[Listed]]:
+def _list_split(folder: Path) -> tuple[tuple[str, ...], list[ImageFile]]:
     try:
         names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
     if not names:
         raise UserError(f"{folder} has no folders in it: each class needs one")
-    images: list[Listed] = []
+    images: list[ImageFile] = []
     for label, name in enumerate(names):
         found = sorted(_files(str(folder / name)), key=lambda entry: entry.path)
         if not found:
@@ -123,7 +123,7 @@ def _list_split(folder: Path) -> tuple[tuple[str, ...], list[Listed]]:
                 status = file.stat()
             except OSError as error:
                 raise UserError(f"{file.path} cannot be read: {error.strerror}") from error
-            images.append(Listed(file.path, label, status.st_size, status.st_mtime_ns))
+            images.append(ImageFile(file.path, label, status.st_size, status.st_mtime_ns))
     return tuple(names), images
 
 
@@ -154,7 +154,7 @@ def _files(folder: str, above: frozenset[str] = frozenset()) -> Iterator[os.DirE
 
 
 def decoded(
-    folder: Path, listing: list[Listed], size: int | None, *, mapped: bool = False, caches: Path | None = None
+    folder: Path, listing: list[ImageFile], size: int | None, *, mapped: bool = False, caches: Path | None = None
 ) -> Tensor:
     """Return all images of `listing`, (n, 3, height, width) uint8, from the cache if it matches these files.
 
@@ -174,7 +174,7 @@ def decoded(
     return images
 
 
-def _fingerprint(listing: list[Listed]) -> str:
+def _fingerprint(listing: list[ImageFile]) -> str:
     digest = hashlib.sha256()
     for image in listing:
         digest.update(f"{image.path}\0{image.bytes}\0{image.changed}\n".encode(errors="surrogateescape"))
@@ -211,7 +211,7 @@ def _map(cache: Path, images: h5py.Dataset) -> Tensor:
         return torch.from_numpy(pixels)
 
 
-def _decode(beside: Path, listing: list[Listed], size: int | None, fingerprint: str, folder: Path) -> None:
+def _decode(beside: Path, listing: list[ImageFile], size: int | None, fingerprint: str, folder: Path) -> None:
     """Decode into the file `beside`, one image at a time; remove it on an error."""
     try:
         first = read_pixels(listing[0].path, size)

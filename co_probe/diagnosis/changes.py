@@ -21,7 +21,7 @@ CURVES = {
 
 
 @dataclass(frozen=True)
-class Moved:
+class IndicatorChange:
     """An indicator around a collapse.
 
     Attributes:
@@ -46,7 +46,7 @@ def main_episode(verdict: Verdict) -> Span | None:
     return max(spans, key=lambda span: span[1] - span[0], default=None)
 
 
-def movements(verdict: Verdict, curves: pd.DataFrame, run: StoredRun | None = None) -> list[Moved]:
+def movements(verdict: Verdict, curves: pd.DataFrame, run: StoredRun | None = None) -> list[IndicatorChange]:
     """Find the changes of all recorded indicators around the longest episode, in order of time.
 
     Args:
@@ -75,7 +75,7 @@ def movements(verdict: Verdict, curves: pd.DataFrame, run: StoredRun | None = No
     return sorted(found, key=lambda each: math.inf if each.change is None else each.change.at)
 
 
-def _of_episode(moved: Moved, verdict: Verdict) -> Moved:
+def _of_episode(moved: IndicatorChange, verdict: Verdict) -> IndicatorChange:
     """Replace levels of PGD accuracy by those of the verdict, so that a diagnosis has consistent numbers."""
     if moved.name != "pgd":
         return moved
@@ -84,13 +84,15 @@ def _of_episode(moved: Moved, verdict: Verdict) -> Moved:
     return replace(moved, before=episode.level, after=episode.lowest)
 
 
-def _moved(name: str, indicator: Indicator, rows: pd.DataFrame, span: Span) -> Moved:
+def _moved(name: str, indicator: Indicator, rows: pd.DataFrame, span: Span) -> IndicatorChange:
     change = indicator.change(rows["epoch"], rows["value"], span, clear=0 if name == "pgd" else CLEAR)
     at = rows["epoch"]
     before, after = rows["value"][at < span[0]].tail(8), rows["value"][(at >= span[0]) & (at <= span[1])]
     if change is not None:
-        return Moved(name, indicator, change, indicator.unjudged(change.before), indicator.unjudged(change.after))
-    return Moved(name, indicator, None, float(before.median()), float(after.median()))
+        return IndicatorChange(
+            name, indicator, change, indicator.unjudged(change.before), indicator.unjudged(change.after)
+        )
+    return IndicatorChange(name, indicator, None, float(before.median()), float(after.median()))
 
 
 def relation(at: float, lost: float | None) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from co_probe.config.indicators import MECHANISMS
-from co_probe.diagnosis.changes import Moved, main_episode
+from co_probe.diagnosis.changes import IndicatorChange, main_episode
 from co_probe.diagnosis.timeline import number
 from co_probe.diagnosis.verdict import Verdict
 from co_probe.store import StoredRun
@@ -40,7 +40,7 @@ class Explanation:
 
 
 def explanations(
-    verdict: Verdict, curves: pd.DataFrame, moved: Sequence[Moved], run: StoredRun | None = None
+    verdict: Verdict, curves: pd.DataFrame, moved: Sequence[IndicatorChange], run: StoredRun | None = None
 ) -> list[Explanation]:
     """Evaluate all explanations; supported ones come first, in the order in which their indicators moved.
 
@@ -76,7 +76,7 @@ def explanations(
     )
 
 
-def _words(each: Moved) -> str:
+def _words(each: IndicatorChange) -> str:
     before, after = number(each, each.before), number(each, each.after)
     if each.change is None:
         return f"{each.indicator.label} did not move clearly ({before}, then {after})"

@@ -18,7 +18,7 @@ from co_probe.diagnosis.verdict import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-    from co_probe.diagnosis.changes import Moved
+    from co_probe.diagnosis.changes import IndicatorChange
     from co_probe.diagnosis.mechanism import Explanation
     from co_probe.store import StoredRun
 
@@ -40,7 +40,7 @@ class Evidence:
     run: "StoredRun | None" = None
 
     @cached_property
-    def movements(self) -> "list[Moved]":
+    def movements(self) -> "list[IndicatorChange]":
         """Indicators around the longest episode, in order of change; empty without an episode."""
         from co_probe.diagnosis.changes import movements
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from co_probe.diagnosis.changes import CURVES, Moved, relation
+from co_probe.diagnosis.changes import CURVES, IndicatorChange, relation
 
 RELATIONS = {
     "before": "before robust accuracy",
@@ -12,12 +12,12 @@ RELATIONS = {
 }
 
 
-def lost_at(moved: Sequence[Moved]) -> float | None:
+def lost_at(moved: Sequence[IndicatorChange]) -> float | None:
     """Return the epoch after which half of robust accuracy was lost; None if unknown."""
     return next((each.change.at for each in moved if each.name == "pgd" and each.change), None)
 
 
-def lines(moved: Sequence[Moved]) -> tuple[str, ...]:
+def lines(moved: Sequence[IndicatorChange]) -> tuple[str, ...]:
     """Describe the timeline: the first change, a line per change, and unchanged indicators."""
     lost, found = lost_at(moved), []
     changed = [(each, each.change) for each in moved if each.change is not None]
@@ -38,7 +38,7 @@ def lines(moved: Sequence[Moved]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def data(moved: Sequence[Moved]) -> list[dict[str, object]]:
+def data(moved: Sequence[IndicatorChange]) -> list[dict[str, object]]:
     """Convert the timeline to plain data, with an entry per indicator in order of time."""
     lost = lost_at(moved)
     return [
@@ -55,7 +55,7 @@ def data(moved: Sequence[Moved]) -> list[dict[str, object]]:
     ]
 
 
-def number(each: Moved, value: float) -> str:
+def number(each: IndicatorChange, value: float) -> str:
     """Format a value of an indicator, with accuracies in percent."""
     return f"{100 * value:.1f}%" if each.name in (*CURVES, "train_accuracy") else f"{value:.2g}"
 

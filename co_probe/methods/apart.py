@@ -56,9 +56,9 @@ from co_probe.methods.base import (
     check_positive,
     forward_backward,
 )
-from co_probe.methods.taps import Taps, find_taps
+from co_probe.methods.block_inputs import BlockInputs, find_blocks
 
-NO_TAPS = Taps({})
+NO_BLOCKS = BlockInputs({})
 OMEGA_DTYPES = ("auto", "float32", "float16", "int8")
 LEVELS = 127  # greatest value of ω in int8
 PART = 1000  # number of images whose ω is drawn at once
@@ -116,18 +116,18 @@ class APARTSimple(Method):
         check_positive(initial_step=self.initial_step)
         if self.omega_dtype not in OMEGA_DTYPES:
             raise ValueError(f"omega_dtype must be one of {', '.join(OMEGA_DTYPES)}, not {self.omega_dtype!r}")
-        self.taps = NO_TAPS
+        self.blocks = NO_BLOCKS
         self.names = ["omega", "input"]
         self.alpha = torch.zeros(2)
 
-    def find_taps(self, model: nn.Module) -> Mapping[str, nn.Module]:
+    def find_blocks(self, model: nn.Module) -> Mapping[str, nn.Module]:
         """Return the inner layers that are perturbed too: none here."""
         return {}
 
     @override
     def setup(self, model: nn.Module, context: TrainingContext) -> None:
-        self.taps = Taps(self.find_taps(model))
-        self.names = ["omega", "input", *self.taps.modules]
+        self.blocks = BlockInputs(self.find_blocks(model))
+        self.names = ["omega", "input", *self.blocks.modules]
         self.alpha = torch.zeros(len(self.names), device=context.device)
         self.alpha[:2] = self.initial_step
         self.alpha.requires_grad_()
@@ -167,14 +167,14 @@ class APARTSimple(Method):
     ) -> Tensor:
         with torch.no_grad():
             delta = self.start(torch.zeros_like(x) if state is None else state, epsilon)
-            sign, _ = self.signs(model, self.clip(x + delta), y, NO_TAPS)
+            sign, _ = self.signs(model, self.clip(x + delta), y, NO_BLOCKS)
             return project(self.advance(delta, sign, epsilon), x, epsilon, self.bounds)
 
-    def signs(self, model: Model, x: Tensor, y: Tensor, taps: Taps) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute signs of the loss gradient at `x` and at each tap's input, without weight gradients."""
+    def signs(self, model: Model, x: Tensor, y: Tensor, blocks: BlockInputs) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute signs of the loss gradient at `x` and at the input of each layer, without weight gradients."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            logits, seen = taps.watch(model, x)
+            logits, seen = blocks.watch(model, x)
             loss = F.cross_entropy(logits, y, reduction="sum")
         gradient, *inner = torch.autograd.grad(loss, [x, *seen.values()])
         return gradient.sign(), {name: g.sign() for name, g in zip(seen, inner, strict=True)}
@@ -185,7 +185,7 @@ class APARTSimple(Method):
         omega = unpack(batch.view.take(self.omega)) if self.learn_initialisation else torch.zeros_like(batch.x)
         self.alpha.grad = None
         delta = self.start(omega, epsilon)
-        sign, signs = self.signs(self.perturbing(model), self.clip(batch.x + delta), batch.y, self.taps)
+        sign, signs = self.signs(self.perturbing(model), self.clip(batch.x + delta), batch.y, self.blocks)
 
         # Computed in float32 regardless of the layer, so that the gradient of α is in float32.
         alphas = dict(zip(self.names, self.alpha, strict=True))
@@ -195,7 +195,7 @@ class APARTSimple(Method):
         }
         x = self.clip(batch.x + self.advance(delta, sign, epsilon))
         x.retain_grad()
-        with self.taps.adding(steps):
+        with self.blocks.adding(steps):
             result = forward_backward(model, x, batch)
 
         with torch.no_grad():
@@ -280,11 +280,11 @@ class APART(APARTSimple):
     """
 
     @override
-    def find_taps(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        taps = find_taps(model)
-        if not taps:
+    def find_blocks(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        blocks = find_blocks(model)
+        if not blocks:
             raise ValueError(
                 "the model has no residual block whose branch begins with a convolution (conv1, say), so there is "
                 "nothing inside it to perturb: use apart-simple"
             )
-        return taps
+        return blocks

@@ -26,7 +26,7 @@ from co_probe.indicators.passes import PassObserver
 from co_probe.inference.evaluation import Outcome, outcome, perturb
 from co_probe.monitoring.recording import Recording
 from co_probe.monitoring.step_values import StepValues, means
-from co_probe.monitoring.unwrapping import Measured, unwrapped
+from co_probe.monitoring.unwrapping import MeasuredModel, unwrapped
 from co_probe.numerics.rng import make_rng
 from co_probe.runs.training_attack import AttackLike, training_attack
 from co_probe.store import check_no_run
@@ -229,19 +229,19 @@ class Monitor:
             **metrics: Metrics of the loop to store with the epoch: `train_loss=...`.
 
         Returns:
-            Measured metrics (`clean`, `fgsm`, `pgd10`, `train_attack` under `attack`, `gap`), means of the step
+            MeasuredModel metrics (`clean`, `fgsm`, `pgd10`, `train_attack` under `attack`, `gap`), means of the step
             indicators of the epoch as `train_...`, and `metrics`.
 
         Raises:
             UserError: The model does not accept the probe images, or the run cannot be written.
         """
-        self._look()
+        self._end_window()
         recent, self._unrecorded = self._series[self._unrecorded :], len(self._series)
         steps = {name: np.concatenate([part[name] for part in recent]) for name in recent[0]} if recent else {}
         found = means({name.removeprefix("train_"): values for name, values in steps.items()})
         result: dict[str, float] = {f"train_{name}": value for name, value in found.items()}
         if self._main and self._probe is not None:
-            with self._aside() as model:
+            with self._measuring() as model:
                 x, y = self._probe_images()
                 own = self._attack.perturb if self._attack else None
                 if not self._classes:
@@ -301,13 +301,13 @@ class Monitor:
     def _count_step(self) -> None:
         self.steps += 1
         if self.steps % self.alarm.window == 0:  # in phase with the windows of the alarm, regardless of ends of epochs
-            self._look()
+            self._end_window()
             if self._snapshots.maxlen:
                 state = copy.deepcopy(self._optimizer.state_dict())
                 weights = {k: v.detach().clone() for k, v in self._model.state_dict().items() if isinstance(v, Tensor)}
                 self._snapshots.append((self.steps, weights, state))
 
-    def _look(self) -> None:
+    def _end_window(self) -> None:
         """Fetch the values of the window and update the alarm."""
         values = self._values.take(self._device)
         if not values:
@@ -324,13 +324,13 @@ class Monitor:
                 loss_gain=float(values["loss_gain"][offset]),
                 abnormal=float(values["abnormal"][offset]),
             )
-        self._complain(values)
+        self._warn_without_data(values)
         if self._log and self._main:
             self._log({"step": float(self.steps), **means(values), "alarm": float(bool(self.alarm))})
         if fired and self._main and self._probe is not None:
             self._confirm()
 
-    def _complain(self, values: dict[str, np.ndarray]) -> None:
+    def _warn_without_data(self, values: dict[str, np.ndarray]) -> None:
         """Warn once that the alarm has no data."""
         if self._idle < 0:
             return
@@ -351,7 +351,7 @@ class Monitor:
         warnings.warn(f"co_probe.Monitor cannot raise an alarm: {reason}", stacklevel=4)
 
     def _confirm(self) -> None:
-        with self._aside() as model:
+        with self._measuring() as model:
             x, y = (part[:CHECKED] for part in self._probe_images())
             pgd = PGD(epsilon=self.epsilon, steps=10, norm=self.norm, bounds=self.bounds)
             single = named_attack("fgsm", self.epsilon, self.norm, self.bounds)
@@ -368,14 +368,14 @@ class Monitor:
         return outcome(model, x, y, delta, self.bounds)
 
     @contextmanager
-    def _aside(self) -> Iterator[Measured]:
+    def _measuring(self) -> Iterator[MeasuredModel]:
         """Give the network for a measurement, without hooks and without effect on random numbers of the loop."""
         on, self._observer.on = self._observer.on, False
         network = unwrapped(self._model)
         devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=[device.index for device in devices if device.index is not None]):
             try:
-                yield Measured(network, self._mean, self._std)
+                yield MeasuredModel(network, self._mean, self._std)
             finally:
                 self._observer.on = on
 

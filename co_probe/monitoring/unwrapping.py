@@ -21,7 +21,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-class Measured(nn.Module):
+class MeasuredModel(nn.Module):
     """A network for measurements: from images within the bounds to float32 logits (B, classes).
 
     Args:

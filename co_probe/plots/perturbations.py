@@ -97,6 +97,6 @@ def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
 
 FIGURE = FigureSpec(
     draw=draw,
-    tables={"perturbations": computed("co_probe.diagnosis.telling:perturbations", generator=GENERATOR)},
+    tables={"perturbations": computed("co_probe.diagnosis.key_epochs:perturbations", generator=GENERATOR)},
     unsupported_reason=unsupported_reason,
 )

@@ -150,7 +150,7 @@ class FigureSpec:
         options = FigureOptions(**given)
         return options if options.against else replace(options, against=self.against)
 
-    def why_not(self, run: StoredRun, **given: Any) -> str | None:
+    def unsupported(self, run: StoredRun, **given: Any) -> str | None:
         """Return in one line why a run cannot be drawn with the given options; None if it can."""
         if not run.epochs:
             return f"{run.name} has no finished epoch yet"

@@ -11,7 +11,7 @@ from co_probe.attacks.named import named_attack
 from co_probe.config.labels import attack_label
 from co_probe.data.dataset import at_least_float32
 from co_probe.diagnosis import verdict_of
-from co_probe.diagnosis.telling import telling_epochs
+from co_probe.diagnosis.key_epochs import key_epochs
 from co_probe.inference.evaluation import perturb
 from co_probe.numerics.rng import make_rng
 from co_probe.probes.runner import Progress, live_run
@@ -126,7 +126,7 @@ def shown_epochs(run: StoredRun, most: int) -> list[int]:
     epochs, most = run.epochs, max(8, min(most, EPOCHS))
     if len(epochs) <= most:
         return epochs
-    chosen = {*telling_epochs(run), epochs[0]}
+    chosen = {*key_epochs(run), epochs[0]}
     for episode in verdict_of(run).episodes[:1]:
         chosen |= {episode.start - 1, episode.start} & set(epochs)
     even = [epochs[round(place)] for place in np.linspace(0, len(epochs) - 1, most - len(chosen))]

@@ -56,7 +56,7 @@ def draw(
     spec, stored = figure_spec(kind), opened(runs)
     if not stored:
         raise UserError("name at least one run")
-    if reason := next(filter(None, (spec.why_not(run, **options) for run in stored)), None):
+    if reason := next(filter(None, (spec.unsupported(run, **options) for run in stored)), None):
         raise UserError(reason)
     episodes = {run.name: spans for run in stored if (spans := spans_of(run))}
     shown = spec.shown(stored, episodes)

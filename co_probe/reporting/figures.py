@@ -88,7 +88,7 @@ def figures(
     episodes = {run.name: spans for run in runs if (spans := spans_of(run))}
     for kind in _kinds(runs):
         spec, options = figure_spec(kind), OPTIONS.get(kind, {})
-        fit = [run for run in runs if not spec.why_not(run, **options)]
+        fit = [run for run in runs if not spec.unsupported(run, **options)]
         if not fit or (kind not in CAPTIONS and _missing(kind, fit)):  # a diagnosis measures these at a few epochs only
             continue
         try:
@@ -110,7 +110,7 @@ def stored_drawings(run: StoredRun) -> Iterator[tuple[str, Drawing]]:
     """Yield the figures of a run, with their kinds, that need no measurement."""
     for kind in _kinds([run]):
         options = OPTIONS.get(kind, {})
-        if not figure_spec(kind).why_not(run, **options) and not _missing(kind, [run]):
+        if not figure_spec(kind).unsupported(run, **options) and not _missing(kind, [run]):
             yield kind, draw(kind, run, **options)
 
 

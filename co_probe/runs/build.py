@@ -94,7 +94,7 @@ def build_model(
     """
     if weights is not None and given is None and not is_own(info.model.name):
         try:
-            with outlined():
+            with without_memory():
                 outline = build_model(info)
         except (NotImplementedError, RuntimeError):  # its constructor needs actual values, so it cannot be compared
             pass
@@ -175,7 +175,7 @@ def new_model(
 
 
 @contextmanager
-def outlined() -> Iterator[None]:
+def without_memory() -> Iterator[None]:
     """Build networks on the device `meta`, without values and random numbers, inside the context."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         yield
@@ -184,7 +184,7 @@ def outlined() -> Iterator[None]:
 def _require_memory(name: str, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:
     """Raise UserError if parameters, gradients and momenta exceed the memory."""
     hint = "choose a smaller one"
-    with outlined():
+    with without_memory():
         try:
             parameters = MODELS.make(name, *arguments, **settings).parameters()
             needed = 3 * sum(parameter.numel() * parameter.element_size() for parameter in parameters)
@@ -231,7 +231,7 @@ def describe(config: Config, data: Dataset, precision: str) -> RunInfo:
         model=ModelSpec(config.model.name, dict(config.model.settings), foreign),
         attack=config.method.name,
         precision=precision,
-        planned=kept_epochs(config),
+        planned=epoch_count(config),
         settings=config.to_dict(),
     )
 
@@ -261,7 +261,7 @@ def make_method(config: Config, bounds: tuple[float, float] = (0.0, 1.0)) -> Met
         raise UserError(f"method {name}, guard {config.guard}: {error}") from error
 
 
-def kept_epochs(config: Config) -> int:
+def epoch_count(config: Config) -> int:
     """Return the number of epochs that a run trains and stores: its budget of passes divided by replays, rounded up.
 
     The rounding is that of the authors' code of Free (Shafahi et al., 2019).

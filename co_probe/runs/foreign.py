@@ -22,7 +22,7 @@ CHANNELS = ("in_channels", "num_channels", "n_channels", "input_channels", "in_c
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltModel:
     """A model and how to build it again.
 
     Attributes:
@@ -48,7 +48,7 @@ def resolve_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> Built:
+) -> BuiltModel:
     """Build a user's model.
 
     Args:
@@ -68,12 +68,12 @@ def resolve_model(
     if isinstance(given, nn.Module):
         if chosen:
             raise UserError("model settings are for a class or a name; this model is built already")
-        return Built(ForeignModel(copied(given), mean, std), class_name(given))
+        return BuiltModel(ForeignModel(copied(given), mean, std), class_name(given))
     if isinstance(given, str) and not plugins.is_own(_known(given)):
         constants = (mean or [0.0] * channels, std or [1.0] * channels)
         model = MODELS.make(given, channels, classes, *constants, **chosen)
         own = tuple(name for name in model.state_dict() if name.startswith("normalize."))
-        return Built(model, given, chosen, foreign=False, own=own)
+        return BuiltModel(model, given, chosen, foreign=False, own=own)
     if isinstance(given, str):
         name, target = given, plugins.load("model", given)
     elif callable(given):
@@ -89,8 +89,8 @@ def resolve_model(
         raise UserError(f"model {name} gave {type(network).__name__}, not torch.nn.Module")
     if {"mean", "std"} <= arguments.keys():  # it normalises images itself, like models of co-probe
         kept = {key: value for key, value in arguments.items() if key in chosen}
-        return Built(network, name, kept, foreign=False)
-    return Built(ForeignModel(network, mean, std), name, arguments)
+        return BuiltModel(network, name, kept, foreign=False)
+    return BuiltModel(ForeignModel(network, mean, std), name, arguments)
 
 
 def class_name(target: Any) -> str:

@@ -55,7 +55,7 @@ def run_cell(
     return files
 
 
-def receive(files: Files, out: Path) -> None:
+def write_returned(files: Files, out: Path) -> None:
     """Write a run that was trained on another disk into its folder, in one atomic step.
 
     Raises:

@@ -14,10 +14,10 @@ from co_probe.executor import Executor, error_of
 from co_probe.files.atomic import changing
 from co_probe.progress import progress_bar
 from co_probe.runs import Run
-from co_probe.runs.build import kept_epochs
+from co_probe.runs.build import epoch_count
 from co_probe.store import StoredRun
 from co_probe.store.stored_run import epoch_number
-from co_probe.sweeps.cell import receive, run_cell
+from co_probe.sweeps.cell import run_cell, write_returned
 from co_probe.sweeps.engines import local
 from co_probe.sweeps.grid import Grid
 
@@ -179,7 +179,7 @@ def _outcome(future: Future[Any], path: Path) -> CoProbeError | None:
         return error
     try:
         if files := future.result():
-            receive(files, path)
+            write_returned(files, path)
     except CoProbeError as error:
         return error
     return None
@@ -188,7 +188,7 @@ def _outcome(future: Future[Any], path: Path) -> CoProbeError | None:
 def _planned(config: Config) -> int:
     """Return the number of epochs of a run. Invalid settings are reported when the run is trained, not here."""
     try:
-        return kept_epochs(config)
+        return epoch_count(config)
     except CoProbeError:
         return config.epochs
 

@@ -19,7 +19,7 @@ TIMEOUT = timedelta(hours=2)  # of waiting for other processes, which may be rea
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # as torchrun sets them
 
 
-class Left(CoProbeError):
+class ProcessLost(CoProbeError):
     """Another process of the run has ended; it reports the reason."""
 
 
@@ -158,7 +158,7 @@ def join(device: torch.device) -> Group:
         The group; of one process if torchrun did not start it.
 
     Raises:
-        Left: The other processes do not respond.
+        ProcessLost: The other processes do not respond.
     """
     if launched()[1] == 1:
         return Group(device=device)
@@ -175,11 +175,11 @@ def join(device: torch.device) -> Group:
 
 @contextmanager
 def _others() -> Iterator[None]:
-    """Turn errors of torch about lost processes into `Left`."""
+    """Turn errors of torch about lost processes into `ProcessLost`."""
     try:
         yield
     except RuntimeError as error:  # a base class of torch.distributed.DistError
-        raise Left("another process of the run has ended, or does not answer: it may say why itself") from error
+        raise ProcessLost("another process of the run has ended, or does not answer: it may say why itself") from error
 
 
 def _leave() -> None:

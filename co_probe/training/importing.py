@@ -18,7 +18,7 @@ from co_probe.errors import UserError
 from co_probe.runs import Run
 from co_probe.runs.build import pick_device
 from co_probe.runs.checkpoint_files import find_checkpoints
-from co_probe.runs.foreign import Built, ModelLike, resolve_model
+from co_probe.runs.foreign import BuiltModel, ModelLike, resolve_model
 from co_probe.runs.state_dicts import fit, read_state_dict
 from co_probe.runs.training_attack import AttackLike, TrainingAttack, training_attack
 from co_probe.runs.training_log import TrainingLog, read_training_log
@@ -182,7 +182,7 @@ def import_run(
 class _Loader:
     """Loads checkpoints into one model, and reports once per kind of file how it was converted."""
 
-    built: Built
+    built: BuiltModel
     key: str | None
     strip: str | None
     say: Callable[[str], None]

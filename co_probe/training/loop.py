@@ -20,7 +20,7 @@ from co_probe.inference.execution import execute, resolve
 from co_probe.inference.forward import Forward
 from co_probe.methods.base import Batch, Method
 from co_probe.numerics.rng import derive_seed, make_rng
-from co_probe.runs.build import check_parts, describe, kept_epochs, make_data, make_method, make_model, pick_device
+from co_probe.runs.build import check_parts, describe, epoch_count, make_data, make_method, make_model, pick_device
 from co_probe.training.averaging import WeightAverage
 from co_probe.training.batchnorm import synchronise_batchnorm
 from co_probe.training.early_stop import EarlyStop
@@ -52,7 +52,7 @@ def epochs(
     """Train `config` into the folder `out`, yielding after each epoch.
 
     An epoch is one pass over the data. A method with replays takes several steps per batch and has correspondingly
-    fewer epochs (`kept_epochs`), so that the budget is the same. Schedules and ε depend on progress in epochs, even if
+    fewer epochs (`epoch_count`), so that the budget is the same. Schedules and ε depend on progress in epochs, even if
     epochs differ in steps (`ResolutionStages`).
 
     Args:
@@ -83,7 +83,7 @@ def epochs(
     check_parts(config)
     data = make_data(config)
     seed = config.seed
-    method, last_epoch = make_method(config, data.bounds), kept_epochs(config)
+    method, last_epoch = make_method(config, data.bounds), epoch_count(config)
     index = draw_probe(config, data)
     stages = ResolutionStages(config, data, last_epoch, method.replays, target, index.get("validation"), group)
     if group.size > 1 and method.decides_within_epochs and not config.sync_batchnorm:

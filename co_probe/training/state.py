@@ -69,10 +69,10 @@ def copying_stream(device: torch.device) -> torch.cuda.Stream | None:
 
 def snapshot(state: Mapping[str, Any], stream: torch.cuda.Stream | None = None) -> dict[str, Any]:
     """Copy the tensors in `state`, so that training can continue; other values are not copied."""
-    return {name: Copy(value, stream) if isinstance(value, Tensor) else value for name, value in state.items()}
+    return {name: HostCopy(value, stream) if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
-class Copy(Rows):
+class HostCopy(Rows):
     """A tensor as it is now. The copy stays on its device until rows of it are asked for, in any thread.
 
     `stream`: on a GPU, the one that rows come over on, for which training does not wait.

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from co_probe.config import Config, merge, presets
-from co_probe.config.plugins import PARTS, allow_typed, hand_in
+from co_probe.config.plugins import PARTS, allow_typed, make_available
 from co_probe.errors import UserError
 from co_probe.methods import METHODS
 from co_probe.progress import progress_bar
 from co_probe.runs import Run
-from co_probe.runs.build import kept_epochs
+from co_probe.runs.build import epoch_count
 from co_probe.store import StoredRun
 from co_probe.training.loop import Progress, epochs
 from co_probe.training.metrics import EpochMetrics
@@ -91,7 +91,7 @@ def train(
     Example:
         >>> run = co_probe.train("fgsm", epochs=30, seed=1, out="runs/fgsm-1", progress=True)
     """
-    name = method if isinstance(method, str) else hand_in(method)
+    name = method if isinstance(method, str) else make_available(method)
     folder = Path(out or Path("runs") / name.rpartition(":")[2])
     config = resolve_config(folder, name, preset, [_named(settings)], resume)
     with _shown(progress, name, config) as show:
@@ -108,9 +108,9 @@ def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
     for part in PARTS:
         value = named.get(part)
         if isinstance(value, Mapping) and callable(value.get("name")):
-            named[part] = {**value, "name": hand_in(value["name"])}
+            named[part] = {**value, "name": make_available(value["name"])}
         elif callable(value):
-            named[part] = hand_in(value)
+            named[part] = make_available(value)
     return named
 
 
@@ -122,7 +122,7 @@ def _shown(progress: bool | Progress, name: str, config: Config) -> Iterator[Pro
     if not progress:
         yield None
         return
-    planned = kept_epochs(config)
+    planned = epoch_count(config)
     with progress_bar(name) as show:
 
         def within_epoch(epoch: int, done: int, total: int) -> None:

@@ -11,8 +11,8 @@ import co_probe
 from co_probe.cli.main import main
 from co_probe.diagnosis.advice import BY_KIND, advice_for
 from co_probe.diagnosis.diagnose import diagnose_all
+from co_probe.diagnosis.key_epochs import key_epochs
 from co_probe.diagnosis.stored import curves_of, verdict_of
-from co_probe.diagnosis.telling import telling_epochs
 from co_probe.diagnosis.verdict import KINDS, OVERFITTED, verdict
 from co_probe.errors import UserError
 from co_probe.reporting.drawing import spans_of
@@ -256,7 +256,7 @@ def test_telling_epochs_are_before_in_and_after_a_collapse(pgd, expected):
     curves = {name: [*values, *[0.6] * 3][:count] for name, values in COLLAPSE.items()}
     run = stored({"clean": curves["clean"], "train_attack": curves["fgsm"], "pgd10": pgd}, images=2000)
     run.best_epoch = 1 + int(np.argmax(pgd))
-    assert telling_epochs(run) == expected
+    assert key_epochs(run) == expected
 
 
 def test_an_episode_without_an_end_is_drawn_to_the_last_epoch():

@@ -10,5 +10,5 @@ from striped_study.probe import directions as measure
 @options.device
 def directions(runs, runs_dir, device):
     """Accuracy on the stripes of each direction."""
-    live = options.fitting(options.open_live(runs, runs_dir), options.unfinished)
+    live = options.compatible(options.open_live(runs, runs_dir), options.unfinished)
     print_frame(options.measured(live, lambda some: measure(some, device=device)), "csv")

@@ -15,7 +15,7 @@ from co_probe.errors import CoProbeError, DamagedFile, UserError
 from co_probe.files import lock as locks
 from co_probe.store import StoredRun, find_runs
 from co_probe.sweeps import sweep as sweeping
-from co_probe.sweeps.cell import receive, run_cell
+from co_probe.sweeps.cell import run_cell, write_returned
 from co_probe.sweeps.grid import Grid
 from co_probe.sweeps.processes import Processes
 from co_probe.sweeps.sweep import SweepFailed, is_complete
@@ -150,10 +150,10 @@ def test_a_second_attempt_goes_on_on_that_disk(tmp_path, monkeypatch):
     assert StoredRun(scratch).epochs == [1]
     files = run_cell(config.to_dict(), out, "cpu", marker=str(tmp_path / "not here"))
     assert seen == [1, 2]
-    receive(files, tmp_path / "run")
+    write_returned(files, tmp_path / "run")
     assert StoredRun(tmp_path / "run").epochs == [1, 2]
     with pytest.raises(UserError, match="delete it"):
-        receive(files, tmp_path / "run")
+        write_returned(files, tmp_path / "run")
 
 
 def test_a_run_waits_until_the_lock_of_a_machine_that_died_is_stale(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def make_carriers(classes: int, shape: tuple[int, int, int]) -> Tensor:
     return signs.float()[:, None].repeat(1, channels, 1, 1)
 
 
-def without_span(x: Tensor, carriers: Tensor) -> Tensor:
+def remove_span(x: Tensor, carriers: Tensor) -> Tensor:
     """Remove from images their orthogonal projection on the span of the carriers.
 
     The carriers of ten classes span five dimensions, which are removed. The authors' code removes ten: its QR
@@ -89,7 +89,7 @@ def inject(data: Dataset, scales: Mapping[str, float], *, orthogonal: bool) -> D
             return x
         x = x.float().div(255) if x.dtype == torch.uint8 else x.clone()
         if orthogonal:
-            x = without_span(x, carriers)
+            x = remove_span(x, carriers)
         for number, carrier in enumerate(carriers):
             x[y == number] += scales[split] * carrier
         return x

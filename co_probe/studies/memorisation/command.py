@@ -51,7 +51,7 @@ def memorisation(
     """
     from co_probe.studies.memorisation.probe import memorisation as measure
 
-    stored = options.fitting(options.open_stored(runs, runs_dir, model, results), options.unfinished)
+    stored = options.compatible(options.open_stored(runs, runs_dir, model, results), options.unfinished)
     settings: dict[str, Any] = {"against": against, "last": last, "device": device, "compile": compile}
     with progress_bar("memorisation") as progress:
         frame = options.measured(stored, lambda some: measure(some, **settings, progress=progress))

@@ -4,7 +4,8 @@ Forward pre-hooks read and replace the tensors, so that the branch is perturbed 
 to the model's code.
 
 Compiled code includes only the hooks that exist at compilation, and returns gradients of its inputs only. Therefore the
-hooks that add a perturbation remain on the layers (`Taps`), and gradients at taps are those of zeros that are added.
+hooks that add a perturbation remain on the layers (`BlockInputs`), and gradients at these inputs are those of zeros
+that are added.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,14 +25,14 @@ from co_probe.inference.forward import Forward
 BRANCHES = ("conv1", "block", "conv", "f", "layers", "conv_pw", "conv_exp", "conv_dw")
 
 
-def find_taps(model: nn.Module) -> dict[str, nn.Module]:
+def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """Find the first convolution of each residual branch, by its name in the model, in order.
 
     A residual block is a module with a child of one of the names in BRANCHES that is or contains a convolution, and
     with a shortcut: its output depends on its input even if the input of that convolution is fixed, which is tested in
     eval mode. This holds for the networks of this package and the residual ones of torchvision and timm.
     """
-    taps: dict[str, nn.Module] = {}
+    blocks: dict[str, nn.Module] = {}
     with Forward(model, batchnorm="eval").as_module():
         for name, module in model.named_modules():
             branch = next((key for key in BRANCHES if isinstance(getattr(module, key, None), nn.Module)), None)
@@ -43,16 +44,16 @@ def find_taps(model: nn.Module) -> dict[str, nn.Module]:
                 if isinstance(layer, nn.Conv2d)
             )
             first, convolution = next(convolutions, ("", None))
-            if convolution is not None and first not in taps and _has_shortcut(module, convolution):
-                taps[first] = convolution
-    return taps
+            if convolution is not None and first not in blocks and _has_shortcut(module, convolution):
+                blocks[first] = convolution
+    return blocks
 
 
 def _has_shortcut(block: nn.Module, first: nn.Conv2d) -> bool:
     """Return whether the block's output depends on its input other than through its first convolution."""
     x = torch.zeros(1, first.in_channels, 8, 8, device=first.weight.device, dtype=first.weight.dtype)
     x.requires_grad_()
-    with torch.enable_grad(), tapped({"": first}, lambda _, activation: torch.zeros_like(activation)):
+    with torch.enable_grad(), replaced_inputs({"": first}, lambda _, activation: torch.zeros_like(activation)):
         try:
             output = block(x * 1)  # not a leaf, since a block may change it in place
         except (TypeError, ValueError, RuntimeError):  # not called with one tensor: not a supported block
@@ -62,7 +63,7 @@ def _has_shortcut(block: nn.Module, first: nn.Conv2d) -> bool:
         return torch.autograd.grad(output.sum(), x, allow_unused=True)[0] is not None
 
 
-class Taps:
+class BlockInputs:
     """Layers of a model, by name, whose inputs are perturbed and observed; at most one object per model."""
 
     def __init__(self, modules: Mapping[str, nn.Module]):
@@ -77,7 +78,7 @@ class Taps:
 
     @contextmanager
     def adding(self, steps: Mapping[str, Tensor]) -> Iterator[None]:
-        """Add `steps[name]` to the input of every tap `name` in `steps` inside the context."""
+        """Add `steps[name]` to the input of every layer `name` in `steps` inside the context."""
         self.steps = steps
         try:
             yield
@@ -85,7 +86,7 @@ class Taps:
             self.steps = {}
 
     def watch(self, model: Model, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the logits of `model` at `x`, and for every tap a tensor whose gradient is that at its input.
+        """Return the logits of `model` at `x`, and for every layer a tensor whose gradient is that at its input.
 
         It is the gradient through the branch alone, even if the shortcut uses the same input.
         """
@@ -93,35 +94,35 @@ class Taps:
             return model(x), {}
         forward = Forward.of(model)
         if not forward.compiled:
-            return self._look(forward, x)
+            return self._observe(forward, x)
         if x.shape not in self.zeros:
             self.zeros[x.shape] = self._zeros(forward, x)
         zeros = self.zeros[x.shape]
         with self.adding(zeros):
             return forward(x), zeros
 
-    def _look(self, forward: Forward, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _observe(self, forward: Forward, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         seen: dict[str, Tensor] = {}
 
-        def look(name: str, activation: Tensor) -> Tensor:
+        def observe(name: str, activation: Tensor) -> Tensor:
             seen[name] = activation.view_as(activation)
             return seen[name]
 
-        with tapped(self.modules, look):
+        with replaced_inputs(self.modules, observe):
             return forward(x), seen
 
     @torch.no_grad()
     def _zeros(self, forward: Forward, x: Tensor) -> dict[str, Tensor]:
-        """Make zeros like each tap's input, as leaves that require gradients."""
-        _, seen = self._look(replace(forward, compiled=False, batchnorm="eval"), x)
+        """Make zeros like the input of each layer, as leaves that require gradients."""
+        _, seen = self._observe(replace(forward, compiled=False, batchnorm="eval"), x)
         return {name: torch.zeros_like(activation).requires_grad_() for name, activation in seen.items()}
 
 
 @contextmanager
-def tapped(taps: Mapping[str, nn.Module], replace: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
-    """Replace the input of every tap `name` by `replace(name, input)` inside the context."""
+def replaced_inputs(blocks: Mapping[str, nn.Module], replace: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+    """Replace the input of every layer `name` by `replace(name, input)` inside the context."""
     with ExitStack() as stack:
-        for name, module in taps.items():
+        for name, module in blocks.items():
             hook = module.register_forward_pre_hook(lambda _, args, name=name: (replace(name, args[0]), *args[1:]))
             stack.callback(hook.remove)
         yield

@@ -8,7 +8,7 @@ from co_probe.probes.perturbations import perturbations as perturbations_at
 from co_probe.store import StoredRun
 
 
-def telling_epochs(run: StoredRun) -> list[int]:
+def key_epochs(run: StoredRun) -> list[int]:
     """Select the most robust epoch before the first episode, the least robust one in episodes, and the last.
 
     Args:
@@ -30,5 +30,5 @@ def telling_epochs(run: StoredRun) -> list[int]:
 
 
 def perturbations(run: StoredRun, images: int = 4, generator: AttackLike = "fgsm") -> pd.DataFrame:
-    """Make perturbations at the `telling_epochs`; see `co_probe.probes.perturbations.perturbations`."""
-    return perturbations_at(run, telling_epochs(run), images, generator)
+    """Make perturbations at the `key_epochs`; see `co_probe.probes.perturbations.perturbations`."""
+    return perturbations_at(run, key_epochs(run), images, generator)
