@@ -57,8 +57,7 @@ JPEG = Scale(
     {
         "precision": "float32",
         "probe": {"validation": 0},
-        "data": {"title": "CIFAR-10 (JPEG)", "limit": 5000},
-        "model": {"name": "preact_resnet", "width": 16, "blocks": [1, 1, 1]},
+        "data": {"title": "CIFAR-10 (JPEG)", "limit": 10000},
     },
 )
 # name -> (title, method, settings, passes per step)

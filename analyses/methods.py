@@ -94,7 +94,11 @@ SCALES = {
         ("16/255",),
         (0,),
         200,
-        settings={"data": {"title": "CIFAR-10 (JPEG)"}, "precision": "float32", "probe": {"validation": 0}},
+        settings={
+            "data": {"title": "CIFAR-10 (JPEG)", "limit": 50_000},
+            "precision": "float32",
+            "probe": {"validation": 0},
+        },
     ),
 }
 

@@ -87,7 +87,7 @@ def cifar10_small(folder: Path) -> Drawn:
     """Figures of the four runs that were trained longest."""
     frames = {name: pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "gap", "strength", "steps")}
     frames = {name: frame[frame["run"].isin(SMALL)] for name, frame in frames.items()}
-    title = "CIFAR-10 (JPEG), 10,000 images, width 16\nε = 16/255, seed 0"
+    title = "CIFAR-10 (JPEG), width 16\nε = 16/255, seed 0"
     episodes = episodes_of(frames["metrics"])
     for against in ("pgd10", "pgd20"):
         gaps = frames["gap"][frames["gap"]["against"] == against]

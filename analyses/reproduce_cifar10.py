@@ -13,8 +13,8 @@ again: exit code 3 if there is more to do, 0 when all is done. In order (`--part
     autoattack  the last models of `main` and `more` under the attacks of Table 2, and under AutoAttack
 
 All runs of the parts asked for are trained first, `--jobs` at a time. With `--scale small` the runs are those of the
-preset cifar10-small (10,000 images, width 16, ε = 16/255, 24 epochs), where FGSM collapses within 4,000 updates: Figure
-5 is of its main runs, and `seeds` are those of fgsm and apart.
+preset cifar10-small on all 50,000 images (width 16, ε = 16/255, 24 epochs), where FGSM collapses within 9,000 updates:
+Figure 5 is of its main runs, and `seeds` are those of fgsm and apart.
 
 `--data` is a folder as co-probe's image-folder takes it, of 32×32 images; here CIFAR-10 re-encoded as JPEG, and all
 titles say so. Runs, with their weights, stay in `--runs`; figures, tidy tables, commands, machine and versions go to
@@ -55,6 +55,7 @@ from co_probe.sweeps.sweep import is_complete
 from co_probe.training.loop import epochs
 
 TITLE = "CIFAR-10 (JPEG)"
+IMAGES = 50_000  # of training: all
 MAIN = ("fgsm", "apart-simple", "apart", "pgd")
 MORE = ("fgsm-rs", "n-fgsm")
 # Runs of `main` that figures of other parts show too; of `seeds`, those that have several.
@@ -84,7 +85,7 @@ class Scale:
 
 SCALES = {
     "full": Scale("cifar10-30", ("pgd", "apart"), MAIN, "cifar10-jpeg"),
-    "small": Scale("cifar10-small", (), ("fgsm", "apart"), "cifar10-jpeg-small", ", 10,000 images, width 16"),
+    "small": Scale("cifar10-small", (), ("fgsm", "apart"), "cifar10-jpeg-small", ", width 16"),
 }
 AGAINST = ("pgd10", "pgd20")
 ATTACKS = ("clean", "gaussian", "pgd20", "cw")  # on all test images; AutoAttack on some
@@ -127,7 +128,7 @@ class Reproduction:
     def config(self, method: str, preset: str | None = None, seed: int = 0) -> Config:
         """The preset's settings, on the images of `--data`, and for a trial made small."""
         asked, preset = self.asked, preset or self.scale.preset
-        data: dict[str, Any] = {"name": f"image-folder:{asked.data}", "title": self.title}
+        data: dict[str, Any] = {"name": f"image-folder:{asked.data}", "title": self.title, "limit": IMAGES}
         changes: dict[str, Any] = {"seed": seed, "data": data, "precision": asked.precision}
         changes["probe"] = {"validation": 0}  # the paper trains on all images
         if asked.limit is not None:

@@ -138,6 +138,15 @@ def test_warmup_is_no_longer_than_the_run(value):
         tiny_config("fgsm", epsilon_warmup=value)
 
 
+def test_the_number_of_training_images_of_a_preset_holds_for_other_data_sets():
+    preset = configure("cifar10-small", "fgsm").data.settings
+    assert preset["limit"] == 10_000
+    other = {"data": {"name": "image-folder:cifar10-jpeg"}}
+    assert configure("cifar10-small", "fgsm", other).data.settings == {"limit": 10_000}
+    assert configure("cifar10-small", "fgsm", other, {"data": {"limit": 300}}).data.settings == {"limit": 300}
+    assert configure("cifar10", "fgsm", other).data.settings == {}
+
+
 def test_runs_from_before_there_was_a_warmup_have_none():
     settings = tiny_config("fgsm").to_dict()
     del settings["epsilon_warmup"]

@@ -100,7 +100,8 @@ def read(preset: str) -> dict[str, Any]:
 def configure(preset: str, method: str, *overrides: dict[str, Any], defaults: Mapping[str, Any] = NEW_RUN) -> Config:
     """Make the settings of a run.
 
-    A section of a study in `overrides` may change the preset (`Section.adapt`). If `overrides` change the number of
+    A section of a study in `overrides` may change the preset (`Section.adapt`). The number of training images
+    (`data.limit`) of the preset also holds for another data set. If `overrides` change the number of
     epochs but not the warm-up of ε, the warm-up is scaled. Code that a preset file names is imported only if the user
     allows it (`co_probe.config.plugins`).
 
@@ -119,13 +120,15 @@ def configure(preset: str, method: str, *overrides: dict[str, Any], defaults: Ma
     if not isinstance(own, dict):
         raise UserError(f"preset {preset}: methods.{method} is a section of settings, not one value")
     data = merge(dict(defaults), merge(data, {"method": {"name": method, **own}, "preset": preset}))
-    share = _warmup_share(data)
+    share, limit = _warmup_share(data), _limit(data)
     for name in SECTIONS:
         given = [extra[name] for extra in overrides if name in extra]
         if given:
             data = SECTIONS.load(name).adapt(data, _joined(given))
     for extra in overrides:
         data = merge(data, with_current_names(extra))
+    if limit is not None and isinstance(data["data"], Mapping):
+        data = {**data, "data": {"limit": limit, **data["data"]}}
     if share and not any("epsilon_warmup" in extra for extra in overrides) and fits(data["epochs"], int):
         data["epsilon_warmup"] = share * data["epochs"]
     return Config.from_dict(data)
@@ -135,6 +138,12 @@ def _warmup_share(data: dict[str, Any]) -> float:
     """Return the share of epochs in which a preset warms ε up; 0 for invalid values, which `Config` rejects."""
     warmup, epochs = data.get("epsilon_warmup", 0), data.get("epochs", 1)
     return warmup / epochs if fits(warmup, float) and fits(epochs, int) and epochs > 0 else 0.0
+
+
+def _limit(data: dict[str, Any]) -> Any:
+    """Return the number of training images in a preset, or None."""
+    section = data.get("data")
+    return section.get("limit") if isinstance(section, Mapping) else None
 
 
 def _joined(given: list[Any]) -> dict[str, Any]:
