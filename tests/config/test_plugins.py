@@ -64,7 +64,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(plugins.VARIABLE, "")
     monkeypatch.setattr(plugins, "_allowed", [])
-    monkeypatch.setattr(plugins, "_handed_in", {})
+    monkeypatch.setattr(plugins, "_available", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     sys.modules.pop("mine", None)
@@ -317,7 +317,7 @@ def test_classes_and_functions_are_handed_in(here):
     x, _ = wide.test_data()
     again = co_probe.open_run("wide", model=Tiny(width=5)).load_model(1)
     assert torch.equal(again(x), wide.load_model(1)(x)), "whoever normalises"
-    plugins._handed_in.clear()
+    plugins._available.clear()
     plugins._allowed.clear()
     with pytest.raises(UserError, match="Tiny is code of its own"):
         co_probe.open_run("run").load_model(2)
