@@ -228,10 +228,10 @@ def rows(**columns: Any):
 
 
 def save_tables(path: Path, name: str, start) -> None:
-    """Replace a table of a run over and over, and add to another, while others do."""
+    """Add to two tables of a run, one of which other processes add to at the same time."""
     from co_probe.store import StoredRun
 
     start.wait()
     for value in range(10):
-        StoredRun(path).save_frame(name, rows(value=[value]))
+        StoredRun(path).add_rows(name, rows(value=[value]))
         StoredRun(path).add_rows("common", rows(quantity=[name], epoch=[value]))

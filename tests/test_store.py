@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from conftest import tiny_config
 
-from co_probe.errors import DamagedFile, UserError
+from co_probe.errors import DamagedFile, NotStored, UserError
 from co_probe.files.atomic import write_atomic
 from co_probe.files.lock import Lock
 from co_probe.store import RunWriter, StoredRun, find_runs, rounding, stored_run, table, tree
@@ -421,7 +421,7 @@ READERS = {
     ("name", "flips"), [("epoch-0002.h5", 400), ("run.h5", 150), ("results.h5", 150), ("packed.h5", 100)]
 )
 def test_no_altered_byte_goes_unnoticed(run, name, flips):
-    run.save_frame("gap", children.rows(run=["ε"] * 3, epoch=[1, 2, 3], value=[0.5, 1.5, 2.5]))
+    run.add_rows("gap", children.rows(run=["ε"] * 3, epoch=[1, 2, 3], value=[0.5, 1.5, 2.5]))
     pack(run, run.path / "packed.h5")
     path, before = run.path / name, READERS[name](run.path)
     good, rng, damaged = path.read_bytes(), np.random.default_rng(0), 0
@@ -569,11 +569,11 @@ def test_a_full_disk_costs_no_finished_epoch(tmp_path, monkeypatch):
 
 def test_a_table_that_does_not_fit_leaves_the_old_one(run, monkeypatch):
     old, new = children.rows(epoch=[1], value=[0.5]), children.rows(epoch=[1], value=[0.7])
-    run.save_frame("gap", old)
+    run.add_rows("gap", old)
     monkeypatch.setattr("co_probe.files.atomic.open", FullDisk(100).open, raising=False)
-    with pytest.raises(UserError, match="No space left"):
-        run.save_frame("gap", new)
-    assert run.frame("gap")["value"].tolist() == [0.5]
+    with pytest.warns(NotStored, match="No space left"):
+        run.add_rows("gap", new)
+    assert StoredRun(run.path).frame("gap")["value"].tolist() == [0.5]
 
 
 @pytest.mark.parametrize("limit", [0, 3000, 9000])
@@ -740,7 +740,7 @@ def test_measuring_writes_through_no_link(run, name):
     victim = run.path.parent / "victim"
     victim.write_text("mine")
     (run.path / name).symlink_to(victim)
-    outcome(lambda: run.save_frame("gap", children.rows(value=[1.0])))
+    outcome(lambda: run.add_rows("gap", children.rows(value=[1.0])))
     assert victim.read_text() == "mine"
 
 
@@ -748,7 +748,7 @@ def test_measuring_writes_through_no_link(run, name):
 
 
 def test_a_packed_run_is_the_same_run(run, tmp_path):
-    run.save_frame("gap", children.rows(run=[run.name], epoch=[1], value=[0.5]))
+    run.add_rows("gap", children.rows(run=[run.name], epoch=[1], value=[0.5]))
     pack(run, tmp_path / "sent.h5")
     packed = StoredRun(tmp_path / "sent.h5")
     assert packed.name == "sent" and packed.epochs == run.epochs and packed.config == run.config
@@ -761,11 +761,11 @@ def test_a_packed_run_is_the_same_run(run, tmp_path):
 
 
 def test_what_is_measured_on_a_packed_run_lies_beside_it(run, tmp_path):
-    run.save_frame("gap", children.rows(value=[0.5]))
+    run.add_rows("gap", children.rows(value=[0.5]))
     path = tmp_path / "sent.h5"
     pack(run, path)
     before = path.read_bytes()
-    StoredRun(path).save_frame("strength", children.rows(value=[0.7]))
+    StoredRun(path).add_rows("strength", children.rows(value=[0.7]))
     assert path.read_bytes() == before
     assert (tmp_path / "sent.results.h5").exists()
     assert StoredRun(path).probes() == ["gap", "strength"]
@@ -793,7 +793,7 @@ def test_a_damaged_run_is_not_packed(run, tmp_path):
 
 def test_find_runs_finds_folders_and_packed_files(run, tmp_path):
     pack(run, tmp_path / "sent.h5")
-    StoredRun(tmp_path / "sent.h5").save_frame("gap", children.rows(value=[0.7]))
+    StoredRun(tmp_path / "sent.h5").add_rows("gap", children.rows(value=[0.7]))
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("not a run")
     (tmp_path / "text.h5").write_text("not HDF5")
@@ -837,7 +837,7 @@ def test_epochs_without_their_run_file_are_not_taken_for_a_new_run(run):
 
 
 def test_overwriting_leaves_nothing_of_the_old_run(run):
-    run.save_frame("gap", children.rows(value=[0.7]))
+    run.add_rows("gap", children.rows(value=[0.7]))
     write_run(run.path, epochs=1, overwrite=True)
     assert sorted(files(run.path)) == ["epoch-0001.h5", "run.h5"]
 

@@ -19,8 +19,7 @@ def steps(setup: Setup) -> list[dict[str, Any]]:
     """Measure a training step of each method and of clean training; with `compile` also the compiled step.
 
     Quantities: `seconds`; `images_per_second`; `ratio` to clean training; `passes`, floating-point operations in units
-        of
-    a forward pass (clean training: 3).
+    of a forward pass (clean training: 3).
     """
     fitting = [name for name in METHODS if setup.config().norm in METHODS.load(name).norms]
     names = [CLEAN, *(name for name in setup.methods(fitting) if name != CLEAN)]

@@ -19,9 +19,8 @@ def storage(setup: Setup) -> list[dict[str, Any]]:
     """Measure writing an epoch of each method (default: APART) as in training, and reading its weights back.
 
     Quantities: `write_seconds`, until everything is flushed to the disk, mostly in parallel to training;
-        `read_seconds`,
-    of the weights, from the page cache; `epoch_mb` and `resume_mb`, sizes of the files; `share_of_epoch`, the share of
-    writing in the duration of an epoch without parallelism, an upper bound.
+    `read_seconds`, of the weights, from the page cache; `epoch_mb` and `resume_mb`, sizes of the files;
+    `share_of_epoch`, the share of writing in the duration of an epoch without parallelism, an upper bound.
 
     Raises:
         UserError: If the folder cannot be written.

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 class LabelSignal(Probe):
     """Label information of perturbations (`co_probe.indicators.label_signal` has formula, cost and source).
 
-    Quantities: `raised`, the share of images × classes whose logit is raised by the perturbation against that class,
-        and
+    Quantities: `raised`, the share of images × classes whose logit is raised by the perturbation against that class;
     `dominated`, the share that the model then predicts; in [0, 1], with 95% normal intervals over images; low =
     healthy. `masked`: the share of classes without a perturbation. The other rows are absent if all are masked.
 

@@ -352,12 +352,6 @@ class StoredRun:
         """List the probes with stored results, sorted."""
         return sorted(self._result_frames())
 
-    def save_frame(self, probe: str, frame: pd.DataFrame) -> None:
-        """Replace the stored table of `probe`. Raises UserError if it cannot be written."""
-        with self._changing_frames() as frames:
-            frames[probe] = frame
-            self._unwritten.pop(probe, None)
-
     def add_rows(self, probe: str, rows: pd.DataFrame, key: list[str] | None = None) -> pd.DataFrame:
         """Add rows to the stored table of `probe`, replacing rows with the same `key`, and return the table.
 

@@ -38,10 +38,10 @@ def made(tmp_path_factory) -> Path:
             writer.commit(epoch, content, {"momentum": MODEL} if epoch < 3 else None)
     row = {"run": "run", "method": "apart", "seed": 0, "epoch": 1, "probe": "gap", "quantity": "gap"}
     row |= {"value": 0.5, "low": 0.4, "high": 0.6, "n": 40}
-    StoredRun(tmp_path / "run").save_frame("gap", pd.DataFrame([row]))
+    StoredRun(tmp_path / "run").add_rows("gap", pd.DataFrame([row]))
     outcomes = {name: row[name] for name in ("run", "method", "seed", "epoch")} | {"probe": "eval-images"}
     outcomes |= {"attack": "clean", "version": "", "start": 0, "size": 4, "correct": "1011"}
-    StoredRun(tmp_path / "run").save_frame("eval-images", pd.DataFrame([outcomes]))
+    StoredRun(tmp_path / "run").add_rows("eval-images", pd.DataFrame([outcomes]))
     return tmp_path / "run"
 
 
