@@ -177,7 +177,7 @@ def test_step_size_gradients_against_finite_differences():
         assert abs(slope) > 1e-4  # a check of zeros would check nothing
 
 
-def test_batchnorm_update_lets_only_the_weight_pass_move_statistics():
+def test_batchnorm_update_restricts_statistics_to_the_weight_pass():
     model, method, (batch, _) = make(APART, batchnorm="update")
     method.step(model, batch)
     assert model.bn.num_batches_tracked == 1
@@ -216,7 +216,7 @@ def test_start():
     assert method.omega.shape == (9, 1, 8, 8) and 5e-4 < method.omega.std() < 2e-3
 
 
-def test_perturb_uses_what_was_learned_of_each_image_and_nothing_else():
+def test_perturb_uses_only_the_learned_state_of_each_image():
     model, method, (batch, _) = make(APART)
     model.eval()
     omega = method.image_state(batch.view.index)
@@ -245,7 +245,7 @@ def test_the_shortcut_does_not_see_the_perturbation_of_the_branch():
 
 
 @pytest.mark.parametrize(("dtype", "step"), [("float16", 2**-11), ("int8", 1 / 254)])
-def test_omega_is_rounded_where_it_is_kept_and_nowhere_else(dtype, step):
+def test_omega_is_rounded_in_its_store_only(dtype, step):
     model, exact, (batch, _) = make(APART)
     copied, rounded, _ = make(APART, omega_dtype=dtype)
     assert rounded.image_state(torch.arange(3)).dtype == torch.float64  # `make` gives all the same ω, in float64
@@ -262,7 +262,7 @@ def test_omega_is_rounded_where_it_is_kept_and_nowhere_else(dtype, step):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_a_run_goes_on_with_omega_as_it_was_kept(dtype, tmp_path):
+def test_a_run_is_resumed_with_the_stored_omega(dtype, tmp_path):
     config = configure("digits", "apart", TINY, {"method": {"omega_dtype": dtype}})
     list(epochs(config, tmp_path / "whole", device="cpu"))
     training = epochs(config, tmp_path / "run", device="cpu")

@@ -71,7 +71,7 @@ def test_input_gradient_has_the_closed_form():
     assert torch.allclose(input_gradient(model, x, y), expected, atol=1e-6)
 
 
-def test_fgsm_by_hand():
+def test_fgsm_equals_a_computation_by_hand():
     model, x, y = linear()
     direction = torch.where(y == 1, -1.0, 1.0)[:, None, None, None] * model.weight.sign()
     expected = (x + 0.2 * direction).clamp(0, 1) - x
@@ -84,7 +84,7 @@ def test_pgd_on_a_linear_model_ends_where_fgsm_does():
     assert torch.allclose(PGD(epsilon=0.1)(model, x, y), FGSM(epsilon=0.1)(model, x, y), atol=ROUNDING)
 
 
-def test_one_pgd_step_by_hand():
+def test_one_pgd_step_equals_a_computation_by_hand():
     model, x, y = linear()
     rng = torch.Generator().manual_seed(3)
     start = torch.empty_like(x).uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(3))
@@ -214,7 +214,7 @@ def test_names_pass_on_the_norm_and_the_bounds():
 
 @pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel, lambda model: nn.Sequential(model)])
 @pytest.mark.parametrize("name", ["fgsm", "pgd10", "cw", "gaussian"])
-def test_images_of_other_bounds_are_kept_within_theirs(name, wrap):
+def test_images_with_other_bounds_stay_within_them(name, wrap):
     model, x, y = linear()
     x = 1.3 * x - 0.1
     attack = named_attack(name, 0.2, bounds=(-0.1, 1.2))
@@ -223,7 +223,7 @@ def test_images_of_other_bounds_are_kept_within_theirs(name, wrap):
     assert (seen < 0).any() and (seen > 1).any()
 
 
-def test_without_bounds_a_step_is_taken_whole():
+def test_without_bounds_a_step_is_not_clipped():
     model, x, y = linear()
     attack = FGSM(epsilon=0.4, bounds=(-torch.inf, torch.inf))
     assert torch.equal(attack(model, x, y).abs(), torch.full_like(x, 0.4))
@@ -251,7 +251,7 @@ X, Y = torch.full((5, 3, 5, 4), 0.5), torch.zeros(5, dtype=torch.long)
         (X, Y, Y[:1], "targets must hold a class number for each of 5 images"),
     ],
 )
-def test_what_cannot_be_attacked_is_said_in_one_line(x, y, targets, message):
+def test_unsupported_inputs_of_attacks_are_refused_in_one_line(x, y, targets, message):
     model, _, _ = linear()
     for attack in (FGSM(epsilon=0.1), PGD(epsilon=0.1), Noise(epsilon=0.1)):
         for call in (attack, attack.robust_mask):

@@ -212,7 +212,7 @@ def test_a_broken_preset(toml, words, at, refused):
     assert not (at / "new").exists()
 
 
-def test_a_preset_that_is_no_text(at, refused):
+def test_a_preset_that_is_not_text(at, refused):
     (at / "mine.toml").write_bytes(b"\xff\xfe\x00")
     assert "mine.toml" in refused("run", "fgsm", "--preset", "mine.toml")
     (at / "folder.toml").mkdir()
@@ -370,7 +370,7 @@ def test_help_and_version_do_not_wait_for_torch(arguments):
     assert result.stdout.endswith("[]\n")
 
 
-def test_epochs_whose_files_are_gone_are_named(at, call):
+def test_missing_epoch_files_are_named(at, call):
     (at / "runs/fgsm/epoch-0002.h5").unlink()
     code, out, _ = call("show", "runs/fgsm")
     assert code == 0 and "epochs whose files are missing: 2" in out

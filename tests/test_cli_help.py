@@ -28,14 +28,14 @@ COMMANDS = dict(commands(cli))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_and_option_says_what_it_is(name):
+def test_every_command_and_option_has_a_help_text(name):
     command = COMMANDS[name]
     assert command.help
     assert not [option.name for option in command.params if isinstance(option, click.Option) and not option.help]
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if " " not in name])
-def test_every_command_shows_examples_and_stands_in_a_group(name, capsys):
+def test_every_command_has_examples_and_a_group(name, capsys):
     command = COMMANDS[name]
     assert command.examples[0].startswith(f"co-probe {name}") and heading_of(command) in HEADINGS
     with pytest.raises(SystemExit):

@@ -88,7 +88,7 @@ def test_killed_at_every_call_that_changes_the_disk(tmp_path):
     assert call > 40 and seen == {0, 1, 2}
 
 
-def test_killed_while_it_goes_on(tmp_path):
+def test_killed_during_a_resumed_run(tmp_path):
     settings = tiny_config("fgsm", epochs=3).to_dict()
     children.write_run(tmp_path / "whole", settings)
     half, until = tmp_path / "half", 30
@@ -110,7 +110,7 @@ def test_killed_while_it_goes_on(tmp_path):
     assert call > 20
 
 
-def test_killed_while_it_overwrites_leaves_no_mixture_of_two_runs(tmp_path):
+def test_killed_while_overwriting_leaves_no_mixture_of_two_runs(tmp_path):
     old, new = (tiny_config("fgsm", epochs=2, seed=seed).to_dict() for seed in (0, 1))
     children.write_run(tmp_path / "old", old)
     children.write_run(tmp_path / "new", new)
@@ -180,7 +180,7 @@ def slow_disk(monkeypatch):
     return reached
 
 
-def test_the_next_epoch_trains_meanwhile_and_is_not_seen_in_what_is_written(tmp_path, slow_disk):
+def test_the_next_epoch_trains_during_writing_without_changing_the_file(tmp_path, slow_disk):
     events = []
 
     def progress(epoch, done, total):
@@ -225,7 +225,7 @@ def test_an_error_of_writing_stops_training_at_the_next_epoch_or_at_the_end(plan
     assert told == [1] and max(seen) == min(planned, 2) and not (tmp_path / "run" / "run.lock").exists()
 
 
-def test_an_error_of_training_is_told_before_one_of_writing(tmp_path, monkeypatch):
+def test_an_error_of_training_precedes_one_of_writing(tmp_path, monkeypatch):
     def full(self, epoch, *_):
         raise UserError("the disk is full")
 
@@ -245,7 +245,7 @@ def test_who_leaves_early_finds_the_epoch_written_and_the_run_unlocked(tmp_path)
     assert StoredRun(tmp_path / "run").epochs in ([1], [1, 2]) and not (tmp_path / "run" / "run.lock").exists()
 
 
-def test_what_the_caller_draws_is_not_seen_in_training(tmp_path):
+def test_random_numbers_of_the_caller_do_not_affect_training(tmp_path):
     states = []
 
     def progress(epoch, done, total):
@@ -275,7 +275,7 @@ def train(path: Path, **options) -> list[EpochMetrics]:
 
 
 @pytest.mark.parametrize("broken", ["loss", "weights"])
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_good_epochs(broken, tmp_path, monkeypatch):
+def test_a_loss_of_nan_stops_the_run_after_the_finite_epochs(broken, tmp_path, monkeypatch):
     train(tmp_path / "whole")
     real, steps = loop.train_step, 6  # an epoch of tiny_config: 1297 images in batches of 256
     taken = 0
@@ -332,7 +332,7 @@ def invoke(*arguments: str):
     return CliRunner().invoke(cli, [*arguments, *SMALL.split()])
 
 
-def test_resume_starts_goes_on_and_has_nothing_to_do(tmp_path):
+def test_resume_starts_continues_and_finds_a_finished_run(tmp_path):
     out = tmp_path / "run"
     started = invoke("run", "fgsm", "--out", str(out), "--resume")
     assert started.exit_code == 0 and "  2/2 " in started.output

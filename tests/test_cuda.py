@@ -33,7 +33,7 @@ def test_cuda_graphs_give_the_same_update(name):
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_a_run_goes_on_and_is_measured(tmp_path, compile, monkeypatch):
+def test_a_run_is_resumed_and_measured(tmp_path, compile, monkeypatch):
     """In float32: what a killed run and its successor end with is what one that was not killed ends with."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # APART's signs magnify differences of rounding
     config = configure("digits", "apart", TINY, {"precision": "float32"})
@@ -53,7 +53,7 @@ def test_a_run_goes_on_and_is_measured(tmp_path, compile, monkeypatch):
     np.testing.assert_allclose(fast["value"], plain["value"], rtol=0.05, atol=0.05)
 
 
-def test_a_copy_is_of_its_moment_though_training_goes_on():
+def test_a_copy_is_not_changed_by_further_training():
     stream, weights = copying_stream(DEVICE), torch.zeros(10_000_000, device=DEVICE)
     kept = []
     for number in range(20):
@@ -64,7 +64,7 @@ def test_a_copy_is_of_its_moment_though_training_goes_on():
         assert array.min() == array.max() == expected
 
 
-def test_bfloat16_is_what_auto_means_and_learns(tmp_path):
+def test_auto_selects_bfloat16_which_learns(tmp_path):
     config = configure("digits", "fgsm", TINY, {"epochs": 6, "batch_size": 32, "epsilon": 0.05})
     *_, last = epochs(config, tmp_path / "run", device="cuda")
     assert co_probe.open_run(tmp_path / "run").precision == "bfloat16"

@@ -85,7 +85,7 @@ def test_cifar_is_unpacked_checked_and_read(name, home, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered after unpacking"])
-def test_a_download_that_fails_says_which_file_goes_where(damage, home, monkeypatch):
+def test_a_failed_download_names_the_file_and_its_folder(damage, home, monkeypatch):
     fake_cifar(monkeypatch, home, "CIFAR10")
     archive = home / "archive.tar.gz"
     if damage == "altered after unpacking":
@@ -194,7 +194,7 @@ def test_decoded_once_until_a_file_changes(tree, home, monkeypatch):
     assert len(caches(home)) == 1, "the old pixels are replaced"
 
 
-def test_a_damaged_cache_is_made_anew(tree, home):
+def test_a_damaged_cache_is_rebuilt(tree, home):
     expected = load(tree).train_x
     (cache,) = caches(home)
     cache.write_bytes(cache.read_bytes()[:-700])
@@ -270,7 +270,7 @@ def broken(tree: Path, case: str) -> Path:
         ("no test", "neither test/ nor val/"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_cached(tree, home, case, reason):
+def test_invalid_images_are_named_and_not_cached(tree, home, case, reason):
     culprit = broken(tree, case)
     with pytest.raises(UserError, match=reason) as caught:
         load(tree)
@@ -375,7 +375,7 @@ def config_with(**data) -> Config:
     return Config.from_dict({"method": "fgsm", "model": "preact_resnet", "epsilon": 0.1, "epochs": 1, "data": data})
 
 
-def test_a_limit_keeps_some_training_images_and_all_test_images():
+def test_a_limit_selects_training_images_and_all_test_images():
     whole, some = make_data(config_with(name="digits")), make_data(config_with(name="digits", limit=50))
     assert len(some.train_x) == len(some.train_y) == 50
     assert torch.equal(some.test_x, whole.test_x)

@@ -73,7 +73,7 @@ def lay_out(content: dict[str, bytes], folder: Path) -> None:
         (folder / name).write_bytes(inside)
 
 
-def test_what_is_recorded_is_what_is_on_the_disk(recorded):
+def test_recorded_values_equal_those_on_the_disk(recorded):
     folder, calls = recorded
     disk = Disk()
     for call in calls:
@@ -86,7 +86,7 @@ def test_what_is_recorded_is_what_is_on_the_disk(recorded):
 
 
 @pytest.mark.slow
-def test_every_state_that_a_crash_can_leave_holds_whole_epochs_and_goes_on(recorded, tmp_path):
+def test_every_state_after_a_crash_has_complete_epochs_and_can_be_resumed(recorded, tmp_path):
     folder, done = recorded
     whole, path, seen = StoredRun(folder), tmp_path / "run", {}
     final = files(folder)
@@ -114,7 +114,7 @@ def test_every_state_that_a_crash_can_leave_holds_whole_epochs_and_goes_on(recor
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_an_error_of_any_call_is_one_line_and_the_run_goes_on(number, tmp_path):
+def test_an_error_of_any_call_is_one_line_and_the_run_can_be_resumed(number, tmp_path):
     config, call = tiny_config("fgsm", epochs=2).to_dict(), 0
     children.write_run(tmp_path / "whole", config)
     whole, path = files(tmp_path / "whole"), tmp_path / "run"

@@ -62,7 +62,7 @@ def run_to_the_end(attack: PGD, model, x, y, source) -> torch.Tensor:
         CW(epsilon=0.06, steps=9),
     ],
 )
-def test_stopping_at_the_first_broken_point_gives_what_running_to_the_end_gives(attack):
+def test_early_stopping_of_attacks_does_not_change_results(attack):
     model, x, y = classifier()
     expected = run_to_the_end(attack, model, x, y, rng())
     assert 0 < expected.sum() < len(y)
@@ -100,7 +100,7 @@ def test_an_image_of_a_wrong_class_is_broken_for_attacks_that_search_and_judged_
     assert torch.equal(FGSM(epsilon=0.3).robust_mask(model, x, y), model(x + delta).argmax(1) == y)
 
 
-def test_what_one_attack_breaks_another_that_covers_it_breaks_too():
+def test_a_stronger_attack_breaks_every_image_that_a_weaker_one_breaks():
     model, x, y = classifier()
     short, long = PGD(epsilon=0.05, steps=5), PGD(epsilon=0.05, steps=12, restarts=2)
     assert long.covers(short) and long.covers(Clean()) and not short.covers(long)
@@ -113,7 +113,7 @@ def test_what_one_attack_breaks_another_that_covers_it_breaks_too():
     assert torch.equal(long.robust_mask(model, x, y, rng(), candidates=left), alone)
 
 
-def test_margin_by_hand():
+def test_the_margin_equals_a_computation_by_hand():
     logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [-5.0, -6.0, -7.0]])
     assert margin(logits, torch.tensor([0, 1, 2])).tolist() == [-1.0, 2.0, 2.0]
 
@@ -134,7 +134,7 @@ def test_gaussian_noise_has_its_spread_and_stays_in_the_image():
     assert white.max() <= 0 and white.min() < 0
 
 
-def test_named_attacks_and_what_they_are_called():
+def test_attacks_by_name_and_their_labels():
     assert named_attack("pgd50x10", 0.1) == PGD(epsilon=0.1, steps=50, restarts=10)
     assert named_attack("cw", 0.1) == CW(epsilon=0.1, steps=30) == named_attack("cw30", 0.1)
     assert named_attack("cw", 0.1) != named_attack("pgd30", 0.1)
@@ -194,7 +194,7 @@ def test_images_are_those_that_a_larger_evaluation_starts_with(runs, monkeypatch
     assert more["value"][0] == pytest.approx(right[:150].float().mean().item())
 
 
-def test_each_column_is_what_its_attack_alone_gives(runs, tmp_path):
+def test_each_column_equals_its_attack_run_separately(runs, tmp_path):
     import shutil
 
     shutil.copytree(runs / "pgd", tmp_path / "again")
@@ -209,7 +209,7 @@ class Killed(BaseException):
     pass
 
 
-def test_a_killed_evaluation_goes_on_where_it_stopped(runs, monkeypatch):
+def test_a_killed_evaluation_is_resumed(runs, monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH", 100)
     asked = []
     for attack in (Clean, PGD):
@@ -311,7 +311,7 @@ def test_the_table_of_means(runs):
     assert rows[0][:4] == ["pgd", "0.14", "2", f"{50 * sum(frames):.2f} ± {100 * half:.2f}"]
 
 
-def test_trade_off_measures_what_is_missing_and_draws_a_line_a_method(runs):
+def test_trade_off_measures_missing_points_and_draws_a_line_per_method(runs):
     opened = [StoredRun(runs / name) for name in ("fgsm", "pgd")]
     co_probe.evaluate(opened[0].path, ["clean", "pgd20"], images=100)
     seen = []

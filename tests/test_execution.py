@@ -200,7 +200,7 @@ def test_inductor_gives_the_same_update(name):
     assert_same(train(name, make_model(), sizes=(5, 5)), train(name, compiled_model(), sizes=(5, 5)))
 
 
-def test_a_compiled_run_learns_what_a_plain_one_does(counted, tmp_path):
+def test_a_compiled_run_learns_the_same_as_an_uncompiled_one(counted, tmp_path):
     runs = []
     for compile in (False, True):
         out = tmp_path / str(compile)
@@ -249,7 +249,7 @@ class Dtypes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", ON_IMAGES)
-def test_bfloat16_is_for_the_network_alone(name):
+def test_bfloat16_applies_to_the_network_only(name):
     model = make_model(torch.float32)
     execute(model, "bfloat16")
     dtypes = Dtypes()
@@ -303,7 +303,7 @@ def precision_of(model: nn.Module) -> torch.dtype:
     return dtype
 
 
-def test_a_run_goes_on_and_is_measured_in_its_own_precision(tmp_path, monkeypatch):
+def test_a_run_is_resumed_and_measured_in_its_precision(tmp_path, monkeypatch):
     out, config = tmp_path / "run", tiny_config("fgsm", epochs=2)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(loop, "resolve", lambda precision, device: "bfloat16")  # as on a GPU

@@ -112,7 +112,7 @@ def test_decoded_once_for_each_size(tree, monkeypatch):
         ("unreadable", r"n03/1\.JPEG is not a readable image"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(tmp_path, home, case, reason):
+def test_errors_are_reported_in_one_line(tmp_path, home, case, reason):
     root = make_tree(tmp_path / "spoilt")
     if case == "no folder":
         root = tmp_path / "nowhere"
@@ -140,7 +140,7 @@ def test_crops_must_fit(tree, settings):
         DATA.make(f"imagenet:{tree}", **settings)
 
 
-def test_a_view_takes_from_a_store_elsewhere_what_it_takes_from_one_here():
+def test_a_view_is_the_same_for_stores_on_both_devices():
     """The part that moves a batch's own images, without a second device: the fake says that it is one."""
 
     class Elsewhere(torch.Tensor):
@@ -202,7 +202,7 @@ def test_each_phase_has_its_size_and_batches_and_the_learning_rate_runs_through(
     assert len(co_probe.gap(run, split="train", device="cpu")) == 2 * 4
 
 
-def test_a_crop_of_a_stored_image_is_one_of_its_squares(tree):
+def test_a_crop_is_a_square_of_the_stored_image(tree):
     config = tiny(tree)
     data = DATA.make(config.data.name, size=16, crop=12)
     plan = ResolutionStages(config, data, 4, 1, torch.device("cpu"))
@@ -216,7 +216,7 @@ def test_a_crop_of_a_stored_image_is_one_of_its_squares(tree):
 
 
 @pytest.mark.parametrize("method", ["apart", "atta", "free"])
-def test_a_run_goes_on_bit_for_bit_between_two_stages_and_within_one(method, tree, tmp_path):
+def test_a_run_is_resumed_bit_for_bit_between_stages_and_within_one(method, tree, tmp_path):
     settings = {"apart": {"learn_initialisation": True}, "free": {"replays": 2}, "atta": {"reset": 3}}.get(method, {})
     budget = {"epochs": 8, "resolution_stages": [p | {"epochs": 4} for p in STAGES]} if method == "free" else {}
     config = tiny(tree, method, method=settings, **budget)
@@ -235,7 +235,7 @@ def test_a_run_goes_on_bit_for_bit_between_two_stages_and_within_one(method, tre
         assert got.method_parameters(4) == expected.method_parameters(4)
 
 
-def test_omega_starts_afresh_with_each_phase_and_the_steps_go_on(tree, tmp_path, monkeypatch):
+def test_omega_is_reset_in_each_stage_and_step_sizes_are_not(tree, tmp_path, monkeypatch):
     stores, alphas = [], []
     original = APARTSimple.start_stage
 
@@ -255,7 +255,7 @@ def test_omega_starts_afresh_with_each_phase_and_the_steps_go_on(tree, tmp_path,
     assert run.image_state(2) is None and run.image_state(4).shape == (5, 3, 12, 12)
 
 
-def test_what_does_not_fit_into_memory_is_refused_before_anything_is_written(tree, tmp_path, monkeypatch):
+def test_runs_that_exceed_the_memory_are_refused_before_anything_is_written(tree, tmp_path, monkeypatch):
     rng = torch.Generator()
     task = TrainingContext(1281167, (3, 128, 128), 16, 1, 0.01, torch.device("cpu"), rng, largest=1281167 * 3 * 384**2)
     with pytest.raises(ValueError, match=r"1281167 images takes 2267 GB.*method\.learn_initialisation=false"):

@@ -45,7 +45,7 @@ def values(frame: pd.DataFrame, epoch: int) -> pd.Series:
 # -- probes ----------------------------------------------------------------------------------------------------------
 
 
-def test_views_tell_what_a_network_goes_by(injected):
+def test_views_show_the_features_that_a_network_uses(injected):
     frame = co_probe.probe("views", injected, device="cpu")
     run = co_probe.open_run(injected)
     model, (x, y) = run.load_model(4), run.test_data()
@@ -177,7 +177,7 @@ def test_probes_resume_where_they_stopped(runs, monkeypatch):
         (["curvature", "--set", "top=65"], "has images of 64 numbers, and top is 65"),
     ],
 )
-def test_probes_that_cannot_be_are_refused_in_one_line(arguments, message, runs, capsys):
+def test_invalid_probes_are_refused_in_one_line(arguments, message, runs, capsys):
     with pytest.raises(SystemExit) as end:
         main(["probe", arguments[0], str(runs / "fgsm"), *arguments[1:]])
     error = capsys.readouterr().err.strip()
@@ -254,7 +254,7 @@ def cells() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_a_phase_diagram_shows_means_and_rings_what_collapsed():
+def test_a_phase_diagram_shows_means_and_outlines_collapsed_cells():
     ax = phase_diagram(cells())
     assert [text.get_text() for text in ax.texts] == ["30"] * 4
     assert [t.get_text() for t in ax.get_xticklabels()] == ["2/255", "0.1"]

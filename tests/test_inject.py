@@ -89,7 +89,7 @@ def test_more_classes_than_carriers_are_refused(classes, shape):
         make_carriers(classes, shape)
 
 
-def test_the_projection_is_what_least_squares_leaves():
+def test_the_projection_is_the_residual_of_least_squares():
     carriers = make_carriers(10, (2, 9, 8))
     x = torch.rand(7, 2, 9, 8)
     a, b = carriers.flatten(1).T.double().numpy(), x.flatten(1).T.double().numpy()
@@ -122,14 +122,14 @@ def test_into_reversed_and_unclipped():
     torch.testing.assert_close(made.train_x, to_unit(plain.train_x) + 0.1 * v[made.train_y], atol=1e-6, rtol=0)
 
 
-def test_orthogonal_images_know_nothing_of_the_carriers_but_what_is_added():
+def test_orthogonal_images_contain_only_the_added_carrier():
     v = make_carriers(10, (3, 8, 8)).flatten(1)
     made = Inject(beta=0.1, orthogonal=True).transform(data())
     expected = 0.1 * v[made.test_y] @ v.T
     torch.testing.assert_close(made.test_x.flatten(1) @ v.T, expected, atol=1e-3, rtol=0)
 
 
-def test_without_beta_nothing_is_touched():
+def test_without_beta_images_are_not_changed():
     plain = data()
     assert Inject().transform(plain) is plain
     assert Inject(clip=False).transform(plain).train_x is plain.train_x
@@ -154,7 +154,7 @@ def test_crops_and_flips_are_left_out_unless_they_are_asked_for():
         tiny_config("fgsm", inject={"beta": 0.1}, augmentation={"flip": True})
 
 
-def test_settings_of_a_run_that_knows_no_injection_still_load():
+def test_settings_without_the_section_inject_can_be_loaded():
     stored = tiny_config("fgsm").to_dict()
     assert "inject" not in stored and "low_pass" not in stored
     config = Config.from_dict(stored)
@@ -222,7 +222,7 @@ def test_blocks_export_strength_and_eval_work_behind_a_low_pass(injected, tmp_pa
 # -- low-pass --------------------------------------------------------------------------------------------------------
 
 
-def test_a_low_pass_keeps_the_lowest_frequencies_alone():
+def test_a_low_pass_passes_only_the_lowest_frequencies():
     x = torch.rand(2, 3, 6, 8, dtype=torch.float64)
     kept = dctn(LowPass(torch.nn.Identity(), 4)(x).numpy(), axes=(2, 3), norm="ortho")
     expected = dctn(x.numpy(), axes=(2, 3), norm="ortho")
@@ -281,7 +281,7 @@ def test_a_second_low_pass_is_refused():
         ({"clip": "maybe"}, "inject.clip must be true or false"),
     ],
 )
-def test_injections_that_cannot_be_are_refused_in_one_line(settings, message):
+def test_invalid_injections_are_refused_in_one_line(settings, message):
     with pytest.raises(UserError, match=message) as error:
         tiny_config("fgsm", inject=settings)
     assert "\n" not in str(error.value)

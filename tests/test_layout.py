@@ -76,7 +76,7 @@ def test_a_room_imports_only_rooms_below(name):
     assert not wrong
 
 
-def test_one_file_of_the_core_names_the_studies():
+def test_only_one_file_of_the_core_names_the_studies():
     naming = [file for file in FILES if "co_probe.studies" in file.read_text(encoding="utf-8")]
     assert [str(file.relative_to(PACKAGE)) for file in naming if rooms_of(file) != "studies"] == ["config/discovery.py"]
 

@@ -95,7 +95,7 @@ def test_phases_of_numbers():
         memorisation_phases([1], [1, 2], [1, 2])
 
 
-def test_a_run_whose_signal_is_left_alone_does_not_memorise(tmp_path):
+def test_a_run_without_attack_on_the_signal_does_not_memorise(tmp_path):
     from conftest import memorising_config
 
     from co_probe.training.loop import epochs
@@ -119,7 +119,7 @@ def test_images_without_a_known_signal_have_accuracies_and_losses_only(runs):
         draw("phases", [co_probe.open_run(runs / "fgsm")])
 
 
-def test_apart_is_measured_on_train_images_with_what_it_learned_of_each(runs, monkeypatch):
+def test_apart_is_measured_on_training_images_with_their_learned_initialisation(runs, monkeypatch):
     with_state = co_probe.memorisation(runs / "apart", device="cpu")
     (runs / "apart" / "results.h5").unlink()
     monkeypatch.setattr(co_probe.Run, "image_state", lambda self, epoch: None)
@@ -132,7 +132,7 @@ def test_apart_is_measured_on_train_images_with_what_it_learned_of_each(runs, mo
     assert losses[0] != losses[1] and losses[2] == losses[3]
 
 
-def test_the_last_epoch_alone_can_be_measured_and_the_others_later(runs):
+def test_the_last_epoch_can_be_measured_before_the_others(runs):
     frame = co_probe.memorisation(runs / "pgd", "pgd10", last=True, device="cpu")
     assert set(frame["epoch"]) == {3}
     assert set(co_probe.memorisation(runs / "pgd", "pgd10", device="cpu")["epoch"]) == {1, 2, 3}
@@ -221,7 +221,7 @@ def test_the_command_prints_a_line_an_epoch(run, runs, capsys):
         (["plot", "phases", "OTHER"], "has no signal and noise components"),
     ],
 )
-def test_what_the_command_cannot_do_is_said_in_one_line(arguments, message, run, runs, capsys):
+def test_limits_of_the_command_are_reported_in_one_line(arguments, message, run, runs, capsys):
     paths = {"RUN": str(run.path), "OTHER": str(runs / "pgd")}
     with pytest.raises(SystemExit, match="2"):
         main([paths.get(a, a) for a in arguments])

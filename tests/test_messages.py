@@ -18,7 +18,7 @@ def code(text: str) -> str:
     return re.sub(r"(?m)#.*$", "", re.sub(r'(?s)""".*?"""', "", text))
 
 
-def test_the_library_speaks_of_no_options():
+def test_messages_of_the_library_do_not_mention_options():
     files = [file for file in FILES if rooms_of(file) != "cli"]
     found = {
         file.relative_to(PACKAGE).as_posix(): options

@@ -216,7 +216,7 @@ def slow_atta(model, image, label, start, steps, step_size):
 
 
 @pytest.mark.parametrize(("steps", "step_size"), [(1, EPSILON / 2), (3, EPSILON / 3), (4, EPSILON / 4)])
-def test_atta_keeps_each_image_its_perturbation_through_crops_and_flips(steps, step_size):
+def test_atta_follows_the_perturbation_of_an_image_through_crops_and_flips(steps, step_size):
     model, (x, y) = small_model(), images(9)
     method = make("atta", model, count=9, padding=2, steps=steps)
     padded = torch.nn.functional.pad(x, (2,) * 4)
@@ -248,7 +248,7 @@ def test_atta_keeps_each_image_its_perturbation_through_crops_and_flips(steps, s
     torch.testing.assert_close(method.image_state(some).double(), expected, rtol=0, atol=1e-7)
 
 
-def test_atta_on_unseen_images_starts_from_nothing_and_on_known_ones_from_their_state():
+def test_atta_starts_from_zero_on_new_images_and_from_the_stored_state_on_others():
     model, (x, y) = small_model(), images()
     method, state = METHODS.make("atta", steps=2), 0.5 * uniform(x, EPSILON, seeded())
     for start, delta in (
@@ -301,7 +301,7 @@ def test_atta_of_one_full_step_from_zero_that_resets_each_epoch_is_fgsm(tiny_dat
 # -- what all have in common -----------------------------------------------------------------------------------------
 
 
-def test_apart_without_learned_initialisation_starts_from_zero_and_keeps_nothing():
+def test_apart_without_learned_initialisation_starts_from_zero_and_stores_no_state():
     model, (x, y) = small_model(), images()
     method = make("apart-simple", model, learn_initialisation=False, initial_step=0.5)
     for _ in range(2):
@@ -322,7 +322,7 @@ def test_apart_without_learned_initialisation_starts_from_zero_and_keeps_nothing
 
 
 @pytest.mark.parametrize(("name", "settings"), EVERY, ids=IDS)
-def test_perturb_stays_in_bounds_and_leaves_the_weights_alone(name, settings):
+def test_perturb_stays_in_bounds_and_does_not_change_weights(name, settings):
     if name == "apart":
         settings = {"initial_step": 0.9, **settings}
         model: nn.Module = Residual()
@@ -390,7 +390,7 @@ class Residual(nn.Module):
         ("trades", {"steps": 3}, {"both": 6, "update": 2, "eval": 2}),
     ],
 )
-def test_batchnorm_moves_as_often_as_is_said(name, settings, moves):
+def test_batchnorm_statistics_are_updated_as_often_as_documented(name, settings, moves):
     x, y = images()
     for mode, times in moves.items():
         model = normed_model().train()

@@ -158,14 +158,14 @@ class Plain(nn.Module):
         return x + branch if self.shortcut else branch
 
 
-def test_children_names_alone_make_no_residual_block():
+def test_names_of_children_do_not_make_a_residual_block():
     assert not find_blocks(nn.Sequential(Plain(shortcut=False)))
     assert list(find_blocks(nn.Sequential(Plain(shortcut=True)))) == ["0.conv1"]
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
 @pytest.mark.parametrize("name", ["torchvision:densenet121", "torchvision:squeezenet1_0", "torchvision:googlenet"])
-def test_apart_refuses_what_has_no_residual_block(name):
+def test_apart_refuses_models_without_residual_blocks(name):
     task = TrainingContext(2, (3, 32, 32), 0, 10, 0.03, torch.device("cpu"), make_rng("cpu", 0, "test"))
     with pytest.raises(ValueError, match=r"no residual block.*apart-simple"):
         METHODS.make("apart").setup(make(name), task)
@@ -195,6 +195,6 @@ def test_library_models_take_grey_images_and_give_one_set_of_logits():
         ("preact_resnet18:x", {}, "nothing behind a colon"),
     ],
 )
-def test_what_cannot_be_made_is_named(name, settings, message):
+def test_failing_constructors_are_reported(name, settings, message):
     with pytest.raises(UserError, match=message):
         make(name, settings)

@@ -35,7 +35,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("act", [lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: bool(x.sum()), torch.nonzero])
-def test_what_waits_is_noticed(act):
+def test_waiting_for_the_device_is_detected(act):
     with NoWaiting(), pytest.raises(AssertionError, match="waits for the device"):
         act(torch.ones(3))
 

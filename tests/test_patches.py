@@ -108,7 +108,7 @@ def test_the_signal_is_read_off_the_images():
         (torch.rand(6, 1, 4, 4), torch.arange(6)),
     ],
 )
-def test_other_images_have_no_signal(x, y):
+def test_other_data_have_no_signal(x, y):
     assert find_signal(x, y) is None
 
 
@@ -116,7 +116,7 @@ def test_other_images_have_no_signal(x, y):
 
 
 @pytest.mark.parametrize("power", [1, 3])
-def test_the_gradient_is_the_one_by_hand(power):
+def test_the_gradient_equals_one_computed_by_hand(power):
     made, model = data(alpha=1.5), network(power=power)
     batch = make_batch(made.train_x, made.train_y, torch.Generator())
     result = forward_backward(model, made.train_x, batch)
@@ -141,7 +141,7 @@ def test_its_weights_are_float64_and_start_small():
 # -- adversaries ---------------------------------------------------------------------------------------------------
 
 
-def test_shrink_takes_epsilon_off_the_signal_and_nothing_else():
+def test_shrink_reduces_the_signal_by_epsilon_and_changes_nothing_else():
     made, model = data(), network()
     x, y, w = made.test_x, made.test_y, signal_of(made)
     delta = Shrink(epsilon=9.4)(model, x, y)
@@ -212,7 +212,7 @@ def test_starts_fill_the_l2_ball_uniformly():
     assert start.mean(0).abs().max() < 0.15
 
 
-def test_a_gradient_of_zero_moves_nothing():
+def test_a_zero_gradient_gives_no_step():
     model, x, y = plane()
     model.weight = torch.zeros_like(model.weight)
     assert (FGSM(epsilon=1, norm="l2", bounds=EVERYWHERE)(model, x, y) == 0).all()
@@ -233,7 +233,7 @@ def test_balls_of_other_norms_do_not_cover_each_other():
     assert l2.covers(PGD(epsilon=0.5, norm="l2", steps=5)) and l2.covers(Clean())
 
 
-def test_names_stand_for_attacks_in_the_runs_ball():
+def test_attack_names_use_the_norm_ball_of_the_run():
     assert named_attack("pgd20", 9.4, "l2") == PGD(epsilon=9.4, steps=20, norm="l2")
     assert named_attack("fgsm", 9.4, "l2") == FGSM(epsilon=9.4, norm="l2")
     assert named_attack("cw", 9.4, "l2") == CW(epsilon=9.4, norm="l2")
@@ -304,7 +304,7 @@ def test_methods_of_l2_balls_are_measured_in_them(name, tmp_path):
         ({"method": {"replays": 0}}, "replays must be greater than 0, not 0"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(settings, message, tmp_path):
+def test_unusable_input_is_refused_in_one_line(settings, message, tmp_path):
     with pytest.raises(UserError) as refused:
         next(epochs(memorising_config(**settings), tmp_path / "run", device="cpu"))
     assert message in str(refused.value) and "\n" not in str(refused.value)
@@ -329,7 +329,7 @@ def test_training_is_full_batch_gradient_descent_on_shrunk_images(tmp_path):
     np.testing.assert_allclose(weights["filters"], model.filters.detach().numpy(), rtol=1e-10, atol=1e-14)
 
 
-def test_the_same_seed_gives_the_same_bits_and_a_resumed_run_goes_on_with_them(tmp_path, memorising):
+def test_the_same_seed_gives_the_same_bits_also_after_resuming(tmp_path, memorising):
     config = memorising_config()
     first = epochs(config, tmp_path / "run", device="cpu")
     for _ in range(5):

@@ -121,7 +121,7 @@ def test_many_lines_are_left_to_a_legend():
     assert not name_lines(ax) and not ax.texts
 
 
-def test_an_axes_of_ones_own_is_used():
+def test_given_axes_are_used():
     _, ax = matplotlib.pyplot.subplots()
     assert robust_accuracy(table(quantity="pgd10"), ax) is ax
     assert lines(ax)["FGSM"] == pytest.approx([10, 20, 30])  # per cent
@@ -210,7 +210,7 @@ def test_perturbations_of_all_runs_are_drawn(trained):
     assert pictures == [2 * (1 + epochs[0]), 2 * (1 + epochs[1])]
 
 
-def test_figures_that_compare_runs_say_what_cannot_be_compared(runs, memorising):
+def test_figures_that_compare_runs_name_differences(runs, memorising):
     import co_probe
 
     with pytest.raises(UserError, match="capacity needs runs of several widths"):
@@ -238,7 +238,7 @@ def test_paper_style_is_undone():
     assert matplotlib.rcParams["font.size"] == before
 
 
-def test_runs_of_one_method_are_told_apart_unless_they_differ_in_their_seed_alone():
+def test_runs_of_one_method_are_labelled_by_settings_other_than_the_seed():
     frame = table(quantity="gap", against="pgd10").assign(run="fgsm-eps0.1-seed0", method="fgsm")
     seeds = pd.concat([frame, frame.assign(run="fgsm-eps0.1-seed1")])
     ax = gap(seeds)

@@ -37,7 +37,7 @@ def test_gap_is_the_difference_of_mean_losses(runs):
     assert row["low"] < row["value"] < row["high"] and row["n"] == len(y)
 
 
-def test_what_a_run_measured_of_itself_is_what_the_probe_measures(runs, monkeypatch):
+def test_recorded_metrics_equal_those_of_the_probe(runs, monkeypatch):
     taken = co_probe.gap(runs / "fgsm", device="cpu")
     (runs / "fgsm" / "results.h5").unlink()
     monkeypatch.setattr("co_probe.probes.gap.Gap.recorded", lambda *_: None)
@@ -45,12 +45,12 @@ def test_what_a_run_measured_of_itself_is_what_the_probe_measures(runs, monkeypa
     pd.testing.assert_frame_equal(taken, measured, rtol=1e-6)
 
 
-def test_a_pgd_runs_own_gap_to_its_own_attack_is_zero(runs):
+def test_the_gap_of_a_pgd_run_to_its_own_attack_is_zero(runs):
     frame = co_probe.gap(runs / "pgd", generator="method", device="cpu")
     assert (frame.loc[frame["quantity"] == "gap", "value"] == 0).all()
 
 
-def test_the_train_split_uses_what_apart_learned_of_each_image(runs, monkeypatch):
+def test_the_train_split_uses_the_learned_initialisation_of_apart(runs, monkeypatch):
     run = co_probe.open_run(runs / "apart")
     with_state = co_probe.gap(run, generator="method", split="train", device="cpu")
     monkeypatch.setattr(co_probe.Run, "image_state", lambda self, epoch: None)
@@ -73,7 +73,7 @@ def test_strength_is_the_references_accuracy_on_transferred_perturbations(runs, 
     assert set(frame["reference"]) == {"pgd10_ep3.pt"}
 
 
-def test_what_is_stored_is_not_measured_again(runs, reference, monkeypatch):
+def test_stored_results_are_not_measured_again(runs, reference, monkeypatch):
     first = co_probe.strength(runs / "fgsm", reference, device="cpu")
     measured = []
     original = runner.EpochTable._measure_epoch
@@ -118,7 +118,7 @@ def test_the_next_epochs_are_read_while_one_is_measured(runs, reference, monkeyp
     pd.testing.assert_frame_equal(ahead, again)
 
 
-def test_one_network_goes_through_the_epochs(runs):
+def test_models_yields_one_network_with_the_weights_of_each_epoch(runs):
     run = co_probe.open_run(runs / "fgsm")
     x, networks = run.test_data()[0], []
     for epoch, model in run.models([3, 1]):
@@ -131,12 +131,12 @@ def test_one_network_goes_through_the_epochs(runs):
         list(run.models([1, 7]))
 
 
-def test_nothing_is_read_ahead_for_what_every_run_measured_of_itself(runs, monkeypatch):
+def test_stored_metrics_are_used_without_reading_weights(runs, monkeypatch):
     monkeypatch.setattr(co_probe.Run, "weights", lambda *_: pytest.fail("a network was read"))
     assert len(co_probe.gap(runs / "fgsm", device="cpu")) == 6
 
 
-def test_a_damaged_epoch_is_named_when_its_turn_comes(runs):
+def test_a_damaged_epoch_is_named_when_it_is_read(runs):
     damaged = runs / "fgsm" / "epoch-0003.h5"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
@@ -146,7 +146,7 @@ def test_a_damaged_epoch_is_named_when_its_turn_comes(runs):
     assert set(co_probe.open_run(runs / "fgsm").frame("gap")["epoch"]) == {1, 2}
 
 
-def test_an_interrupted_probe_keeps_what_it_had(runs, monkeypatch):
+def test_an_interrupted_probe_stores_its_finished_epochs(runs, monkeypatch):
     original = runner.EpochTable._measure_epoch
 
     def fails_at_three(self, checkpoint, *rest):

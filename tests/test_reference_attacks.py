@@ -71,7 +71,7 @@ def test_stronger_attacks_leave_fewer_images(subject, brief):
     assert aa <= cw + one_image and cw < clean
 
 
-def test_autoattack_leaves_the_model_and_the_random_state_alone(brief):
+def test_autoattack_changes_neither_model_nor_random_state(brief):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
     model = model.to(memory_format=torch.channels_last)
@@ -105,7 +105,7 @@ def test_autoattack_aims_at_every_class_of_few(classes, brief):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_autoattack_of_few_classes_runs_what_needs_fewer_and_says_so(classes, brief):
+def test_autoattack_skips_and_names_attacks_that_need_more_classes(classes, brief):
     torch.manual_seed(0)
     layer, x = nn.Linear(16, classes), torch.rand(30, 1, 4, 4)
     with torch.no_grad():  # so that every class has images near to others
@@ -119,7 +119,7 @@ def test_autoattack_of_few_classes_runs_what_needs_fewer_and_says_so(classes, br
         assert torch.equal(mask, FGSM(epsilon=0.1).robust_mask(model, x, y))
 
 
-def test_autoattack_keeps_to_an_l2_ball(brief):
+def test_autoattack_stays_in_an_l2_ball(brief):
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), torch.rand(30, 1, 8, 8)
     y = model(x).argmax(1)
@@ -131,7 +131,7 @@ def test_autoattack_keeps_to_an_l2_ball(brief):
     assert (~broken).sum() <= pgd.sum() + 1
 
 
-def test_what_autoattack_cannot_do_is_said(brief):
+def test_limits_of_autoattack_are_reported(brief):
     with pytest.raises(UserError, match=r"within \[0, 1\]"):
         AutoAttack(epsilon=0.1, bounds=(-1.0, 1.0))
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 10)), torch.rand(4, 1, 4, 4)

@@ -36,7 +36,7 @@ def arguments(tmp_path, monkeypatch):
     return ["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), *small]
 
 
-def test_a_piece_stops_in_time_and_the_next_goes_on(script, arguments, tmp_path, monkeypatch, capsys):
+def test_a_piece_stops_in_time_and_the_next_one_continues(script, arguments, tmp_path, monkeypatch, capsys):
     assert script.main([*arguments, "--parts", "main", "--minutes", "0"]) == 3
     assert "no part yet. The same command goes on with main" in capsys.readouterr().out
     assert not (tmp_path / "out" / "metrics.csv").exists()
@@ -97,6 +97,6 @@ def test_a_trial_must_not_land_among_the_figures(script, capsys):
     assert "a trial needs an --out of its own" in capsys.readouterr().err
 
 
-def test_a_wrong_folder_is_one_line(script, arguments, capsys):
+def test_an_invalid_folder_is_refused_in_one_line(script, arguments, capsys):
     assert script.main([*arguments[2:], "--data", "nowhere"]) == 2
     assert "nowhere is not a folder" in capsys.readouterr().err

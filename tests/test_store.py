@@ -79,7 +79,7 @@ def files(folder: Path) -> dict[str, bytes]:
 # -- what is written comes back --------------------------------------------------------------------------------------
 
 
-def test_trees_come_back_bit_by_bit(tmp_path):
+def test_trees_are_read_back_bit_for_bit(tmp_path):
     written = {
         "scalar": np.array(3.5, dtype=np.float32),
         "count": np.array(12),
@@ -104,7 +104,7 @@ def test_trees_come_back_bit_by_bit(tmp_path):
     assert read["nested"]["nothing"] == {}
 
 
-def test_tables_come_back(tmp_path):
+def test_tables_are_read_back(tmp_path):
     frame = pd.DataFrame(
         {
             "run": ["fgsm", "größer ε", ""],
@@ -121,7 +121,7 @@ def test_tables_come_back(tmp_path):
     assert list(read["none"].columns) == list(frame.columns) and len(read["none"]) == 0
 
 
-def test_a_run_comes_back(run):
+def test_a_run_is_returned(run):
     assert run.epochs == [1, 2, 3] and run.last_epoch == 3
     assert run.config == tiny_config("apart", epochs=3)
     assert flat(run.read_epoch(2)) == flat(on_disk(2))
@@ -165,7 +165,7 @@ def images_of(kind: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["few", "few and noise", "many", "one and many", "zeros", "negative"])
 @pytest.mark.parametrize("shape", [(30, 3, 20, 20), (500, 10), (3001,)])
-def test_rounding_keeps_within_its_bound(kind, shape, tmp_path):
+def test_the_rounding_error_is_bounded(kind, shape, tmp_path):
     state = images_of(kind, shape)
     write_atomic(tmp_path / "x.h5", tree.encode(rounding.rounded(state)))
     with tree.opened(tmp_path / "x.h5") as file:
@@ -178,7 +178,7 @@ def test_rounding_keeps_within_its_bound(kind, shape, tmp_path):
         np.testing.assert_allclose(back, state, rtol=1e-6)  # there is nothing to round
 
 
-def test_what_is_kept_for_images_is_a_few_percent_of_an_epochs_file(tmp_path):
+def test_image_states_are_a_few_percent_of_an_epoch_file(tmp_path):
     """APART's ω of 1,000 images of CIFAR-10 is nearly always -1, 0 or 1; ATTA's δ is within a few levels, and noisy."""
     weights = 4 * 11.2e6
     for kind, share in (("few", 0.02), ("few and noise", 0.06)):
@@ -187,7 +187,7 @@ def test_what_is_kept_for_images_is_a_few_percent_of_an_epochs_file(tmp_path):
 
 
 @pytest.mark.parametrize(("levels", "digits"), [(255, 1), (15, 2), (5, 3), (3, 5)])
-def test_what_schema_2_packed_is_read(levels, digits):
+def test_packed_runs_of_schema_2_can_be_read(levels, digits):
     shape = (3, 2, 5, 7)
     places = np.random.default_rng(0).integers(levels, size=shape)
     numbers, packed = np.moveaxis(places, 1, -1).ravel().tolist(), []
@@ -202,11 +202,11 @@ def test_what_schema_2_packed_is_read(levels, digits):
 @pytest.mark.parametrize(
     "state", [np.array([[1.0, np.nan]]), np.array([[np.inf]]), np.arange(6).reshape(2, 3), np.zeros((0, 3))]
 )
-def test_what_cannot_be_rounded_is_kept_as_it_is(state):
+def test_unroundable_arrays_are_stored_exactly(state):
     np.testing.assert_array_equal(rounding.restored(rounding.rounded(state)), state)
 
 
-def test_only_what_is_kept_for_images_is_rounded(tmp_path):
+def test_only_image_states_are_rounded(tmp_path):
     omega = images_of("many", (30, 1, 8, 8))
     with RunWriter(tmp_path / "run", children.info_of(tiny_config("apart", epochs=2)), PROBE, {}) as writer:
         writer.commit(1, checkpoint(1) | {"images": {"state": omega}}, {"method": {"omega": omega}})
@@ -312,7 +312,7 @@ INFO_DAMAGE = {
 
 
 @pytest.mark.parametrize("name", INFO_DAMAGE)
-def test_facts_of_a_wrong_type_or_range_say_so(run, name):
+def test_facts_with_a_wrong_type_or_range_are_refused(run, name):
     main = run.read_main()
     main["info"][name] = INFO_DAMAGE[name]
     write_atomic(run.path / "run.h5", tree.encode(main))
@@ -332,7 +332,7 @@ def test_facts_of_a_wrong_type_or_range_say_so(run, name):
         {"labels": np.zeros(40)},
     ],
 )
-def test_probe_images_that_do_not_fit_say_so(run, change):
+def test_probe_images_of_a_wrong_shape_are_refused(run, change):
     main = run.read_main()
     main["probe"]["test"] |= change
     write_atomic(run.path / "run.h5", tree.encode(main))
@@ -341,7 +341,7 @@ def test_probe_images_that_do_not_fit_say_so(run, change):
         StoredRun(run.path).probe_images("test")
 
 
-def test_an_array_that_is_said_to_be_larger_than_its_file_is_not_allocated(run):
+def test_an_array_with_a_false_size_is_not_allocated(run):
     with h5py.File(run.path / "epoch-0002.h5", "r+") as file:
         del file["model/conv1.weight"]
         file["model"].create_dataset("conv1.weight", (2**20, 2**20), "f4", chunks=(1024, 1024))  # 4 TiB
@@ -390,7 +390,7 @@ PACKED = {"packed": np.zeros(150, np.uint8), "values": np.zeros(255), "shape": n
         PACKED | {"shape": "none"},
     ],
 )
-def test_images_that_are_stored_otherwise_say_so(run, images):
+def test_images_with_another_layout_are_refused(run, images):
     assert rounding.restored(PACKED).shape == (30, 1, 5, 1)
     write_atomic(run.path / "epoch-0002.h5", tree.encode(on_disk(2) | {"images": images}))
     with pytest.raises(DamagedFile, match=r"epoch-0002\.h5"):
@@ -420,7 +420,7 @@ READERS = {
 @pytest.mark.parametrize(
     ("name", "flips"), [("epoch-0002.h5", 400), ("run.h5", 150), ("results.h5", 150), ("packed.h5", 100)]
 )
-def test_no_altered_byte_goes_unnoticed(run, name, flips):
+def test_every_altered_byte_is_detected(run, name, flips):
     run.add_rows("gap", children.rows(run=["ε"] * 3, epoch=[1, 2, 3], value=[0.5, 1.5, 2.5]))
     pack(run, run.path / "packed.h5")
     path, before = run.path / name, READERS[name](run.path)
@@ -435,7 +435,7 @@ def test_no_altered_byte_goes_unnoticed(run, name, flips):
     assert damaged > flips / 4  # the others lie in bytes that hold nothing
 
 
-def test_every_byte_of_a_number_on_its_own_is_under_a_checksum(tmp_path):
+def test_every_byte_of_a_scalar_is_under_a_checksum(tmp_path):
     path = tmp_path / "x.h5"
     good = tree.encode({"count": np.array(0x0123456789ABCDEF)})
     start = good.index(int.to_bytes(0x0123456789ABCDEF, 8, "little"))
@@ -445,7 +445,7 @@ def test_every_byte_of_a_number_on_its_own_is_under_a_checksum(tmp_path):
             tree.read(file)
 
 
-def test_every_byte_of_what_is_kept_for_images_is_under_a_checksum(run):
+def test_every_byte_of_image_states_is_under_a_checksum(run):
     path = run.path / "epoch-0002.h5"
     with h5py.File(path) as file:
         dataset = file["images/integers"]
@@ -459,7 +459,7 @@ def test_every_byte_of_what_is_kept_for_images_is_under_a_checksum(run):
 
 
 @pytest.mark.parametrize("name", ["epoch-0002.h5", "run.h5"])
-def test_no_truncation_goes_unnoticed(run, name):
+def test_every_truncation_is_detected(run, name):
     path, good = run.path / name, (run.path / name).read_bytes()
     for length in [0, 1, len(good) - 1, *np.random.default_rng(0).integers(len(good), size=100)]:
         path.write_bytes(good[:length])
@@ -487,13 +487,13 @@ def test_damage_to_one_epoch_leaves_the_others_readable(run):
         {},
     ],
 )
-def test_what_is_no_run_says_so(tmp_path, content):
+def test_a_path_that_is_not_a_run_is_reported(tmp_path, content):
     write_atomic(tmp_path / "run.h5", tree.encode(content))
     with pytest.raises(UserError, match=r"run\.h5|not a run of co-probe|written by a newer|settings are missing"):
         _ = StoredRun(tmp_path).config
 
 
-def test_parts_of_other_kinds_than_ours_say_so(run):
+def test_components_of_wrong_types_are_refused(run):
     write_atomic(run.path / "epoch-0002.h5", tree.encode({"model": np.arange(3), "metrics": {}}))
     for read in (run.weights, run.image_state, run.method_parameters):
         with pytest.raises(DamagedFile):
@@ -567,7 +567,7 @@ def test_a_full_disk_costs_no_finished_epoch(tmp_path, monkeypatch):
         assert {name: files(out)[name] for name in kept} == kept
 
 
-def test_a_table_that_does_not_fit_leaves_the_old_one(run, monkeypatch):
+def test_a_full_disk_does_not_change_the_stored_table(run, monkeypatch):
     old, new = children.rows(epoch=[1], value=[0.5]), children.rows(epoch=[1], value=[0.7])
     run.add_rows("gap", old)
     monkeypatch.setattr("co_probe.files.atomic.open", FullDisk(100).open, raising=False)
@@ -591,7 +591,7 @@ def test_the_kernel_refusing_to_write_is_a_clear_error(run, tmp_path, limit):
 # -- one writer at a time --------------------------------------------------------------------------------------------
 
 
-def test_a_second_writer_is_told_who_the_first_is(tmp_path):
+def test_the_error_of_a_second_writer_names_the_first(tmp_path):
     path = write_run(tmp_path / "run")
     with (
         RunWriter(path, children.info_of(tiny_config("apart")), PROBE, {}, resume=True),
@@ -630,7 +630,7 @@ def test_a_lock_that_names_nobody_is_taken_over(run, content):
     write_run(run.path, resume=True)
 
 
-def test_tables_of_two_processes_are_both_kept(run):
+def test_tables_of_two_processes_are_both_stored(run):
     start = children.context.Barrier(2)
     processes = [
         children.context.Process(target=children.save_tables, args=(run.path, name, start))
@@ -648,7 +648,7 @@ def test_tables_of_two_processes_are_both_kept(run):
         assert common[common["quantity"] == name]["epoch"].tolist() == list(range(10))
 
 
-def test_what_is_measured_again_replaces_what_was(run):
+def test_new_measurements_replace_old_ones(run):
     run.add_rows("gap", children.rows(against=["pgd10"] * 2, epoch=[1, 2], value=[0.1, 0.2], n=[5, 5]))
     run.add_rows("gap", children.rows(against=["pgd20"], epoch=[2], value=[0.3], n=[5]))
     frame = run.add_rows("gap", children.rows(against=["pgd10"], epoch=[2], value=[0.4], n=[6]))
@@ -725,7 +725,7 @@ def test_a_run_that_holds_itself_ends(run):
 
 
 @pytest.mark.parametrize("name", ["run.lock", ".run.h5.partial", ".epoch-0003.h5.partial", ".resume-0001.h5.partial"])
-def test_training_on_writes_through_no_link(tmp_path, name):
+def test_resuming_does_not_write_through_links(tmp_path, name):
     victim, run = tmp_path / "victim", write_run(tmp_path / "run", 3)
     victim.write_text("mine")
     (run / "epoch-0003.h5").unlink()
@@ -736,7 +736,7 @@ def test_training_on_writes_through_no_link(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["results.lock", ".results.h5.partial", "results.h5"])
-def test_measuring_writes_through_no_link(run, name):
+def test_measuring_does_not_write_through_links(run, name):
     victim = run.path.parent / "victim"
     victim.write_text("mine")
     (run.path / name).symlink_to(victim)
@@ -760,7 +760,7 @@ def test_a_packed_run_is_the_same_run(run, tmp_path):
     assert packed.frame("gap")["run"].tolist() == ["sent"]
 
 
-def test_what_is_measured_on_a_packed_run_lies_beside_it(run, tmp_path):
+def test_results_of_a_packed_run_are_stored_beside_it(run, tmp_path):
     run.add_rows("gap", children.rows(value=[0.5]))
     path = tmp_path / "sent.h5"
     pack(run, path)
@@ -812,7 +812,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_unasked(run):
     assert files(run.path) == before
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_a_folder_without_a_run_is_not_changed(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for options in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(UserError, match=r"not a run and not empty \(it has thesis\.tex\)"):
@@ -852,7 +852,7 @@ def test_a_missing_resume_file_says_so(tmp_path):
         writer.resume_state()
 
 
-def test_rows_that_are_elsewhere_come_a_chunk_at_a_time(tmp_path, monkeypatch):
+def test_rows_on_another_device_are_copied_in_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(tree._chunks, "__defaults__", (100,))  # bytes
     there, asked = np.arange(35, dtype=np.float32).reshape(5, 7), []
 

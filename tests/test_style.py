@@ -10,7 +10,7 @@ def look(name: str) -> tuple:
     return drawn["color"], drawn["linestyle"]
 
 
-def test_every_method_has_a_label_and_a_look_of_its_own():
+def test_every_method_has_a_label_and_a_distinct_line_style():
     assert set(labels("method")) == set(METHODS)
     assert len({look(name) for name in METHODS}) == len(list(METHODS))
     assert len({style.method_style(name)["label"] for name in METHODS}) == len(list(METHODS))
@@ -21,7 +21,7 @@ def test_the_four_methods_of_the_demo_keep_their_look():
     assert [look(name) for name in ("fgsm", "apart-simple", "apart", "pgd")] == list(expected)
 
 
-def test_a_name_of_the_users_own_takes_no_look_of_ours():
+def test_a_user_name_has_a_line_style_of_its_own():
     ours = {look(name) for name in METHODS}
     theirs = [f"my.methods:Number{number}" for number in range(1000)]
     assert not ours & {look(name) for name in theirs}

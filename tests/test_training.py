@@ -19,7 +19,7 @@ from co_probe.training.schedules import SCHEDULES
 from co_probe.training.state import snapshot
 
 
-def test_digits_is_what_it_says():
+def test_digits_has_its_documented_form():
     data = make_data(tiny_config("fgsm", data={"size": 16}))
     assert data.train_x.shape == (1297, 1, 16, 16) and data.test_x.shape == (500, 1, 16, 16)
     assert data.train_x.dtype == torch.float32 and data.train_x.min() == 0 and data.train_x.max() <= 1
@@ -82,7 +82,7 @@ def test_training_learns(tmp_path):
     assert last["learning_rate"] < 0.01 < run.metrics(3)["learning_rate"]
 
 
-def test_metrics_are_what_the_attacks_give(trained):
+def test_metrics_equal_accuracies_under_the_attacks(trained):
     run = co_probe.open_run(trained / "apart")
     model, (x, y) = run.load_model(2), run.test_data()
     from co_probe.numerics.rng import make_rng
@@ -107,7 +107,7 @@ def test_a_run_as_an_object(trained):
         run.load_model(7)
 
 
-def test_a_method_of_ones_own_is_one_class(tmp_path, monkeypatch):
+def test_a_user_method_is_one_class(tmp_path, monkeypatch):
     class Reversed(Method):
         """Steps down the loss: harmless images."""
 
@@ -155,7 +155,7 @@ def test_seeds_of_purposes_differ():
     assert len(seeds) == 101 and all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_epochs_yields_what_comes_to_the_disk(tmp_path):
+def test_epochs_yields_the_stored_metrics(tmp_path):
     told = list(epochs(tiny_config("fgsm", epochs=2), tmp_path / "run", device="cpu"))
     run = co_probe.open_run(tmp_path / "run")
     for metrics in told:

@@ -33,7 +33,7 @@ def parts(frame):
     return {part: of.pivot(index="subject", columns="quantity", values="value") for part, of in frame.groupby("part")}
 
 
-def test_the_table_states_what_its_numbers_depend_on(frame):
+def test_the_table_states_the_conditions_of_its_numbers(frame):
     assert list(frame["part"].unique()) == list(PARTS.entries) == list(TITLES)
     columns = ["part", "subject", "quantity", "value", "low", "high", "n"]
     assert list(frame.columns[:7]) == columns and (frame["n"] == 1).all() and np.isfinite(frame["value"]).all()
@@ -124,7 +124,7 @@ def test_blocks_alternate_and_count_processor_time(monkeypatch):
     assert times["a"].tolist() == [1, 1] and times["b"].tolist() == [4, 4]
 
 
-def test_what_watches_a_step_is_beside_the_step_alone(parts):
+def test_steps_with_indicators_and_monitor_are_measured_beside_plain_ones(parts):
     watched = parts["indicators"]
     assert list(watched.index) == sorted(
         name + more for name in ("apart-simple", "fgsm") for more in ("", ", indicators", ", monitor")
@@ -166,7 +166,7 @@ def test_adversaries_do_the_same(name, victim):
 
 
 @pytest.mark.slow
-def test_compiled_steps_and_attacks_stand_beside_plain_ones(monkeypatch):
+def test_compiled_steps_and_attacks_are_measured_beside_uncompiled_ones(monkeypatch):
     torch._dynamo.reset()
     monkeypatch.setattr(execution, "BACKEND", "aot_eager")
     measured = bench(
@@ -208,7 +208,7 @@ def test_command_line(capsys):
         (["--methods", "fgsm,pgd", "--set", "method.steps=3"], "unknown setting of method fgsm 'steps'"),
     ],
 )
-def test_what_cannot_be_measured(arguments, message, capsys):
+def test_unsupported_measurements_are_refused(arguments, message, capsys):
     assert run_cli(*arguments, "--device", "cpu", "--repeats", "1") == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error

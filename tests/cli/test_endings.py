@@ -98,7 +98,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
     assert result.stdout == "alive\n", result.stderr
 
 
-def test_a_path_that_is_no_utf8_is_printed_escaped(trained, tmp_path):
+def test_a_path_that_is_not_utf8_is_printed_escaped(trained, tmp_path):
     """On a standard output that refuses what it cannot encode."""
     import shutil
 
@@ -112,7 +112,7 @@ def test_a_path_that_is_no_utf8_is_printed_escaped(trained, tmp_path):
         assert re.search(rb"r(\\udcff|\?)n", out), out
 
 
-def test_a_run_in_a_folder_that_is_no_utf8(tmp_path):
+def test_a_run_in_a_folder_that_is_not_utf8(tmp_path):
     odd = os.fsdecode(b"r\xffn")
     small = ["--epochs", "1", "--set", "data.size=8", "--set", "model.width=8", "--set", "probe.test=10"]
     command = children.command_line(tmp_path, "run", "fgsm", "--out", odd, *small)

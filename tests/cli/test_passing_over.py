@@ -78,7 +78,7 @@ def test_a_run_without_an_epoch_is_passed_over(command, named, at, call):
 
 
 @pytest.mark.parametrize("command", MEASURE)
-def test_a_run_without_an_epoch_alone_is_an_error(command, at, call):
+def test_a_single_run_without_an_epoch_is_an_error(command, at, call):
     begun(at / "runs/fgsm")
     assert call(*MEASURE[command], "runs/fgsm") == (2, "", "Error: fgsm has no finished epoch yet\n")
 
@@ -104,7 +104,7 @@ def test_a_damaged_run_is_passed_over(command, at, call):
     assert [line for line in lines if "fgsm/epoch-0002.h5 is damaged" in line] == lines[1:2] if reads else not lines[1:]
 
 
-def test_a_log_in_place_of_a_run_is_told_from_a_damaged_run(at, call):
+def test_a_log_is_distinguished_from_a_damaged_run(at, call):
     (at / "log.csv").write_text("epoch,clean,pgd\n1,0.5,0.4\n")
     code, _, err = call("plot", "gap", "log.csv")
     assert (code, err) == (

@@ -92,7 +92,7 @@ def test_lightning_trains_a_healthy_run_to_its_end_and_records_it(tmp_path):
     assert accuracy == pytest.approx(run.metrics(3)["clean"])
 
 
-def test_lightning_calls_what_it_is_given():
+def test_lightning_calls_the_given_function():
     module = pytest.importorskip("clients.lightning_module", reason="Lightning is not installed")
     with pytest.raises(UserError, match="on_alarm"):
         module.CatastrophicOverfitting(epsilon=0.1, on_alarm="ring")

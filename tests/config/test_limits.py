@@ -43,7 +43,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("assignment", REFUSED, ids=lambda text: text[:40])
-def test_such_a_setting_is_refused(assignment, tmp_path):
+def test_an_invalid_setting_is_refused(assignment, tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError) as error:
         config = configure("digits", "fgsm", SMALL, parse_assignment(assignment))
@@ -55,7 +55,7 @@ def test_such_a_setting_is_refused(assignment, tmp_path):
 
 @pytest.mark.parametrize("toml", [f"a = {DEEP}", f"epochs = {'9' * 5000}", "seed = 1979-05-27", f"[x{'.x' * 3000}]"])
 @pytest.mark.parametrize("command", [["run", "fgsm", "--preset"], ["sweep"]])
-def test_such_a_file_is_refused(toml, command, tmp_path, monkeypatch, capsys):
+def test_an_invalid_file_is_refused(toml, command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(f"{toml}\n")
     with pytest.raises(SystemExit) as exit:

@@ -103,7 +103,7 @@ def test_typed_in_a_call(here):
     assert delta.abs().max().item() == pytest.approx(run.epsilon / 2)
 
 
-def test_the_method_of_the_contributors_page_is_all_there_is_to_one(here):
+def test_the_method_of_the_contributing_page_is_complete(here):
     page = (Path(__file__).parents[2] / "docs" / "contributing.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(# my_methods.py.*?)```", page, re.DOTALL)
     (here / "mine.py").write_text(SOURCE + code)
@@ -114,7 +114,7 @@ def test_the_method_of_the_contributors_page_is_all_there_is_to_one(here):
     assert torch.equal(delta, expected) and delta.any()
 
 
-def test_a_perturb_of_its_own_is_what_training_reports_even_where_an_attack_is_inherited(here):
+def test_an_overridden_perturb_is_reported_even_with_an_inherited_attack(here):
     run = co_probe.train("mine:Half", device="cpu", **ALL, **SMALL)
     generate = run.generator(1).generator_at(0.1)
     x, y = run.test_data()
@@ -122,7 +122,7 @@ def test_a_perturb_of_its_own_is_what_training_reports_even_where_an_attack_is_i
 
 
 @pytest.mark.parametrize("key", ["norm", "bounds", "epsilon"])
-def test_what_belongs_to_the_run_is_no_setting_of_a_method(key):
+def test_settings_of_the_run_are_not_settings_of_a_method(key):
     with pytest.raises(UserError, match=f"{key}"):
         make_method(configure("digits", "fgsm", {"method": {key: 1}}))
 
@@ -177,13 +177,13 @@ def test_allowed_on_the_command_line(someones_run, here, capsys):
     assert imported(here)
 
 
-def test_resuming_trusts_the_method_that_is_typed_and_no_more(someones_run, here, capsys):
+def test_resuming_allows_only_the_typed_method(someones_run, here, capsys):
     command = ["run", "mine:Half", "--resume", "--out", str(someones_run), "--device", "cpu"]
     assert run_command(*command) == 2
     assert "data set mine:spirals is code of its own" in capsys.readouterr().err
 
 
-def test_allowing_a_package_allows_what_is_in_it_and_nothing_that_begins_like_it():
+def test_allowing_a_package_allows_its_content_and_no_other_package_with_that_prefix():
     registry = Registry("thing", {})
     plugins.allow("collections")
     plugins.allow("os.path:join")
@@ -243,7 +243,7 @@ def test_a_pt_file_cannot_run_a_command(here):
         ("not a name:Net", {}, "unknown model"),
     ],
 )
-def test_what_cannot_be_loaded_is_named(name, settings, message, here):
+def test_missing_modules_and_names_are_reported(name, settings, message, here):
     (here / "broken.py").write_text("1 / 0")
     (here / "needy.py").write_text("import not_there")
     plugins.allow(name)
@@ -251,7 +251,7 @@ def test_what_cannot_be_loaded_is_named(name, settings, message, here):
         MODELS.make(name, 1, 2, (0.0,), (1.0,), **settings)
 
 
-def test_what_is_made_must_be_of_its_kind():
+def test_constructed_objects_must_have_the_right_type():
     with pytest.raises(UserError, match=r"data set mine:wrong gave int, not co_probe\.data\.dataset\.Dataset"):
         co_probe.train("fgsm", data="mine:wrong", device="cpu")
     with pytest.raises(UserError, match="method mine:Net"):
@@ -276,7 +276,7 @@ def test_neither_the_environment_nor_the_search_path_changes(here):
     assert dict(os.environ) == environment and sys.path == [*path, "/elsewhere"], "what a module does is its own"
 
 
-def test_the_working_directory_cannot_stand_in_for_a_package(here):
+def test_the_working_directory_does_not_shadow_a_package(here):
     (here / "click.py").write_text("raise SystemError")
     sys.modules.pop("click.testing", None)
     plugins.allow("click.testing")

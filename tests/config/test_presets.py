@@ -65,7 +65,7 @@ def test_every_preset_is_known_and_makes_every_method():
 
 
 @pytest.mark.parametrize("name", ["cifar10-small", "digits", "imagenet", "patches", *PAPER])
-def test_what_show_prints_serves_as_a_preset(name, tmp_path, capsys):
+def test_the_output_of_preset_show_is_a_valid_preset(name, tmp_path, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["preset", "show", name])
     printed = capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_unknown_preset(capsys, tmp_path):
 # -- extends -------------------------------------------------------------------------------------------------------
 
 
-def test_a_preset_has_what_the_one_that_it_extends_has(tmp_path):
+def test_a_preset_inherits_from_the_extended_one(tmp_path):
     (tmp_path / "base.toml").write_text('extends = "cifar10"\nepochs = 7\n[model]\nname = "preact_resnet"\nwidth = 8\n')
     (tmp_path / "mine.toml").write_text(
         'extends = "base.toml"\nseed = 3\n[model]\nwidth = 16\n[methods.pgd]\nsteps = 2\n'
@@ -122,7 +122,7 @@ def test_a_preset_has_what_the_one_that_it_extends_has(tmp_path):
         ('extends = "digits"\nprobe = "all"', "probe is a section of settings"),
     ],
 )
-def test_a_preset_that_cannot_be_used_is_refused_in_one_line(toml, message, tmp_path):
+def test_an_invalid_preset_is_refused_in_one_line(toml, message, tmp_path):
     (tmp_path / "mine.toml").write_text(toml)
     with pytest.raises(UserError, match=message) as error:
         configure(str(tmp_path / "mine.toml"), "fgsm")
@@ -153,7 +153,7 @@ def test_runs_from_before_there_was_a_warmup_have_none():
     assert Config.from_dict(settings) == tiny_config("fgsm")
 
 
-def test_epsilon_rises_in_a_straight_line_and_is_whole_where_it_is_measured(tmp_path, monkeypatch):
+def test_epsilon_rises_linearly_and_measurements_use_its_full_value(tmp_path, monkeypatch):
     seen: list[tuple[bool, float]] = []
     original = FGSM.perturb
 
@@ -174,7 +174,7 @@ def test_epsilon_rises_in_a_straight_line_and_is_whole_where_it_is_measured(tmp_
     )
 
 
-def test_no_warmup_changes_nothing_at_all():
+def test_a_warmup_of_0_has_no_effect():
     assert [warmup(step, 0) for step in (1, 100)] == [1.0, 1.0]
     assert [warmup(step, 4) for step in (1, 2, 4, 5)] == [0.25, 0.5, 1.0, 1.0]
 
@@ -194,7 +194,7 @@ def test_every_method_follows_its_epsilon(method, trained):
     assert delta.abs().max() <= 3 * 0.01 + 1e-6
 
 
-def test_a_resumed_warmup_goes_on_where_it_was(tmp_path):
+def test_a_resumed_warmup_continues(tmp_path):
     config = tiny_config("fgsm", epsilon_warmup=2)
     whole = [m.train_loss for m in epochs(config, tmp_path / "whole", device="cpu")]
     first = next(iter(epochs(config, tmp_path / "halves", device="cpu")))

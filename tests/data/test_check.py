@@ -48,7 +48,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_said_in_one_line(wrong):
+def test_errors_are_reported_in_one_line(wrong):
     spoil, words = WRONG[wrong]
     with pytest.raises(UserError, match=words) as caught:
         check_dataset(spoil(colours()), "mine")
@@ -63,11 +63,11 @@ def test_what_is_wrong_is_said_in_one_line(wrong):
         replace(colours(), train_x=normalised(colours().train_x), bounds=(-torch.inf, torch.inf)),
     ],
 )
-def test_what_is_as_it_should_be_passes(fine):
+def test_valid_data_is_accepted(fine):
     check_dataset(fine, "mine")
 
 
-def test_a_run_on_such_data_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+def test_invalid_data_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(DATA, "make", lambda name, **settings: replace(colours(), train_x=255 * colours().train_x))
     with pytest.raises(UserError, match="divide by 255"):
         next(epochs(replace(tiny_config("fgsm"), data=Component("mine")), tmp_path / "run", device="cpu"))

@@ -49,14 +49,14 @@ class Photographs:
     ],
     ids=lambda source: type(source).__name__,
 )
-def test_every_way_to_hand_in_images_gives_the_same_bytes(source):
+def test_all_sources_of_images_give_the_same_bytes(source):
     images = coerce(source)
     assert torch.equal(images.x, BYTES) and images.x.dtype == torch.uint8
     assert torch.equal(images.y, Y) and images.y.dtype == torch.int64
     assert torch.equal(to_unit(images.x), UNIT)
 
 
-def test_floats_that_are_no_bytes_stay_what_they_are():
+def test_floats_that_are_not_bytes_are_not_converted():
     x = torch.rand(6, 3, 4, 4)
     assert torch.equal(coerce((x, Y)).x, x)
     assert coerce((x.double(), Y)).x.dtype == torch.float32

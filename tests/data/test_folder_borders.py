@@ -55,7 +55,7 @@ def test_a_pipe_is_named_and_not_waited_for(tree):
     assert refused(tree) == f"{tree}/cat/9.png is no regular file: remove it"
 
 
-def test_devices_are_no_images():
+def test_devices_are_not_images():
     assert "/dev" in refused(Path("/dev"))
 
 
@@ -65,18 +65,18 @@ def test_images_of_16_bits_are_refused(color_type, channels, tree):
     assert f"{tree}/cat/2.png has more than 8 bits a channel" in refused(tree)
 
 
-def test_names_that_are_no_utf8_are_taken(tree):
+def test_names_that_are_not_utf8_are_accepted(tree):
     (tree / "cat").rename(tree / os.fsdecode(b"c\xff"))
     assert DATA.make(f"image-folder:{tree}").classes == (os.fsdecode(b"c\xff"), "dog")
 
 
-def test_an_image_that_is_said_to_be_large_takes_no_memory(tree):
+def test_an_image_with_a_false_size_is_not_allocated(tree):
     (tree / "cat" / "2.png").write_bytes(made_files.png(9000, 9000, made_files.zeros(9000 * 1126), depth=1))
     with made_files.modestly():
         assert "2.png is not a readable image (it is said to have 9000×9000 pixels" in refused(tree)
 
 
-def test_a_narrow_image_is_not_made_long(tree):
+def test_a_narrow_image_is_not_stretched(tree):
     Image.new("RGB", (1, 30_000)).save(tree / "cat" / "2.png")
     with made_files.modestly(), pytest.raises(UserError, match="too narrow for a square of it"):
         DATA.make(f"image-folder:{tree}", size=64)
@@ -93,7 +93,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_cache_that_is_not_as_it_was_written_is_made_anew(kind, tree):
+def test_an_altered_cache_is_rebuilt(kind, tree):
     before = DATA.make(f"image-folder:{tree}")
     (cache,) = (tree.parent / "home" / "image-folders").glob("*.h5")
     with h5py.File(cache, "r+") as file:

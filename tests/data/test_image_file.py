@@ -43,7 +43,7 @@ def test_a_file_may_hold_training_images_too(at, names):
     assert len(coerce(at / "both.npz").y) == 6 and len(coerce(at / "both.npz", split="train").y) == 2
 
 
-def test_names_of_data_sets_are_no_files():
+def test_names_of_data_sets_are_not_files():
     assert [is_image_file(name) for name in ("digits", "image-folder:a.npz/x", (X, Y), "a.npz")] == [0, 0, 0, 1]
 
 
@@ -67,7 +67,7 @@ class Pickled:
         ("flat.npz", lambda path: np.savez(path, x=X[:, 0], y=Y), "without an axis of channels"),
     ],
 )  # fmt: skip
-def test_what_is_no_such_file_is_refused_in_one_line(at, name, make, said):
+def test_files_of_another_kind_are_refused_in_one_line(at, name, make, said):
     make(at / name)
     with pytest.raises(UserError, match=said) as caught:
         coerce(name)

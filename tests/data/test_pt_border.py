@@ -70,7 +70,7 @@ def refused(path: Path, error: type[UserError] = DamagedFile) -> str:
         ({"wrappers": 5}, "int"),
     ],
 )
-def test_what_a_file_says_of_its_model_is_checked(change, words, exported, tmp_path):
+def test_the_description_of_a_model_in_a_file_is_checked(change, words, exported, tmp_path):
     assert words in refused(changed(exported, tmp_path / "x.pt", change))
 
 
@@ -124,7 +124,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("kind", LARGE)
-def test_what_would_take_more_memory_or_time_than_its_file_is_refused(kind, tmp_path):
+def test_files_that_expand_excessively_are_refused(kind, tmp_path):
     path = tmp_path / "x.pt"
     LARGE[kind](path)
     assert "cannot be read as a checkpoint" in refused(path)
@@ -132,7 +132,7 @@ def test_what_would_take_more_memory_or_time_than_its_file_is_refused(kind, tmp_
         read_state_dict(path)
 
 
-def test_parts_that_overlap_are_no_larger_than_the_file(tmp_path):
+def test_overlapping_parts_are_limited_by_the_file_size(tmp_path):
     """A central directory that names one part many times, as in zip bombs without compression."""
     path = tmp_path / "x.pt"
     torch.save({"w": torch.zeros(2**16)}, path)

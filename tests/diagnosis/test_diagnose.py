@@ -65,7 +65,7 @@ def test_frames_and_mappings():
     assert "an assumed 1,000 test images of an unknown number of classes" in co_probe.diagnose(COLLAPSE).basis
 
 
-def test_accuracy_on_training_images_stands_in_for_the_training_attack():
+def test_accuracy_on_training_images_replaces_a_missing_training_attack():
     curves = {"clean": COLLAPSE["clean"], "train": COLLAPSE["fgsm"], "pgd": COLLAPSE["pgd"]}
     found = co_probe.diagnose(curves)
     assert found.verdict.episodes == co_probe.diagnose(COLLAPSE).verdict.episodes
@@ -139,7 +139,7 @@ def test_every_kind_has_advice(kind):
     assert all(each.url.startswith("https://") == bool(each.source) for each in BY_KIND[kind])
 
 
-def test_a_run_that_overfits_to_fgsm_from_the_start_is_told_of_other_methods():
+def test_advice_for_a_run_that_overfits_to_fgsm_from_the_start_names_other_methods():
     clean = [0.5 + 0.03 * epoch for epoch in range(10)]
     overfitted = verdict(clean=clean, fgsm=clean, pgd=[0.01] * 10, classes=10)
     weak = verdict(clean=clean, fgsm=[0.02] * 10, pgd=[0.01] * 10, classes=10)
@@ -180,7 +180,7 @@ def stored(metrics, *, attack="fgsm", classes=("a",) * 10, images=200):
     )
 
 
-def test_a_run_is_judged_by_its_own_attack_on_its_own_images():
+def test_a_run_is_diagnosed_by_its_attack_on_its_images():
     metrics = {
         "clean": COLLAPSE["clean"],
         "train_attack": COLLAPSE["fgsm"],
@@ -191,7 +191,7 @@ def test_a_run_is_judged_by_its_own_attack_on_its_own_images():
     assert verdict_of(stored(metrics, images=25)).kind == verdict(**COLLAPSE, n=25, classes=10).kind != "healthy"
 
 
-def test_fgsm_stands_in_for_the_own_attack_of_an_imported_run():
+def test_fgsm_replaces_the_unknown_attack_of_an_imported_run():
     metrics = {"clean": COLLAPSE["clean"], "fgsm": COLLAPSE["fgsm"], "pgd10": COLLAPSE["pgd"]}
     assert verdict_of(stored(metrics, attack=None)) == verdict(**COLLAPSE, n=200, classes=10)
 

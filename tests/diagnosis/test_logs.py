@@ -49,7 +49,7 @@ def test_percent_signs():
     assert log.curves["clean"].tolist() == pytest.approx([0.009, 0.008])
 
 
-def test_shares_are_left_alone():
+def test_shares_are_not_converted():
     log = read_logs({"clean": [1.0, 0.5], "pgd": [1, 0]})[0]
     assert log.curves["pgd"].tolist() == [1, 0] and not log.notes
 
@@ -126,7 +126,7 @@ def test_wrong_logs_are_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(error.value) and "log.csv" in str(error.value)
 
 
-def test_paths_that_hold_no_log(tmp_path):
+def test_paths_without_a_log(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         read_logs(tmp_path / "none.csv")
     with pytest.raises(UserError, match="neither a run nor a folder of TensorBoard events"):

@@ -73,7 +73,7 @@ def test_honest_models_are_not_called_masked(imported, robust):
     assert all("no sign of masked gradients" in line for line in section.lines)
 
 
-def test_without_the_network_the_notes_say_why_nothing_was_checked(imported, tmp_path):
+def test_without_the_network_the_notes_say_why_no_check_was_made(imported, tmp_path):
     copy = Path(shutil.copytree(imported(Plain, True).path, tmp_path / "copy"))
     (copy / "results.h5").unlink(missing_ok=True)
     found = co_probe.diagnose(copy)

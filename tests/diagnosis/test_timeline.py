@@ -23,7 +23,7 @@ def fallen(tmp_path_factory):
     return synthetic_run(tmp_path_factory.mktemp("runs") / "fallen", curves, step_series())
 
 
-def test_the_timeline_says_what_moved_first_and_what_did_not(fallen):
+def test_the_timeline_orders_changes_and_lists_unchanged_indicators(fallen):
     found = section(co_probe.diagnose(fallen, quick=True), "Timeline")
     first, *lines, still = found.lines
     assert first.startswith("first: PertAlign (cosine), at epoch 10.8, before robust accuracy (epoch 12)")
@@ -39,7 +39,7 @@ def test_the_timeline_says_what_moved_first_and_what_did_not(fallen):
     assert entries["loss"]["baseline"] and entries["zero_gradients"]["epoch"] is None
 
 
-def test_the_mechanism_is_what_the_evidence_supports(fallen):
+def test_the_mechanism_is_supported_by_the_evidence(fallen):
     found = co_probe.diagnose(fallen, quick=True)
     told = {each["name"]: each for each in section(found, "Mechanism").data}
     assert list(told)[:2] == ["turning", "decay"], "the supported ones come first, in the order of time"
@@ -116,7 +116,7 @@ def test_probes_around_the_collapse_are_measured_once_of_an_imported_run(tmp_pat
     assert len(steps) == count
 
 
-def test_what_prevents_measuring_is_said(tmp_path, monkeypatch):
+def test_obstacles_to_measuring_are_reported(tmp_path, monkeypatch):
     run = synthetic_run(tmp_path / "foreign", collapsing(), images=20)
     found = co_probe.diagnose(run, device="cpu")
     assert any(line.startswith("not checked for masked gradients") for line in section(found, "Notes").lines)

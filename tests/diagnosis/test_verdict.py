@@ -85,7 +85,7 @@ def test_recovered_in_part():
     assert "in part" in found.summary() and "83% of the former level" in found.summary()
 
 
-def test_creeping_back_at_the_end_of_annealing_is_no_recovery():
+def test_a_slow_rise_at_the_end_of_annealing_is_no_recovery():
     curves = collapse(healthy(), 20)
     curves["pgd"][40:] = np.linspace(0.02, 0.2, 20)
     found = verdict(**curves, classes=10)
@@ -135,7 +135,7 @@ def test_fgsm_sags_along_at_first():
     assert verdict(**curves, classes=10).episodes == [Episode(30, None)]
 
 
-def test_training_accuracy_reveals_what_fgsm_hides():
+def test_training_accuracy_reveals_a_collapse_hidden_from_fgsm():
     curves = collapse(healthy(), 40, pgd=0.25, fgsm=0.29)
     train = rise(0.2, 0.5)
     assert verdict(**curves, train=train, classes=10).kind == "undecided"
@@ -247,7 +247,7 @@ def test_never_robust():
     assert found.kind == "never-robust" and "training attack" in found.summary()
 
 
-def test_an_unknown_number_of_classes_is_said_where_it_matters():
+def test_an_unknown_number_of_classes_is_reported_if_it_matters():
     clean = [0.3 + 0.03 * epoch for epoch in range(12)]
     low = {"clean": clean, "fgsm": clean, "pgd": [0.12] * 6 + [0.01] * 6}
     unknown, known = verdict(**low), verdict(**low, classes=10)
@@ -365,7 +365,7 @@ def test_epoch_numbers_shift_episodes(rows, offset):
 
 
 @given(CURVES, st.integers(1, 5))
-def test_epochs_without_any_value_change_nothing(rows, count):
+def test_epochs_without_values_are_ignored(rows, count):
     padded = columns(rows + [(NAN, NAN, NAN)] * count)
     assert _comparable(verdict(**padded)) == _comparable(verdict(**columns(rows)))
     nones = {name: [None if math.isnan(value) else value for value in values] for name, values in padded.items()}

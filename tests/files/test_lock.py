@@ -42,7 +42,7 @@ def test_a_lock_that_names_nobody_is_taken_over(content, locks, tmp_path, monkey
     assert not path.exists()
 
 
-def test_a_host_with_a_line_break_stays_in_one_line(tmp_path):
+def test_a_host_name_with_a_line_break_is_printed_in_one_line(tmp_path):
     path = tmp_path / "run.lock"
     path.write_text(json.dumps({"pid": 7, "host": "else\nwhere"}))
     with pytest.raises(UserError, match=r"process 7 on else\\nwhere") as caught, Lock(path, "it"):

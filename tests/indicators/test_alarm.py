@@ -33,7 +33,7 @@ def test_it_stays_silent_on_noise_and_slow_drift(drift):
     assert fired_at(Alarm(), healthy(0.8, 8000, noise=0.1, drift=drift)) is None
 
 
-def test_the_rise_from_random_weights_is_no_baseline():
+def test_the_rise_from_random_weights_is_not_the_baseline():
     start = [0.0, 0.6, 0.1, 0.05, 0.5, 0.0] * 10
     assert fired_at(Alarm(), start) is None
 
@@ -62,7 +62,7 @@ def test_a_fall_while_the_attack_becomes_stronger_is_that_of_a_growing_epsilon(n
         )
 
 
-def test_what_lies_before_a_gap_is_no_baseline():
+def test_values_before_a_gap_are_not_the_baseline():
     alarm = Alarm()
     assert fired_at(alarm, [0.9] * 40, every=20) is None
     assert not any(alarm.update(step=5000 + 20 * k, alignment=0.6) for k in range(40))
@@ -75,7 +75,7 @@ def test_missing_values_neither_fire_nor_count():
     assert not any(Alarm().update(train_accuracy=1.0) for _ in range(500))
 
 
-def test_it_says_why_once_and_can_be_reset():
+def test_the_reason_is_given_once_and_the_alarm_can_be_reset():
     alarm = Alarm()
     assert not alarm and alarm.reason == ""
     for step in range(1, 401):

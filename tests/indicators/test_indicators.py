@@ -96,7 +96,7 @@ def test_spectrum_of_a_cosine_is_its_frequency():
     assert indicators.low_frequency_share(shares, 4).item() == pytest.approx(1)
 
 
-def test_probes_give_what_indicators_give(runs):
+def test_probes_agree_with_indicators(runs):
     run = co_probe.open_run(runs / "fgsm")
     model, (x, y) = run.load_model(2), run.test_data()
     common = {"epsilon": run.epsilon, "seed": run.config.seed}

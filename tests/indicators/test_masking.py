@@ -50,7 +50,7 @@ def test_masking_in_l2():
     assert {"vanishing", "query", "large"} <= suspicious(check(trained(Quantised), epsilon=1.5, norm="l2"))
 
 
-def test_a_dead_model_has_no_robustness_to_doubt():
+def test_a_model_at_chance_has_no_masking_verdict():
     result = check(Constant())
     assert not result.masked and result["pgd10"].value == result["large"].value > 0
 
@@ -84,7 +84,7 @@ def test_every_finding_has_its_words():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_square_keeps_to_the_ball_and_finds_what_noise_does_not(norm):
+def test_square_stays_in_the_ball_and_is_stronger_than_noise(norm):
     model, epsilon = trained(Plain), EPSILON if norm == "linf" else 1.0
     attack = Square(epsilon=epsilon, norm=norm, queries=100)
     delta = attack(model, X, Y, torch.Generator().manual_seed(0))

@@ -163,7 +163,7 @@ def test_models_are_left_as_they_were(network, images):
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_probes_store_what_the_indicators_give(runs):
+def test_probes_store_the_values_of_indicators(runs):
     run = co_probe.open_run(runs / "fgsm")
     model, (x, y), epsilon = run.load_model(3), run.test_data(), run.epsilon
     seed = run.info.probe_seed

@@ -61,7 +61,7 @@ def test_the_first_pass_is_the_attack_and_the_last_the_update(steps):
     assert torch.equal(labels_of(last), y)
 
 
-def test_accumulated_steps_are_told_apart():
+def test_accumulated_steps_are_separated():
     model, batches = network(), [images(seed) for seed in range(3)]
     observer = PassObserver(model)
     for x, y in batches:
@@ -84,7 +84,7 @@ def test_a_clean_pass_after_the_attack_is_not_the_update():
     torch.testing.assert_close(last.gradient, gradient_at(model, adversarial, y))
 
 
-def test_clean_training_is_left_alone():
+def test_clean_training_is_not_guarded():
     model, (x, y) = network(), images()
     observer, seen = PassObserver(model), []
     model[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].requires_grad))

@@ -107,7 +107,7 @@ def test_a_function_of_a_users_gets_the_module_itself():
     assert seen == [(model, False)] and model.training
 
 
-def test_images_are_checked_once_where_a_user_hands_them_in():
+def test_images_are_checked_once_at_the_public_interface():
     model, (x, y) = normed_model(), images()
     with pytest.raises(UserError, match="images must be within 0 and 1"):
         FGSM(epsilon=0.1)(Forward(model), x + 1, y)
@@ -119,7 +119,7 @@ def test_images_are_checked_once_where_a_user_hands_them_in():
     )
 
 
-def test_as_one_gives_the_module_in_its_mode():
+def test_as_module_gives_the_module_in_its_mode():
     model, (x, _) = normed_model(), images()
     forward = replace(Forward(model), batchnorm="eval")
     assert torch.equal(forward.as_one(lambda module, x: module(x) * 2, x), forward(x) * 2)

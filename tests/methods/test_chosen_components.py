@@ -114,7 +114,7 @@ def test_lp_fgsm_is_a_step_of_length_epsilon_in_its_own_norm_and_meets_l2_and_li
     assert (flat[1e-9].abs() > 0.97 * EPSILON).double().mean() > 0.9
 
 
-def test_lp_fgsm_leaves_an_image_without_gradient_alone():
+def test_lp_fgsm_does_not_perturb_an_image_without_gradient():
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).double()
     nn.init.zeros_(model[1].weight)
     x, y = images()

@@ -59,7 +59,7 @@ def test_elle_passes_its_three_points_as_one_batch():
     assert sizes == [3 * len(x), len(x), len(x)]
 
 
-def test_elle_a_switches_as_the_rule_says(monkeypatch):
+def test_elle_a_switches_by_its_rule(monkeypatch):
     """Errors of all kinds, given by hand: the penalty of each step, and the history that it is decided on."""
     errors = [0.1, 0.12, 0.11, 0.5, 0.1, 0.9, 0.13, *np.linspace(0.1, 0.3, 10), 5.0, 0.2]
     given = iter(errors)

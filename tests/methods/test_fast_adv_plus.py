@@ -79,7 +79,7 @@ def test_accuracy_stays_down_and_so_does_pgd(monkeypatch):
     assert blocks(monkeypatch, [0.9, 0.2, 0.2, 0.2], 12) == "......PPPPPP"
 
 
-def test_a_check_is_accuracy_under_pgd_and_leaves_no_trace():
+def test_a_check_measures_pgd_accuracy_without_side_effects():
     model, (x, y) = normed_model().train(), images()
     x = x.float()
     method = started(model, (x, y), every=1, images=30)

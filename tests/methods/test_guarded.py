@@ -78,7 +78,7 @@ def test_the_switch_is_recorded_and_trains_on_with_the_remedy(guard, switched):
     assert len(run.step_series(3)["pert_alignment"]) == 21 and "train_attack" in run.metrics(3)
 
 
-def test_the_switch_is_said_and_drawn(switched, tmp_path, call):
+def test_the_switch_is_reported_and_drawn(switched, tmp_path, call):
     run = shutil.copytree(switched / "pgd2", tmp_path / "run")
     _, out, _ = call("show", run)
     assert "the guard switched to PGD-2 at step 40 (epoch 2)" in " ".join(out.split())
@@ -98,7 +98,7 @@ def test_going_on_after_the_switch_gives_the_same_bits(switched, false_alarm, tm
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
 
 
-def test_stop_keeps_the_epochs_before_and_is_told(false_alarm, tmp_path, call):
+def test_stop_stores_earlier_epochs_and_is_reported(false_alarm, tmp_path, call):
     with pytest.raises(Stopped, match="stopped by the guard"):
         list(epochs(config("stop"), tmp_path / "run", device="cpu"))
     run = StoredRun(tmp_path / "run")
@@ -147,7 +147,7 @@ def test_every_method_with_an_attack_and_an_update_can_be_guarded(name, monkeypa
     assert method.switched == other.switched == 2 and isinstance(other.current, guarded.PGD2)
 
 
-def test_what_cannot_be_guarded_is_refused(tmp_path):
+def test_methods_without_a_guard_are_refused(tmp_path):
     with pytest.raises(UserError, match="unknown guard 'pgd3'"):
         config("pgd3")
     for method in ("standard", "free"):

@@ -116,7 +116,7 @@ def test_a_process_group_of_one(tmp_path):
     assert np.isfinite(monitor.series["pert_alignment"]).all()
 
 
-def test_a_model_inside_of_a_compiled_one_is_reported():
+def test_a_model_inside_a_compiled_one_is_reported():
     model, optimizer = made()
     watch(model, optimizer)
     compiled = torch.compile(model, backend="aot_eager")
@@ -124,7 +124,7 @@ def test_a_model_inside_of_a_compiled_one_is_reported():
         train(compiled, optimizer, steps=45)
 
 
-def test_accumulated_batches_that_cannot_be_told_apart_are_reported():
+def test_accumulated_batches_that_cannot_be_separated_are_reported():
     model, optimizer = made()
     monitor = watch(model, optimizer)
     with pytest.warns(UserWarning, match="over different images"):
@@ -132,7 +132,7 @@ def test_accumulated_batches_that_cannot_be_told_apart_are_reported():
     assert np.isnan(monitor.series["pert_alignment"]).mean() > 0.8
 
 
-def test_what_is_written_is_an_ordinary_run(tmp_path, call):
+def test_the_written_run_is_an_ordinary_one(tmp_path, call):
     model, optimizer = made()
     probe, told = images(40, seed=1), []
     with watch(model, optimizer, probe=probe, out=tmp_path / "mine", attack="fgsm", log=told.append) as monitor:
@@ -222,7 +222,7 @@ def test_the_alarm_is_set_by_the_step_and_rollback_goes_to_before_it():
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
 
-def test_errors_say_what_to_do(tmp_path):
+def test_errors_suggest_a_remedy(tmp_path):
     model, optimizer = made()
     with pytest.raises(UserError, match="8/255"):
         Monitor(model, optimizer, epsilon=8)

@@ -6,13 +6,13 @@ import pytest
 from co_probe.numerics.change import Change, alarms, halfway, scores, window_means, window_size
 
 
-def test_windows_average_what_is_defined():
+def test_windows_average_defined_values():
     means, ends = window_means([1, 3, np.nan, 5, np.nan, np.nan, 9], 2)
     assert means[:2].tolist() == [2, 5] and np.isnan(means[2]) and ends.tolist() == [2, 4, 6]
     assert [window_size(steps) for steps in (10, 41, 391)] == [5, 10, 20]
 
 
-def test_scores_use_the_past_alone():
+def test_scores_use_only_the_past():
     rng = np.random.default_rng(0)
     values = rng.normal(0.8, 0.02, 60)
     values[40:] -= 0.5

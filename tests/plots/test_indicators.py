@@ -26,7 +26,7 @@ def titles(figure, where: str) -> list[str]:
     return [ax.get_title(loc=where) for ax in figure.axes if ax.axison]
 
 
-def test_panels_come_in_the_order_in_which_indicators_moved(fallen):
+def test_panels_are_sorted_by_the_time_of_change(fallen):
     figure = co_probe.draw("indicators", fallen)
     assert titles(figure, "left") == [
         "test accuracy (%)",
@@ -41,7 +41,7 @@ def test_panels_come_in_the_order_in_which_indicators_moved(fallen):
     assert {(patch.get_x(), patch.get_x() + patch.get_width()) for patch in shaded} == {(11, 20)}
 
 
-def test_of_a_healthy_run_nothing_is_said_to_move(sound):
+def test_a_healthy_run_has_no_indicator_changes(sound):
     figure = co_probe.draw("indicators", sound)
     assert set(titles(figure, "right")) == {""} and not any(ax.patches for ax in figure.axes)
 
@@ -57,7 +57,7 @@ def test_tables_per_epoch_are_enough(runs):
     assert drawn[drawn["probe"] == "alignment"]["value"].tolist() == expected.tolist()
 
 
-def test_a_run_without_anything_says_what_to_do(tmp_path):
+def test_a_run_without_results_names_the_command_to_run(tmp_path):
     bare = synthetic_run(tmp_path / "bare", {"pgd10": [0.5] * 6})
     with pytest.raises(UserError, match="bare has no indicators stored: measure some first"):
         co_probe.draw("indicators", bare)

@@ -61,7 +61,7 @@ def outside(tmp_path, monkeypatch, registries):
     sys.modules.pop("my_margin", None)
 
 
-def test_one_line_registers_a_probe_which_is_then_measured_selected_and_drawn(runs, outside):
+def test_a_probe_registered_in_one_line_is_measured_selected_and_drawn(runs, outside):
     PROBES.register("margin", "my_margin:Margin")
     frame = co_probe.probe("margin", [runs / "fgsm", runs / "pgd"], device="cpu")
     run = co_probe.open_run(runs / "fgsm")
@@ -77,7 +77,7 @@ def test_one_line_registers_a_probe_which_is_then_measured_selected_and_drawn(ru
     assert {"FGSM", "PGD"} <= {text.get_text() for text in figure.axes[0].texts}
 
 
-def test_a_figure_of_ones_own_is_one_line_more(runs, outside):
+def test_a_user_figure_needs_one_line(runs, outside):
     PROBES.register("margin", "my_margin:Margin")
     PLOTS.register("margin", "my_margin:FIGURE")
     figure = co_probe.draw("margin", runs / "fgsm", device="cpu")

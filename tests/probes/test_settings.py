@@ -28,7 +28,7 @@ def without_torch(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_probe_with_its_settings_stands_for_its_name(trained, tmp_path):
+def test_a_probe_object_is_accepted_in_place_of_a_name(trained, tmp_path):
     run = shutil.copytree(trained / "fgsm", tmp_path / "fgsm")
     frame = co_probe.probe(Alignment(split="train"), run, device="cpu")
     assert frame.equals(co_probe.probe("alignment", run, split="train", device="cpu")) and set(frame["epoch"]) == {
@@ -142,7 +142,7 @@ def test_a_run_is_measured_at_other_norm_bounds(runs, tmp_path):
     assert pgd[0.3] <= again.set_index("attack")["value"]["pgd2"] <= pgd[0.02]
 
 
-def test_evaluations_that_were_stored_without_the_bound_are_the_runs_own(runs, monkeypatch):
+def test_evaluations_stored_without_epsilon_have_that_of_the_run(runs, monkeypatch):
     run = co_probe.open_run(runs / "fgsm")
     first = co_probe.evaluate(run, ["pgd2"], images=60, device="cpu")
     replace_table(run, "eval-images", run.frame("eval-images").drop(columns="epsilon"))

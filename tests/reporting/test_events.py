@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         EventWriter(tmp_path / "file" / "tb", tmp_path / "run")
 
 
-def test_steps_go_on_where_a_run_was_interrupted(tmp_path, finished):
+def test_steps_of_a_resumed_run_continue(tmp_path, finished):
     """Events of the last epochs alone begin at the step that these epochs begin at."""
     from types import SimpleNamespace
 

@@ -46,7 +46,7 @@ def runs(tmp_path_factory) -> list[StoredRun]:
     return [*made, evaluated(sound, clean=0.85, pgd50x10=0.55, aa=0.52)]
 
 
-def test_runs_of_other_settings_or_the_same_seed_have_rows_of_their_own(runs, tmp_path):
+def test_runs_with_other_settings_or_the_same_seed_have_separate_rows(runs, tmp_path):
     again = evaluated(synthetic_run(tmp_path / "again", healthy(), seed=0), clean=0.7)
     (board,) = co_probe.leaderboard([*runs[:3], again], quick=True).boards
     assert {entry.method: entry.seeds for entry in board.entries} == {
@@ -94,7 +94,7 @@ def test_every_form_has_every_method(runs):
     assert "1/3 collapsed" in found.to_latex() and r"$\pm$" in found.to_latex()
 
 
-def test_it_measures_what_is_missing_and_stores_it(trained, tmp_path):
+def test_missing_results_are_measured_and_stored(trained, tmp_path):
     paths = [shutil.copytree(trained / name, tmp_path / name) for name in ("fgsm", "pgd")]
     board = co_probe.leaderboard(paths, attacks=["clean", "pgd2"], epochs=["last"], images=30, device="cpu").boards[0]
     assert board.sizes == {"clean": {30}, "pgd2": {30}}

@@ -99,7 +99,7 @@ def test_a_report_is_self_contained(several):
     assert {link[1:] for link in several.links if link.startswith("#")} <= set(several.ids)
 
 
-def test_a_report_says_what_is_known(several):
+def test_a_report_states_known_facts(several):
     for words in ("Verdict", "Undecided", "What to try next", "95% intervals", "co-probe run fgsm --preset digits"):
         assert words in several.text, words
     for kind in ("indicators", "gap", "robust-overfitting", "perturbations", "steps", "spectrum"):
@@ -119,7 +119,7 @@ def test_predictions_are_those_of_the_model(several, runs):
         assert [right for _, _, right in stored] == (predicted.argmax(1) == y).tolist()
 
 
-def test_what_is_stored_is_not_measured_again_and_quick_measures_nothing(runs, tmp_path, monkeypatch):
+def test_stored_results_are_not_measured_again_and_quick_measures_nothing(runs, tmp_path, monkeypatch):
     page = of(runs / "fgsm", tmp_path, quick=True)
     assert StoredRun(runs / "fgsm").probes() == ["gap"]  # which training has recorded
     assert "Images of fgsm: perturbations are not stored" in page.text
@@ -253,7 +253,7 @@ def test_large_images_and_long_runs_are_made_smaller(trained, monkeypatch):
     assert len(shown) <= 60 and {1, 136, 137, 300} <= set(shown) and shown == sorted(set(shown))
 
 
-def test_a_chart_shades_episodes_and_leaves_out_what_is_missing():
+def test_a_chart_shades_episodes_and_omits_missing_values():
     pgd = [0.3, 0.35, 0.4, 0.4, 0.0, 0.0, 0.0, np.nan]
     curves = pd.DataFrame({"epoch": range(1, 9), "pgd": pgd, "clean": 0.9, "fgsm": np.nan})
     laid = chart(curves, verdict(clean=curves["clean"], pgd=pgd, n=1000, classes=10))

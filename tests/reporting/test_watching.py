@@ -58,7 +58,7 @@ def part(tmp_path) -> Path:
     return tmp_path / "part"
 
 
-def test_what_is_known_of_a_run(part):
+def test_facts_about_a_run(part):
     view = Watch(part).look()
     assert (view.epochs, view.planned, view.gap) == ((1, 2, 3, 4, 5, 6), 8, 3.0)
     assert view.per_epoch == pytest.approx(60, abs=1) and view.remaining == pytest.approx(110, abs=2)
@@ -87,7 +87,7 @@ def test_the_screen_fits(part, width):
     assert "110 s" in text or "2 min" in text
 
 
-def test_it_says_that_a_run_has_stopped_or_not_begun(part, tmp_path):
+def test_a_stopped_run_and_one_without_epochs_are_reported(part, tmp_path):
     assert "has it stopped?" in printed(replace(Watch(part).look(), idle=1e5), 80)
     with Recorder(tmp_path / "empty", info=info(), test=IMAGES):
         view = Watch(tmp_path / "empty").look()

@@ -37,7 +37,7 @@ def test_patterns_with_formats_folders_brackets_and_wildcards(tmp_path, pattern,
     assert find_checkpoints(f"{tmp_path}/{pattern}").paths == {7: tmp_path / name}
 
 
-def test_epochs_from_0_are_shifted_and_said_so(tmp_path):
+def test_epochs_from_0_are_shifted_with_a_message(tmp_path):
     touch(tmp_path, "m_0.pt", "m_1.pt")
     found = find_checkpoints(tmp_path / "m_{epoch}.pt")
     assert names_of(found) == {1: "m_0.pt", 2: "m_1.pt"}
@@ -64,7 +64,7 @@ def test_one_file(tmp_path, name, epoch):
     assert find_checkpoints(tmp_path / name).paths == {epoch: tmp_path / name}
 
 
-def test_what_does_not_exist_is_told_what_does(tmp_path):
+def test_unknown_names_are_answered_with_known_ones(tmp_path):
     touch(tmp_path, "model_epoch_1.pth", "model_epoch_2.pth")
     for wrong in ("model_{epoch}.pth", "nothing.pth", "*.ckpt", ""):
         with pytest.raises(UserError, match=r"did you mean .*model_epoch_\{epoch\}\.pth\?"):

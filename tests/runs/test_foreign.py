@@ -69,7 +69,7 @@ def test_the_number_of_classes_and_channels_is_given_where_it_is_taken():
     assert build(Sized, settings={"num_classes": 7}).model(X).shape == (5, 7)
 
 
-def test_a_model_that_is_handed_in_is_not_changed():
+def test_a_given_model_is_not_changed():
     given = SmallNet()
     before = {name: value.clone() for name, value in given.state_dict().items()}
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_weights_of_torchvision_load_by_its_own_names():
         (lambda: 1 / 0, "fails with ZeroDivisionError"),
     ],
 )
-def test_what_is_no_model_is_refused(given, said):
+def test_an_object_that_is_not_a_model_is_refused(given, said):
     with pytest.raises(UserError, match=said) as caught:
         build(given)
     assert "\n" not in str(caught.value)

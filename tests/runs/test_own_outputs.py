@@ -88,7 +88,7 @@ def test_other_outputs_are_refused_before_anything_is_written(model, words, tmp_
 
 
 @pytest.mark.parametrize("model", ["Own", "Tuple"])
-def test_logits_are_taken_and_trying_changes_nothing(model, tmp_path, monkeypatch):
+def test_logits_are_accepted_and_the_trial_has_no_side_effects(model, tmp_path, monkeypatch):
     from co_probe.runs import build
 
     (tried,) = train(model, tmp_path / "run")
@@ -97,7 +97,7 @@ def test_logits_are_taken_and_trying_changes_nothing(model, tmp_path, monkeypatc
     assert tried.train_loss == plain.train_loss and tried.clean == plain.clean
 
 
-def test_trying_leaves_modes_and_statistics_alone():
+def test_the_trial_changes_neither_modes_nor_statistics():
     from co_probe.runs.fitting import require_logits
 
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(), nn.Linear(64, 10)).train()

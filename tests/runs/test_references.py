@@ -36,7 +36,7 @@ def test_an_epoch_of_a_run_equals_its_export(trained, tmp_path):
     assert find_reference(named) is named
 
 
-def test_a_run_that_is_its_own_reference_is_warned_of(runs):
+def test_a_run_as_its_own_reference_gives_a_warning(runs):
     with pytest.warns(CoProbeWarning, match=r"pgd is measured against an epoch of its own, pgd@2"):
         co_probe.strength([runs / "pgd", runs / "fgsm"], f"{runs}/pgd@2", device="cpu")
 

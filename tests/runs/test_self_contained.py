@@ -143,7 +143,7 @@ def test_a_loaded_model_is_the_function_that_was_trained(holder: Callable, image
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_a_model_that_is_handed_in_stands_for_the_one_that_the_run_names(holder, images, tmp_path, monkeypatch):
+def test_a_given_model_replaces_the_one_named_in_the_run(holder, images, tmp_path, monkeypatch):
     trained = train(config_of(images, f"held_constants:{holder.__name__}"), tmp_path / "run")
     run = co_probe.open_run(tmp_path / "run")
     monkeypatch.delenv("CO_PROBE_ALLOW")

@@ -49,7 +49,7 @@ def loads(path, model, **options):
     return fitted.note
 
 
-def test_a_plain_state_dict_needs_nothing(tmp_path, net):
+def test_a_plain_state_dict_needs_no_option(tmp_path, net):
     assert loads(saved(tmp_path, net.state_dict()), net) == ""
 
 
@@ -99,7 +99,7 @@ def test_an_averaged_model_of_torch_loads(tmp_path, net):
     loads(saved(tmp_path, averaged.state_dict()), net)
 
 
-def test_half_precision_is_converted_and_said_so(tmp_path, net):
+def test_half_precision_is_converted_with_a_message(tmp_path, net):
     fitted = fit(read_state_dict(saved(tmp_path, copy.deepcopy(net).half().state_dict())), net)
     assert fitted.weights["model.0.weight"].dtype == torch.float32
     torch.testing.assert_close(fitted.weights["model.0.weight"], net.model[0].weight.detach(), atol=1e-3, rtol=1e-3)
@@ -112,7 +112,7 @@ def test_the_format_before_torch_1_6_and_files_without_counters_load(tmp_path, n
     loads(tmp_path / "old.pth", net)
 
 
-def test_arguments_and_numpy_scores_beside_the_weights_do_not_keep_a_file_from_being_read(tmp_path, net):
+def test_arguments_and_numpy_scores_in_a_checkpoint_are_ignored(tmp_path, net):
     content = {"net": net.state_dict(), "args": argparse.Namespace(lr=0.1), "best": np.float64(0.8), "n": np.int64(3)}
     loads(saved(tmp_path, content), net)
 
@@ -155,7 +155,7 @@ def test_other_shapes_are_refused_before_anything_is_copied(tmp_path, net):
         read_state_dict(saved(tmp_path, weights))
 
 
-def test_files_that_are_no_checkpoints(tmp_path, net):
+def test_files_that_are_not_checkpoints(tmp_path, net):
     (tmp_path / "text.pth").write_text("hello")
     whole = saved(tmp_path, net.state_dict()).read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])

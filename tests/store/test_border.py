@@ -95,7 +95,7 @@ PLACES = {
 
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize("large", LARGE)
-def test_what_would_take_more_memory_or_time_than_its_file_is_refused(name, large, run):
+def test_files_that_expand_excessively_are_refused(name, large, run):
     good = (run / name).read_bytes()
     for place in PLACES[name]:
         (run / name).write_bytes(good)
@@ -127,7 +127,7 @@ def test_a_small_state_of_many_images_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["epoch-0000.h5", "epoch-00003.h5", "epoch-99999999999.h5", "epoch-9999999.h5"])
-def test_a_file_whose_name_is_not_that_of_an_epoch_is_none(name, run, call):
+def test_files_with_other_names_are_not_epochs(name, run, call):
     shutil.copy(run / "epoch-0003.h5", run / name)
     with modestly():
         assert StoredRun(run).epochs == [1, 2, 3]
@@ -135,7 +135,7 @@ def test_a_file_whose_name_is_not_that_of_an_epoch_is_none(name, run, call):
     assert code == 0 and "missing" not in out
 
 
-def test_a_late_epoch_is_told_apart_from_those_before_it(run, call):
+def test_a_late_epoch_differs_from_earlier_ones(run, call):
     content = tree.encode(StoredRun(run).read_epoch(3) | {"epoch": 1_000_000})
     (run / "epoch-1000000.h5").write_bytes(content)
     with modestly():
@@ -237,20 +237,20 @@ def test_a_value_of_another_type_shape_or_range_is_refused(name, path, run):
 
 @pytest.mark.parametrize("place", ["run.h5:info", "epoch-0002.h5:model", "results.h5:gap"])
 @pytest.mark.parametrize("value", [h5py.Empty("f4"), np.array([b"a"], h5py.string_dtype()), np.zeros(2, "f4,i4")])
-def test_elements_that_no_file_of_ours_has_are_refused(place, value, run):
+def test_foreign_elements_in_files_are_refused(place, value, run):
     name, _, group = place.partition(":")
     with h5py.File(run / name, "r+") as file:
         file[group].create_dataset("more", data=value)
     assert name in refused(run)
 
 
-def test_an_attribute_of_somebody_elses_tool_does_no_harm(run):
+def test_attributes_of_other_tools_are_ignored(run):
     with h5py.File(run / "run.h5", "r+") as file:
         file.attrs["note"] = "a string of variable length"
     read_all(run)
 
 
-def test_a_trained_run_goes_on_with_the_images_that_its_data_set_has(run):
+def test_a_resumed_run_uses_the_images_of_its_data_set(run):
     (run / "epoch-0003.h5").unlink()
     others = {"test": children.probe_images(40, seed=2), "train": children.probe_images(30, seed=1)}
     with (
@@ -260,7 +260,7 @@ def test_a_trained_run_goes_on_with_the_images_that_its_data_set_has(run):
         pass
 
 
-def test_a_metric_of_a_former_name_is_read_under_its_present_one(run):
+def test_a_metric_with_a_former_name_is_renamed(run):
     with h5py.File(run / "epoch-0002.h5", "r+") as file:
         attributes = file["metrics"].attrs
         attributes["own"] = attributes["train_attack"]

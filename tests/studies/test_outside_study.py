@@ -54,7 +54,7 @@ def test_a_study_has_a_probe_a_function_and_a_command(registered, call, tmp_path
     assert code == 2 and err.count("\n") == 1 and "elsewhere is not a run" in err
 
 
-def test_a_broken_command_takes_no_other_along(registered, call):
+def test_a_broken_command_does_not_affect_others(registered, call):
     COMMANDS.register("lost", "striped_study.nowhere:lost")
     COMMANDS.register("odd", "striped_study.parts:stripes")
     assert re.search(r"^  lost +\(striped_study\.nowhere:lost cannot be imported", call("--help")[1], re.MULTILINE)
@@ -75,14 +75,14 @@ def test_a_study_is_swept_over(registered, tmp_path):
     assert [config.to_dict()["contrast"] for config in cells.values()] == [0.5, 0.9]
 
 
-def test_what_a_study_refuses_is_one_line(registered):
+def test_errors_of_a_study_are_one_line(registered):
     with pytest.raises(UserError, match="contrast must be between 0 and 1, not 2"):
         co_probe.train("half-fgsm", data="stripes", contrast=2, **SMALL)
     with pytest.raises(UserError, match="did you mean contrast"):
         co_probe.train("half-fgsm", data="stripes", contrst=2, **SMALL)
 
 
-def test_a_name_stands_for_one_thing(registered):
+def test_a_registered_name_is_unique(registered):
     striped_study.register()  # the same once more
     with pytest.raises(ValueError, match=r"method fgsm is registered already, as co_probe\.methods\.fgsm:FGSM"):
         METHODS.register("fgsm", "striped_study.parts:HalfFGSM")

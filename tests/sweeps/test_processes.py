@@ -57,7 +57,7 @@ def all_gone(found: list[int]) -> bool:
 
 
 @pytest.mark.slow
-def test_a_killed_process_takes_no_other_along():
+def test_a_killed_process_does_not_affect_others():
     executor = Processes(1)
     killed, refused, done = executor.submit(die), executor.submit(refuse), executor.submit(int, "7")
     assert isinstance(killed.exception(), BrokenExecutor) and done.result() == 7
@@ -92,7 +92,7 @@ def test_jobs_are_dealt_onto_the_gpus_that_are_visible(named, count, seen, monke
 
 
 @pytest.mark.slow
-def test_shutdown_ends_what_runs_and_starts_nothing_more(tmp_path):
+def test_shutdown_ends_running_tasks_and_starts_no_others(tmp_path):
     executor = Processes(1)
     running, waiting = executor.submit(sleep, str(tmp_path / "0")), executor.submit(sleep, str(tmp_path / "1"))
     found = pids(tmp_path, 1)

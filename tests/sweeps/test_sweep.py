@@ -120,7 +120,7 @@ def test_an_executor_of_the_standard_library_serves(tmp_path):
     assert run.epochs == [1]
 
 
-def test_runs_come_back_from_another_disk(tmp_path, monkeypatch):
+def test_runs_are_returned_from_another_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     grid = Grid(methods=("fgsm",), settings=SMALL)
@@ -131,7 +131,7 @@ def test_runs_come_back_from_another_disk(tmp_path, monkeypatch):
     assert [*(tmp_path / "scratch").iterdir()] == [] and [*(tmp_path / "sweep").iterdir()] == [run.path]
 
 
-def test_a_second_attempt_goes_on_on_that_disk(tmp_path, monkeypatch):
+def test_a_second_attempt_resumes_on_that_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     config, seen, out = configure("digits", "fgsm", SMALL, {"epochs": 2}), [], str(tmp_path / "run")
 
@@ -197,7 +197,7 @@ def test_a_failing_cell_is_reported_at_the_end_and_the_rest_is_done(tmp_path):
     assert StoredRun(tmp_path / "pgd-eps0.14-seed0").epochs == [1]
 
 
-def test_the_command_fails_with_a_failed_cell_and_goes_on_when_it_is_called_again(here, tmp_path, monkeypatch):
+def test_the_command_fails_with_a_failed_run_and_resumes_it_when_called_again(here, tmp_path, monkeypatch):
     sets = ["epochs=1", "batch_size=256", "model.width=8", "data.size=8", "probe.test=40", "probe.train=30"]
     arguments = ["sweep", "--methods", "fgsm,pgd", "--seeds", "0", "--out", str(tmp_path / "s"), "--jobs", "1"]
     arguments += [part for text in sets for part in ("--set", text)]

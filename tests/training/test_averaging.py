@@ -105,7 +105,7 @@ def test_another_state_is_refused(averaged, tmp_path, file, path, value, words):
         list(epochs(CONFIG, run, device="cpu", resume=True))
 
 
-def test_a_view_of_its_own(averaged, tmp_path):
+def test_a_view_with_its_own_memory(averaged, tmp_path):
     """Model, metrics, tables and names are those of the averaged weights; the training's are shared."""
     path = shutil.copytree(averaged / "run", tmp_path / "run")
     trained, ema = co_probe.open_run(path), co_probe.open_run(path, weights="ema")
@@ -143,7 +143,7 @@ def test_commands_take_them(averaged, tmp_path, call):
     assert call("eval", path, "--weights", "ema", "--attacks", "clean", "--images", "20", "--csv")[1].count("EMA") > 0
 
 
-def test_a_run_without_them_says_so(trained, call):
+def test_a_run_without_series_is_refused(trained, call):
     with pytest.raises(UserError, match=r"fgsm has no averaged weights: it was not trained with ema=0\.9995"):
         co_probe.open_run(trained / "fgsm", weights="ema")
     with pytest.raises(UserError, match="weights must be trained or ema, not 'best'"):

@@ -88,7 +88,7 @@ def test_figures(here, capsys, figure):
     assert Path("figure.png").stat().st_size > 5000
 
 
-def test_a_figure_of_what_only_apart_has_says_so(here, capsys):
+def test_a_figure_for_apart_names_its_requirement(here, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["plot", "steps", "runs/mine"])
     assert ended.value.code == 2 and "APART" in capsys.readouterr().err

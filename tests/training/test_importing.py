@@ -59,7 +59,7 @@ def normalised(x):
     return (x - MEAN) / STD
 
 
-def test_the_run_measures_what_the_project_itself_would(ckpts, imported):
+def test_the_run_measures_the_same_as_the_project(ckpts, imported):
     run, (x, y) = co_probe.Run(imported, model=SmallNet), TEST
     assert run.epochs == [1, 2, 3, 4]
     for epoch in (1, 4):
@@ -96,7 +96,7 @@ def test_the_facts_of_the_run(imported):
     assert info.mean == pytest.approx((MEAN,)) and info.seed is None
 
 
-def test_the_log_joins_the_metrics_and_what_is_unknown_is_absent(imported, ckpts, tmp_path):
+def test_the_log_is_joined_to_the_metrics_without_unknown_values(imported, ckpts, tmp_path):
     run = co_probe.Run(imported)
     assert 0 < run.metrics(2)["train_accuracy"] < 1 and run.metrics(2)["train_loss"] > 0
     assert "learning_rate" not in run.metrics(2)
@@ -105,14 +105,14 @@ def test_the_log_joins_the_metrics_and_what_is_unknown_is_absent(imported, ckpts
     assert not plain.frame("metrics")["value"].isna().any()
 
 
-def test_what_was_converted_is_said_once(ckpts, tmp_path):
+def test_conversions_are_reported_once(ckpts, tmp_path):
     lines: list[str] = []
     co_probe.import_run(pattern(ckpts), **ASK, out=tmp_path / "r", report=lines.append)
     said = "model_epoch_4.pth: Weights were taken from its entry 'state_dict', stripped of 'module.'."
     assert lines == [said]
 
 
-def test_more_checkpoints_are_added_and_nothing_is_measured_twice(ckpts, tmp_path):
+def test_more_checkpoints_are_added_without_measuring_the_first_again(ckpts, tmp_path):
     out, files = tmp_path / "r", [ckpts / f"model_epoch_{epoch}.pth" for epoch in (1, 2, 3, 4)]
     options = {**ASK, "out": out, "report": lambda line: None}
     co_probe.import_run([files[0], files[2]], **options)
@@ -166,7 +166,7 @@ def test_the_wrong_normalisation_is_found_before_anything_is_written(ckpts, tmp_
         ({"log": {"speed": [1]}}, "its columns are speed"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(ckpts, tmp_path, change, said):
+def test_input_that_does_not_fit_is_refused_in_one_line(ckpts, tmp_path, change, said):
     with pytest.raises(UserError, match=said) as caught:
         co_probe.import_run(pattern(ckpts), **ASK | change, out=tmp_path / "r", report=lambda line: None)
     assert "\n" not in str(caught.value) and not (tmp_path / "r").exists()
@@ -256,7 +256,7 @@ def test_an_attack_that_is_left_out_later_is_named(ckpts, tmp_path):
         co_probe.import_run(pattern(ckpts), **ASK, out=tmp_path / "run")
 
 
-def test_a_network_that_is_named_for_several_runs_is_that_of_the_imported_ones_alone(imported, runs):
+def test_a_network_given_for_several_runs_applies_to_imported_ones(imported, runs):
     own, foreign = (open_with(path, SmallNet) for path in (runs / "fgsm", imported))
     assert not isinstance(own.load_model(1), SmallNet) and own.model is None
     torch.testing.assert_close(

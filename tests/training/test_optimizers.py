@@ -158,7 +158,7 @@ def test_another_state_of_adamw_is_refused(kind, begun, tmp_path):
         list(epochs(tiny_config("fgsm", epochs=2, **SMALL, **KINDS["adamw"]), run, device="cpu", resume=True))
 
 
-def test_settings_that_name_no_optimizer_are_those_of_sgd(trained):
+def test_settings_without_an_optimizer_name_are_those_of_sgd(trained):
     stored = StoredRun(trained / "fgsm").config.to_dict()
     assert stored["optimizer"].pop("name") == "sgd"  # as runs of earlier versions have it
     assert type(StoredRun(trained / "fgsm").config).from_dict(stored) == StoredRun(trained / "fgsm").config

@@ -73,7 +73,7 @@ def two(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("method", COMPARED)
-def test_two_processes_train_what_one_trains(method, two, tmp_path, monkeypatch):
+def test_two_processes_train_the_same_as_one(method, two, tmp_path, monkeypatch):
     settings = config(method)
 
     def batches(self, epoch, rng):

@@ -74,7 +74,7 @@ def large_data() -> Dataset:
     return Dataset(x, y, x[:50], y[:50], tuple("0123456789"), (0.0,), (1.0,))
 
 
-def test_images_held_out_are_no_probe_images_of_training_and_are_never_trained_on():
+def test_validation_images_are_neither_trained_on_nor_probe_images():
     config, data = configure("digits", "fgsm", TINY), large_data()
     index = draw_probe(config, data)
     assert len(index["validation"]) == 600 and not set(index["validation"]) & set(index["train"])
@@ -94,7 +94,7 @@ def test_without_validation_images_are_drawn_as_before():
     assert torch.equal(order, torch.randperm(1297, generator=torch.Generator().manual_seed(7)))
 
 
-def test_a_run_stores_its_validation_images_and_what_was_measured_on_them(held_out):
+def test_a_run_stores_validation_images_and_their_metrics(held_out):
     run = co_probe.open_run(held_out)
     assert run.chosen_on == "validation"
     x, y = run.validation_data()
@@ -150,7 +150,7 @@ def test_a_resumed_run_holds_the_same_images_out(tmp_path):
     }
 
 
-def test_tables_say_where_the_best_epoch_was_chosen(held_out, trained, call, tmp_path):
+def test_tables_state_the_images_that_selected_the_best_epoch(held_out, trained, call, tmp_path):
     folder = shutil.copytree(held_out, tmp_path / "fgsm")
     clean = ("eval", folder, "--attacks", "clean", "--images", "20", "--device", "cpu")
     assert json.loads(call(*clean, "--json")[1])[0]["n"] == 20
