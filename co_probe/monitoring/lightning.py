@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from torch import nn
-
 from co_probe.errors import UserError
+from co_probe.monitoring.callback import MonitorCallback
 from co_probe.monitoring.monitor import Monitor
 
 try:
@@ -16,7 +15,7 @@ except ImportError:
 OnAlarm = Literal["stop", "log"] | Callable[[Any, Any, Monitor], object]
 
 
-class CatastrophicOverfitting(Callback):
+class CatastrophicOverfitting(MonitorCallback, Callback):
     """Monitors the training of a LightningModule that perturbs its batches itself.
 
     Args:
@@ -44,26 +43,16 @@ class CatastrophicOverfitting(Callback):
     def __init__(
         self, *, epsilon: float, probe: Any = None, on_alarm: OnAlarm = "stop", network: str = "", **settings: Any
     ):
-        super().__init__()
-        if on_alarm not in ("stop", "log") and not callable(on_alarm):
-            raise UserError(f"on_alarm must be 'stop', 'log' or a function, not {on_alarm!r}")
-        self.monitor: Monitor | None = None
-        self._on_alarm, self._network, self._fired = on_alarm, network, False
-        self._settings = {"epsilon": epsilon, "probe": probe, **settings}
+        super().__init__(epsilon=epsilon, probe=probe, on_alarm=on_alarm, network=network, **settings)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Install hooks on the network and the optimizer."""
-        try:
-            network: nn.Module = pl_module.get_submodule(self._network)
-        except AttributeError as error:
-            raise UserError(f"the module has no submodule {self._network!r}: {error}") from error
-        self.monitor, self._fired = Monitor(network, trainer.optimizers[0], **self._settings), False
+        self.start(pl_module, trainer.optimizers[0])
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Handle an alarm, once."""
-        if self._fired or self.monitor is None or not self.monitor.alarm:
+        if not self.fires():
             return
-        self._fired = True
         pl_module.log("co/alarm", 1.0)
         if self._on_alarm == "stop":
             trainer.should_stop = True
@@ -79,10 +68,8 @@ class CatastrophicOverfitting(Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Remove the hooks and finish the run."""
-        if self.monitor is not None:
-            self.monitor.close()
+        self.close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Remove the hooks and finish the run when training fails."""
-        if self.monitor is not None:
-            self.monitor.close()
+        self.close()

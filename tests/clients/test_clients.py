@@ -21,10 +21,16 @@ def lightning(setting):
     return module.main(setting, on_alarm="stop" if setting.stop else "log")[0]
 
 
+def hugging_face(setting):
+    module = pytest.importorskip("clients.huggingface_trainer", reason="transformers is not installed")
+    return module.main(setting, on_alarm="stop" if setting.stop else "log")[0]
+
+
 CLIENTS = {
     "fast_adversarial": fast_adversarial_style.main,
     "mixed precision": mixed_precision_loop.main,
     "lightning": lightning,
+    "hugging face": hugging_face,
 }
 
 
@@ -96,5 +102,37 @@ def test_lightning_calls_the_given_function():
     module = pytest.importorskip("clients.lightning_module", reason="Lightning is not installed")
     with pytest.raises(UserError, match="on_alarm"):
         module.CatastrophicOverfitting(epsilon=0.1, on_alarm="ring")
+    with pytest.raises(UserError, match="no submodule 'body'"):
+        module.main(Setting(0.1, 1), network="body")
+
+
+def test_the_hugging_face_trainer_stops_at_the_alarm_and_logs_metrics(tmp_path):
+    module = pytest.importorskip("clients.huggingface_trainer", reason="transformers is not installed")
+
+    class Soon(Alarm):
+        def update(self, **values):
+            if values["step"] == 60:
+                self.fired, self.step, self.reason = True, 60, "as planned"
+            return values["step"] == 60
+
+    monitor, trainer = module.main(HEALTHY, alarm=Soon(), out=tmp_path / "run")
+    assert monitor.alarm and trainer.state.global_step == monitor.steps == 60
+    history = trainer.state.log_history
+    assert [each["co/pgd10"] for each in history if "co/pgd10" in each] == [each["pgd10"] for each in monitor.metrics]
+    assert next(each["co/alarm"] for each in history if "co/alarm" in each).startswith("as planned")
+    assert (tmp_path / "run" / "epoch-0001.h5").exists()
+
+
+def test_the_hugging_face_callback_calls_the_given_function():
+    module = pytest.importorskip("clients.huggingface_trainer", reason="transformers is not installed")
+    calls = []
+
+    class Soon(Alarm):
+        def update(self, **values):
+            self.fired, self.step, self.reason = True, values["step"], "as planned"
+            return True
+
+    module.main(Setting(0.05, 1), alarm=Soon(), on_alarm=lambda state, control, monitor: calls.append(monitor.steps))
+    assert calls == [20]
     with pytest.raises(UserError, match="no submodule 'body'"):
         module.main(Setting(0.1, 1), network="body")
