@@ -18,8 +18,8 @@ exit code 2. A run whose loss becomes NaN or infinite, one that `--guard stop` o
 error exit with code 1; Ctrl-C with 130, SIGTERM with 143 and SIGHUP with 129, after cleaning up. `co-probe --debug
 COMMAND` shows the traceback and the warnings of libraries. Every command also has the option `-h, --help`.
 
-Runs that are damaged or have no finished epoch are passed over, with a line on standard error, where others are left.
-Runs that cannot be written to are measured all the same, with a warning; `--results DIR` stores their tables elsewhere.
+Damaged runs and runs without a finished epoch are skipped, with a line on standard error, if there are others.
+Read-only runs are measured with a warning; `--results DIR` stores their tables elsewhere.
 """
 
 

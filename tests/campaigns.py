@@ -27,7 +27,7 @@ ALL = "CO_PROBE_ALL_CASES" in os.environ
 
 PATIENCE = 60  # seconds until a command counts as hanging, on a machine that is busy
 MEMORY = 600 * 2**20  # bytes that all examples of a format may take together, with what they import
-SAID = re.compile(r"Passed over: |Warning: |Next: |.*: \d+/\d+ \(|Weights were |\S+: Weights were ")
+SAID = re.compile(r"Skipped: |Warning: |Next: |.*: \d+/\d+ \(|Weights were |\S+: Weights were ")
 
 
 def campaign(examples: int) -> Callable:
@@ -81,13 +81,13 @@ def run_command(*arguments: str | Path) -> tuple[int, str, str]:
 
 
 def check_ending(code: int, out: str, err: str) -> str:
-    """Return how a command ended: `result`, `passed over`, `refused` or `diverged`; fail if in no such way."""
+    """Return how a command ended: `result`, `skipped`, `refused` or `diverged`; fail if in no such way."""
     lines = err.splitlines()
     said = [line for line in lines if not SAID.match(line)]
     assert "Traceback" not in out + err and max(map(len, lines), default=0) < 2000, err
     if code == 0:
         assert not said and "nan" not in out.lower().split(), err
-        return "passed over" if any(line.startswith("Passed over: ") for line in lines) else "result"
+        return "skipped" if any(line.startswith("Skipped: ") for line in lines) else "result"
     assert len(said) == 1 and said[0].startswith("Error: "), err
     if code == 1:
         assert "no longer a finite number" in err, err

@@ -143,7 +143,7 @@ def run_campaign(file: str, made: Path, expected: dict[str, str], at: Path) -> N
             assert name not in READS_ALL and out == expected[name], out
 
     one()
-    assert {"result", "refused", "passed over"} <= endings
+    assert {"result", "refused", "skipped"} <= endings
 
 
 @pytest.mark.parametrize("file", ["run.h5", "epoch-0002.h5", "results.h5"])

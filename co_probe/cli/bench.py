@@ -43,19 +43,23 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "--methods",
     help="Methods, separated by commas.  [default: all; of indicators: fgsm; of storage: apart]",
 )
-@click.option("--parts", help=f"What to measure, of {', '.join(PARTS)}.  [default: all]")
-@click.option("--preset", default="digits", show_default=True, help="Known settings: a name, or a TOML file of yours.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting: batch_size=32.")
+@click.option("--parts", help=f"Parts to measure: {', '.join(PARTS)}.  [default: all]")
+@click.option("--preset", default="digits", show_default=True, help="Preset: its name, or a TOML file of yours.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting of the preset: batch_size=32."
+)
 @click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Number of turns.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
     default=Path("."),
     show_default=True,
-    help="Where the parts storage and data write.",
+    help="Folder in which the parts storage and data write.",
 )
 @options.device
-@click.option("--compile", is_flag=True, help="Steps and attacks through torch.compile too; it takes minutes.")
+@click.option(
+    "--compile", is_flag=True, help="Also measure steps and attacks under torch.compile, which takes minutes."
+)
 @options.table_format
 def bench(
     methods: str | None,

@@ -32,18 +32,18 @@ QUICK = {"epochs": 3, "probe": {"test": 50, "train": 50}, "model": {"width": 8}}
     type=click.Path(path_type=Path),
     default=Path("demo"),
     show_default=True,
-    help="Folder for it all.",
+    help="Folder of runs and figures.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the four runs.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Runs to train at a time.  [default: one a core]")
-@click.option("--quick", is_flag=True, help="A smoke test: every step, at a scale that shows nothing.")
-@click.option("--overwrite", is_flag=True, help="Delete the demo that is there and start afresh.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Number of runs to train at a time.  [default: one per core]")
+@click.option("--quick", is_flag=True, help="Smoke test: run every step at a size too small for a result.")
+@click.option("--overwrite", is_flag=True, help="Delete an existing demo and start again.")
 @options.device
 @options.table_format
 def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, device: str, style: str | None) -> None:
     """Train four methods on scikit-learn's digits, measure them, and draw the figures. Nothing is downloaded.
 
-    It takes a few minutes on two CPU cores. A demo that was interrupted goes on where it stopped.
+    It takes a few minutes on two CPU cores. An interrupted demo is resumed by the same command.
     """
     from co_probe.plots.style import headless, save
     from co_probe.probes.gap import gap

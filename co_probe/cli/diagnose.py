@@ -38,7 +38,7 @@ DETAILED = 5  # greatest number of runs with details; for more, only the table i
 )
 @click.option("--images", type=click.IntRange(min=1), metavar="N", help="Number of test images of a log.")
 @click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Number of classes of a log.")
-@click.option("--quick", is_flag=True, help="Measure nothing: use only what runs have stored.")
+@click.option("--quick", is_flag=True, help="Use stored results only, and measure nothing.")
 @options.model
 @options.weights
 @options.device
@@ -56,7 +56,7 @@ def diagnose(
     device: str,
     style: str | None,
 ) -> None:
-    """Say whether a run overfitted catastrophically, when, why, and what to try next.
+    """Diagnose a run: did it overfit catastrophically, when, why, and what to try next.
 
     RUN is a run of co-probe. Without one, all runs under runs/ are diagnosed. The indicators that the diagnosis needs
     are measured once and stored: masked gradients at the best and the last epoch, and what changed around a collapse.
@@ -76,7 +76,7 @@ def diagnose(
         each_source = options.each_readable(
             paths or options.find((), runs_dir),
             lambda path: diagnose_all([open_with(path, model, weights=weights) if averaged else path], **settings),
-            UserError if averaged else DamagedFile,  # a run without averaged weights is passed over
+            UserError if averaged else DamagedFile,  # a run without averaged weights is skipped
         )
         found = [each for several in each_source for each in several]
     if style == "json":

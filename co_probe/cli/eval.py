@@ -47,7 +47,9 @@ NOTE = (
     show_default=True,
     help="Columns: clean, gaussian, fgsm, pgdN, pgdNxR (R restarts), cw, aa (AutoAttack).",
 )
-@click.option("--images", type=click.IntRange(min=1), help="Test images to use, of a fixed shuffle.  [default: all]")
+@click.option(
+    "--images", type=click.IntRange(min=1), help="Number of test images, from a fixed shuffle.  [default: all]"
+)
 @options.epsilon
 @click.option(
     "--data",
@@ -60,7 +62,7 @@ NOTE = (
     show_default=True,
     help="Where RobustBench keeps its weights.",
 )
-@click.option("--mean", is_flag=True, help="One line a method and ε: mean ± standard deviation over its runs.")
+@click.option("--mean", is_flag=True, help="Print one line per method and ε: mean ± standard deviation over runs.")
 @options.model
 @options.weights
 @options.results
@@ -87,7 +89,7 @@ def evaluate(
 ) -> None:
     """Measure accuracy on the whole test set under each attack, as in Tables 2 to 4 of arXiv 2010.08034.
 
-    Without RUN, all runs under runs/ are evaluated. Results are stored: an attack is not repeated, also after a kill.
+    Without RUN, all runs under runs/ are evaluated. Results are stored, and an attack is not repeated.
     AutoAttack (aa) needs another package: pip install "co-probe[autoattack]".
 
     RUN may be robustbench:NAME or robustbench:DATASET/THREAT/NAME, a model of RobustBench's zoo whose weights are on

@@ -19,7 +19,7 @@ from co_probe.cli.command import SHARE, Command
     ],
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--epoch", type=int, help="Which epoch.  [default: the last]")
+@click.option("--epoch", type=int, help="Epoch to write.  [default: the last]")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The .pt file to write.")
 @click.option(
     "--robustbench",

@@ -30,22 +30,24 @@ from co_probe.cli.output import progress_bar
     required=True,
     help="Test images: a data set (cifar10, image-folder:PATH, ...), or a .npz or .pt file with x and y.",
 )
-@click.option("--epsilon", type=Number(), required=True, help="Bound of perturbations in a [0, 1] image: 8/255.")
-@click.option("--norm", default="linf", show_default=True, help="What ε bounds: linf or l2.")
-@click.option("--attack", help="What training images were perturbed by: fgsm-rs, n-fgsm, pgd7, ...")
+@click.option("--epsilon", type=Number(), required=True, help="Norm bound ε, in units of a [0, 1] image: 8/255.")
+@click.option("--norm", default="linf", show_default=True, help="Norm of the perturbations: linf or l2.")
+@click.option("--attack", help="Attack of the training: fgsm-rs, n-fgsm, pgd7, ...")
 @click.option(
     "--normalise",
     type=Normalisation(),
-    help="Normalisation that the model expects in front of it: cifar10, half, or MEAN,MEAN,MEAN/STD,STD,STD.",
+    help="Normalisation of the images before the model: cifar10, half, or MEAN,MEAN,MEAN/STD,STD,STD.",
 )
-@click.option("--log", type=click.Path(path_type=Path), help="CSV with train_loss, train_accuracy or learning_rate.")
+@click.option(
+    "--log", type=click.Path(path_type=Path), help="CSV file with columns train_loss, train_accuracy or learning_rate."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/FOLDER]")
-@click.option("--images", type=int, default=1000, show_default=True, help="Number of images that are measured.")
+@click.option("--images", type=int, default=1000, show_default=True, help="Number of test images to measure on.")
 @click.option("--key", help="Entry of the files that holds the weights.  [default: the usual ones]")
 @click.option("--strip", help="Prefix to remove from names of weights.  [default: the usual ones]")
-@click.option("--method", help="What figures call the training method.  [default: the attack]")
-@click.option("--no-check", is_flag=True, help="Import a model whose accuracy on clean images is suspicious, too.")
-@click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
+@click.option("--method", help="Name of the training method in figures.  [default: the attack]")
+@click.option("--no-check", is_flag=True, help="Import the model even if its clean accuracy is implausible.")
+@click.option("--overwrite", is_flag=True, help="Delete an existing run and start again.")
 @device
 def import_(
     checkpoints: tuple[str, ...],
@@ -55,7 +57,7 @@ def import_(
     no_check: bool,
     **options: Any,
 ) -> None:
-    """Make a run from checkpoints that another program trained.
+    """Make a run from checkpoints of another program.
 
     Each file becomes an epoch, whose number stands where PATTERN has {epoch}. Accuracy is measured at each: on clean
     images, under FGSM, PGD-10 and the training attack. All other commands then work on the run. The same command adds

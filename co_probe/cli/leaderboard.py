@@ -27,11 +27,13 @@ WIDTH = 100  # letters in a line of text
     "--attacks",
     default="clean,pgd50x10,aa",
     show_default=True,
-    help="Columns, as of co-probe eval; rows are sorted by the last one.",
+    help="Attacks, as in co-probe eval; rows are sorted by the last one.",
 )
 @click.option("--epochs", default="best,last", show_default=True, help="best, last or both.")
-@click.option("--images", type=click.IntRange(min=1), help="Test images to use, of a fixed shuffle.  [default: all]")
-@click.option("--quick", is_flag=True, help="Measure nothing: show what the runs have stored.")
+@click.option(
+    "--images", type=click.IntRange(min=1), help="Number of test images, from a fixed shuffle.  [default: all]"
+)
+@click.option("--quick", is_flag=True, help="Show stored results only, and measure nothing.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page with bars.")
 @options.model
 @options.weights
@@ -53,10 +55,10 @@ def leaderboard(
     device: str,
     style: str | None,
 ) -> None:
-    """Compare the methods of all runs under runs/, or of the RUNs named: one table per data set and ε.
+    """Compare methods over all runs under runs/, or over the given RUNs: one table per data set and ε.
 
     Each method has a row: accuracy at the best and the last epoch as mean ± standard deviation over seeds, the number
-    of seeds that collapsed, and the cost of training. AutoAttack has the last word on a collapse, because PGD alone can
+    of seeds that collapsed, and the cost of training. AutoAttack decides whether a run collapsed, because PGD alone can
     miss one. Missing measurements are made first and stored; with ten restarts and AutoAttack they take long, so begin
     with few --images. AutoAttack needs another package: pip install "co-probe[autoattack]".
     """

@@ -39,7 +39,7 @@ SECTIONS: dict[str, tuple[str, Registry]] = {  # heading -> (prefix of its setti
 )
 @click.argument("name", required=False)
 def list_names(name: str | None) -> None:
-    """List what there is by name: methods, models, data sets, optimizers, ...; or what NAME is and takes."""
+    """List all names (methods, models, data sets, optimizers, ...), or describe NAME and its settings."""
     if name is None:
         for heading, (_, registry) in SECTIONS.items():
             click.echo(f"{heading}: {', '.join(registry)}")

@@ -86,7 +86,7 @@ runs_dir = click.option(
     type=click.Path(path_type=Path),
     default=Path("runs"),
     show_default=True,
-    help="Folder whose runs are taken if none is named.",
+    help="Folder of the runs to use if no RUN is given.",
 )
 runs_argument = compose(click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path)), runs_dir)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
@@ -102,14 +102,14 @@ compile = click.option(
     "--compile",
     is_flag=True,
     callback=_say_that_it_takes_time,
-    help="Run networks through torch.compile, for a GPU: one to several minutes to begin with.",
+    help="Use torch.compile, for long jobs on a GPU: it takes minutes at the start.",
 )
 split = click.option(
     "--split",
     type=click.Choice(["test", "train", "validation"]),
     default="test",
     show_default=True,
-    help="Which images of the probe set.",
+    help="Split of the probe images.",
 )
 
 
@@ -123,25 +123,25 @@ model = click.option(
     "--model",
     metavar="NAME",
     callback=_allow_model,
-    help="The network of an imported run, package.module:Name, if the run does not name code that may be loaded.",
+    help="Network of an imported run: package.module:Name.",
 )
 weights = click.option(
     "--weights",
     type=click.Choice(WEIGHTS),
     default="trained",
     show_default=True,
-    help="Which weights of the run: as trained, or their moving average (ema), if it was trained with one.",
+    help="Weights of the run: as trained, or their moving average (ema) if the run has one.",
 )
 results = click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Store what is measured in this folder instead of with the runs, which may be read-only.",
+    help="Store results in this folder instead of in the runs, for example if they are read-only.",
 )
 epsilon = click.option(
     "--epsilon",
     type=Numbers(),
-    help="Measure at this norm bound, or several: 4/255,8/255.  [default: each run's own]",
+    help="Norm bound or bounds of the measurement: 4/255,8/255.  [default: each run's own]",
 )
 table_format = compose(
     click.option("--json", "style", flag_value="json", help="Print the tidy table as JSON."),
@@ -164,7 +164,7 @@ KINDS: dict[str, dict[str, Any]] = {
 jobs = click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Processes at a time; they share the GPUs if these are fewer.  [default: one a GPU, else one a core]",
+    help="Number of processes at a time, which share the GPUs.  [default: one per GPU, else one per core]",
 )
 ray_engine = compose(
     click.option(
@@ -172,24 +172,24 @@ ray_engine = compose(
         type=click.Choice(["local", "ray"]),
         default="local",
         show_default=True,
-        help='Where runs go: processes of this machine, or tasks of a Ray cluster (pip install "co-probe[ray]").',
+        help='Run locally in processes, or as tasks of a Ray cluster (pip install "co-probe[ray]").',
     ),
     click.option(
         "--address",
         metavar="ADDRESS",
-        help="The cluster: auto, HOST:6379 or ray://HOST:10001.  [default: one of this machine alone]",
+        help="Address of the Ray cluster: auto, HOST:6379 or ray://HOST:10001.  [default: start one on this machine]",
     ),
     click.option(
         "--cpus-per-run",
         type=click.FloatRange(min=0),
         default=1.0,
         show_default=True,
-        help="Cores that a Ray task takes.",
+        help="Cores per Ray task.",
     ),
     click.option(
         "--gpus-per-run",
         type=click.FloatRange(min=0),
-        help="GPUs that a Ray task takes; 0.25 puts four on each.  [default: 1 if the cluster has any, else 0]",
+        help="GPUs per Ray task; 0.25 puts four tasks on each GPU.  [default: 1 if the cluster has any, else 0]",
     ),
 )
 probe_jobs = click.option(
@@ -197,7 +197,7 @@ probe_jobs = click.option(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Runs to measure at a time, a process each.",
+    help="Number of runs to measure at a time, each in its own process.",
 )
 probe_engine = compose(probe_jobs, ray_engine)
 
@@ -273,7 +273,7 @@ def generator(default: str) -> Decorator:
         "--generator",
         default=default,
         show_default=True,
-        help="Who makes the perturbations: 'method' (the run's own), 'fgsm' (at the run's ε), 'pgd10', ...",
+        help="Attack that makes the perturbations: 'fgsm', 'method' (the run's own training attack), 'pgd10', ...",
     )
 
 
@@ -345,7 +345,7 @@ def in_words_of_options(words: Mapping[str, str]) -> Iterator[None]:
 
 def report_skipped(reason: object) -> None:
     """Print in one line why a run is skipped."""
-    click.echo(f"Passed over: {one_line(reason)}", err=True)
+    click.echo(f"Skipped: {one_line(reason)}", err=True)
 
 
 def each_readable(

@@ -11,7 +11,7 @@ from co_probe.cli.output import progress_bar
 from co_probe.errors import DamagedFile
 from co_probe.plots import PLOTS
 
-HELP = f"""Draw the figure KIND of all runs under runs/ that it can show, or of the RUNs named.
+HELP = f"""Draw the figure KIND of the given RUNs, or of all suitable runs under runs/.
 
 {options.glossary(PLOTS)}
 
@@ -38,11 +38,12 @@ Missing measurements are made first.
 )
 @click.option(
     "--against",
-    help="The attack B of the gap, or what robust means (also: method).  [default: that of the figure, mostly pgd10]",
+    help="Attack B of the gap, or attack for robust accuracy ('method': the run's own).  [default: depends on KIND, "
+    "mostly pgd10]",
 )
-@click.option("--reference", help="Which reference's strength to draw, by its file's name.  [default: the newest]")
+@click.option("--reference", help="Reference whose strength is drawn, by file name.  [default: the newest]")
 @options.generator("fgsm")
-@click.option("--title", help="Above the figure.  [default: data set and ε, where all runs agree]")
+@click.option("--title", help="Title of the figure.  [default: data set and ε, where all runs agree]")
 @options.model
 @options.weights
 @options.results

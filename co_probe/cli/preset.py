@@ -18,7 +18,7 @@ def preset() -> None:
 
 @preset.command("list")
 def list_presets() -> None:
-    """The presets that come with co-probe, and what each is for."""
+    """List the presets of co-probe and their purposes."""
     names = presets.names()
     width = max(map(len, names))
     for name in names:
@@ -28,5 +28,5 @@ def list_presets() -> None:
 @preset.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Print the preset NAME as TOML; saved to a file and changed, it serves as one of yours: --preset FILE.toml."""
+    """Print the preset NAME as TOML. Save and change it to make your own: --preset FILE.toml."""
     click.echo(presets.text(name), nl=False)

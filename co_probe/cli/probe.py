@@ -21,7 +21,7 @@ HELP = f"""Measure NAME at every epoch; `co-probe list NAME` has its settings.
 
 {options.glossary(PROBES)}
 
-Without RUN, all runs under runs/ that the probe fits are measured. Results are stored, and only new epochs are
+Without RUN, all runs under runs/ with the needed data are measured. Results are stored, and only new epochs are
 measured again.
 """
 
@@ -39,7 +39,7 @@ measured again.
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of the probe: top=3, generator=method."
 )
-@click.option("--split", type=click.Choice(["test", "train", "validation"]), help="Which images of the probe set.")
+@click.option("--split", type=click.Choice(["test", "train", "validation"]), help="Split of the probe images.")
 @options.model
 @options.weights
 @options.results

@@ -25,10 +25,10 @@ from co_probe.errors import DamagedFile
     type=click.Path(path_type=Path),
     default=Path("report.html"),
     show_default=True,
-    help="File to write; one that is there is replaced.",
+    help="File to write, which may exist.",
 )
 @click.option("--title", help="Heading of the page.  [default: the verdict]")
-@click.option("--quick", is_flag=True, help="Measure nothing: show what the runs have stored, without images.")
+@click.option("--quick", is_flag=True, help="Show stored results only, without images, and measure nothing.")
 @options.model
 @options.weights
 @options.results
@@ -44,7 +44,7 @@ def report(
     results: Path | None,
     device: str,
 ) -> None:
-    """Write one self-contained HTML page about all runs under runs/, or about the RUNs named.
+    """Write one self-contained HTML page about the given RUNs, or about all runs under runs/.
 
     It holds the verdict, the figures of the paper, a slider over the epochs with images, perturbations and predictions,
     tables with 95% intervals, settings, environment, and the commands that reproduce it. Several runs stand side by

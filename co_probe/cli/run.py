@@ -39,27 +39,27 @@ COLUMNS = (
     ],
 )
 @click.argument("method")
-@click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
+@click.option("--preset", help="Preset: its name, or a TOML file of yours.  [default: digits]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/METHOD]")
-@click.option("--epochs", type=int, help="Budget, in passes over the training images.")
+@click.option("--epochs", type=int, help="Number of epochs (passes over the training images).")
 @click.option(
     "--epsilon",
     type=Number(),
     help="Bound of perturbations (L∞, or what the setting norm says), in units of a [0, 1] image: 8/255 or 0.031.",
 )
-@click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: the preset's, else 0]")
+@click.option("--seed", type=int, help="Random seed.  [default: the preset's, else 0]")
 @options.sections()
 @click.option(
     "--set",
     "assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Any setting: method.steps=5, model.width=32.",
+    help="Override a setting of the preset: method.steps=5, model.width=32.",
 )
 @click.option(
     "--no-step-indicators",
     is_flag=True,
-    help="Record only loss and accuracy of each training step, not what its gradients show.",
+    help="Do not record indicators of the gradients of each training step.",
 )
 @click.option(
     "--guard",
@@ -74,8 +74,8 @@ COLUMNS = (
     metavar="RUN@EPOCH",
     help="Start a new run from the weights of this epoch (a number, last or best) of another one.",
 )
-@click.option("--resume", is_flag=True, help="Go on with a run that is there (start it, if there is none).")
-@click.option("--overwrite", is_flag=True, help="Delete the run that is there and start afresh.")
+@click.option("--resume", is_flag=True, help="Resume an existing run, or start it if there is none.")
+@click.option("--overwrite", is_flag=True, help="Delete an existing run and start again.")
 @click.option(
     "--tensorboard",
     type=click.Path(path_type=Path, file_okay=False),

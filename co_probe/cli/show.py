@@ -44,7 +44,7 @@ METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 @options.weights
 @options.table_format
 def show(runs: tuple[Path, ...], runs_dir: Path, weights: str, style: str | None) -> None:
-    """Show all runs under runs/ with their verdicts, or each epoch of the RUNs named.
+    """List all runs under runs/ with their verdicts, or show each epoch of the given RUNs.
 
     Epochs of catastrophic overfitting are marked: accuracy under PGD-10 has collapsed while accuracy under the training
     attack has not. `co-probe diagnose` explains the verdict.

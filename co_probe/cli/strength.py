@@ -28,9 +28,9 @@ from co_probe.cli.output import by_epoch, each_epsilon, percent, print_frame, pr
 @click.option(
     "--reference-normalise",
     type=options.Normalisation(),
-    help="What this network expects its images normalised by: a data set, or MEAN,.../STD,...  [default: nothing]",
+    help="Normalisation of the images before this network: a data set, or MEAN,.../STD,...  [default: nothing]",
 )
-@click.option("--no-check", is_flag=True, help="Take a reference whose accuracy on clean images is suspicious, too.")
+@click.option("--no-check", is_flag=True, help="Use the reference even if its clean accuracy is implausible.")
 @options.generator("fgsm")
 @options.split
 @options.epsilon

@@ -24,20 +24,20 @@ from co_probe.methods import METHODS
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--methods", help="Methods, separated by commas.")
-@click.option("--epsilons", help="Bounds of perturbations, as 4/255,8/255 or 0.1.  [default: the preset's]")
-@click.option("--seeds", help="Seeds, as 0,1,2.  [default: 0]")
-@click.option("--epochs", type=int, help="Budget of each run, in passes over the training images.")
-@click.option("--preset", help="Known settings: a name, or a TOML file of yours.  [default: digits]")
+@click.option("--epsilons", help="Norm bounds ε, separated by commas: 4/255,8/255.  [default: the preset's]")
+@click.option("--seeds", help="Seeds, separated by commas: 0,1,2.  [default: 0]")
+@click.option("--epochs", type=int, help="Number of epochs of each run (passes over the training images).")
+@click.option("--preset", help="Preset: its name, or a TOML file of yours.  [default: digits]")
 @options.sections(sweep=True)
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for every cell: epochs=10."
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting in all runs: epochs=10."
 )
 @click.option(
     "--vary",
     "variations",
     multiple=True,
     metavar="KEY=VALUE,...",
-    help="Any setting, and a cell for each of its values: model.width=8,16.",
+    help="Vary a setting: model.width=8,16.",
 )
 @click.option(
     "--out",
@@ -46,7 +46,7 @@ from co_probe.methods import METHODS
 )
 @options.jobs
 @options.ray_engine
-@click.option("--dry-run", is_flag=True, help="Say which runs there would be, and train none.")
+@click.option("--dry-run", is_flag=True, help="Print the runs of the grid and train none.")
 @options.compile
 @options.device
 def sweep(

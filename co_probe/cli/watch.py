@@ -39,9 +39,9 @@ LOOKS = {"clean": "blue", "fgsm": "dark_orange", "pgd": "bold", "train": "dim"}
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="Seconds between two looks.",
+    help="Seconds between updates.",
 )
-@click.option("--once", is_flag=True, help="Look once and end.")
+@click.option("--once", is_flag=True, help="Show the present state and exit.")
 def watch(run: Path | None, runs_dir: Path, interval: float, once: bool) -> None:
     """Show a RUN while another process trains it: accuracies, gap, verdict so far, and time left.
 

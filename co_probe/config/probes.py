@@ -24,15 +24,15 @@ PROBES = Registry(
     },
     about={
         "accuracy": "accuracy on clean images, under FGSM and under PGD-10",
-        "alignment": "size of the input gradient, and its cosine within the ε-ball",
+        "alignment": "cosine similarity of input gradients within the ε-ball, and their norm",
         "curvature": "largest eigenvalues of the input Hessian of the loss",
-        "distortion": "images that FGSM leaves correct, and smaller steps the same way do not",
-        "gradient-norm": "size of the input gradient, and how often it is zero",
-        "label-signal": "whether perturbations tell the model the label that they were made for",
-        "local-linearity": "how far the loss is from linear within the ε-ball",
+        "distortion": "boundary distortion: images that smaller steps fool and the full FGSM step does not",
+        "gradient-norm": "norm of the input gradient, and share of zeros",
+        "label-signal": "how much perturbations reveal their label to the model",
+        "local-linearity": "local linearity error of the loss within the ε-ball",
         "low-loss": "share of images with a low loss",
-        "masking": "attacks that need no gradient, other losses, step sizes and a large ε, at the best and the last "
-        "epoch: is the robustness real?",
-        "spectrum": "which frequencies perturbations are made of",
+        "masking": "checks for masked gradients at the best and the last epoch: gradient-free attacks, other losses "
+        "and step sizes, a large ε",
+        "spectrum": "frequencies of the perturbations",
     },
 )

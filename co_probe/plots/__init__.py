@@ -19,7 +19,7 @@ PLOTS = Registry(
         "deterioration": "robust accuracy and strength (Figures 1b and 2a of arXiv 2010.08034); "
         "run `co-probe strength` first",
         "gap": "the gap to PGD-10 (2b, 5c)",
-        "indicators": "all indicators that one run has stored, in the order in which they moved",
+        "indicators": "all stored indicators of one run, in the order of their changes",
         "lead": "for each step indicator, the number of steps from its alarm to the collapse, and false alarms; needs "
         "several runs",
         "perturbations": "images and their perturbations before and during a collapse, else at the best and last "

@@ -13,7 +13,7 @@ def register() -> None:
         "views",
         "co_probe.studies.injection.views:Views",
         about="accuracy on images with the injected carrier, on the carrier alone, on the image alone, and with the "
-        "carrier reversed: which of them the network goes by",
+        "carrier reversed",
     )
     PLOTS.register(
         "induced",

@@ -52,9 +52,9 @@ class Inject(DataSection):
             axis=Axis(
                 name="injects",
                 label="beta",
-                help="β of carriers added to the images, as 0,4/255,8/255.  [default: none]",
+                help="Values of β of carriers added to the images: 0,4/255,8/255.  [default: none]",
             ),
-            help="Add to each image β times its class's carrier, and leave the preset's crops and flips out "
+            help="Add β times the carrier of its class to each image, without the preset's crops and flips "
             "(arXiv 2206.08242): 8/255.",
         ),
         Option(
@@ -63,26 +63,26 @@ class Inject(DataSection):
             kind="choice",
             choices=("train", "test", "both"),
             needs="--inject BETA",
-            help="Which images get the carrier.  [default: both]",
+            help="Images that get the carrier.  [default: both]",
         ),
         Option(
             flags="--inject-orthogonal",
             setting="inject.orthogonal",
             kind="flag",
-            help="First remove the images' projection on the carriers.",
+            help="First remove the projection of the images on the carriers.",
         ),
         Option(
             flags="--inject-reversed",
             setting="inject.reversed",
             kind="flag",
             needs="--inject BETA",
-            help="Test images get the carrier with the other sign.",
+            help="Add the negative carrier to test images.",
         ),
         Option(
             flags="--clip-images/--no-clip-images",
             setting="inject.clip",
             kind="switch",
-            help="Whether perturbed images are clipped to [0, 1]; carriers lead out of it.  [default: clip]",
+            help="Clip perturbed images to [0, 1], which carriers exceed.  [default: clip]",
         ),
     )
 
@@ -165,7 +165,7 @@ class LowPass(ModelSection):
             setting="low_pass",
             kind="integer",
             metavar="W",
-            help="The model sees the W×W lowest frequencies only.",
+            help="Filter images before the model: keep the W×W lowest frequencies.",
         ),
     )
 

@@ -24,9 +24,9 @@ from co_probe.config.labels import attack_label
     "--against",
     default="method",
     show_default=True,
-    help="What robust means: 'method' (the run's own perturbation), 'pgd10', 'pgd20', ...",
+    help="Attack for robust accuracy: 'method' (the run's own training attack), 'pgd10', 'pgd20', ...",
 )
-@click.option("--last", is_flag=True, help="Measure only each run's newest epoch.")
+@click.option("--last", is_flag=True, help="Measure only the last epoch of each run.")
 @options.model
 @options.results
 @options.device

@@ -73,7 +73,7 @@ def damaged(run: Path) -> None:
 def test_a_run_without_an_epoch_is_passed_over(command, named, at, call):
     begun(at / "runs/fgsm")
     code, out, err = call(*MEASURE[command], *(["runs/fgsm", "runs/pgd"] if named else []))
-    assert code == 0 and err.startswith("Passed over: fgsm has no finished epoch yet\n")
+    assert code == 0 and err.startswith("Skipped: fgsm has no finished epoch yet\n")
     assert "pgd" in out or command == "plot"
 
 
@@ -98,7 +98,7 @@ def test_a_damaged_run_is_passed_over(command, at, call):
     code, out, err = call(*(MEASURE | READ)[command])
     lines = err.splitlines()
     assert code == 0 and "pgd" in out + "pgd" * (command == "plot")
-    assert lines[0].startswith("Passed over: runs/torn/run.h5 is damaged")
+    assert lines[0].startswith("Skipped: runs/torn/run.h5 is damaged")
     # What does not read the weights of that epoch does not notice.
     reads = command not in (*READ, "memorisation", "eval")
     assert [line for line in lines if "fgsm/epoch-0002.h5 is damaged" in line] == lines[1:2] if reads else not lines[1:]
@@ -119,7 +119,7 @@ def test_a_damaged_metric_is_passed_over(command, at, call):
     for named in ([], ["runs/pgd", "runs/fgsm"]):
         code, out, err = call(*READ[command], *named)
         assert code == 0 and "pgd" in out
-        assert err.startswith("Passed over: runs/fgsm/epoch-0002.h5 is damaged") and err.count("\n") == 1
+        assert err.startswith("Skipped: runs/fgsm/epoch-0002.h5 is damaged") and err.count("\n") == 1
 
 
 def test_a_pipe_in_place_of_an_epoch_does_not_hang(at, call):
