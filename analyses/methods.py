@@ -1,9 +1,10 @@
 """All methods in one table: robust accuracy over seeds, collapses and cost (`co-probe leaderboard`).
 
-    python analyses/methods.py digits                                digits at the demo's ε and at a larger one
-    python analyses/methods.py cifar10-jpeg --data FOLDER            CIFAR-10 as JPEG images, on a small network
-    python analyses/methods.py cifar10-jpeg --data FOLDER --compile  the same on a GPU
+    python analyses/methods.py digits                            digits at the demo's ε and at a larger one
+    python analyses/methods.py cifar10-jpeg-small --data FOLDER  CIFAR-10 as JPEG images, on a small network
     python analyses/methods.py digits --methods fgsm,n-fgsm --jobs 2
+
+On a GPU add `--compile`.
 
 Every registered method is trained with every seed; a method that is registered later joins at the next call. A run is
 trained, attacked and then stripped of the weights that the table does not need, in a process of its own, seed by seed.
@@ -89,7 +90,7 @@ class Computing:
 
 SCALES = {
     "digits": Scale("digits", (0.15, 0.2), (0, 1, 2), 200, settings={"probe": {"test": 200}}),
-    "cifar10-jpeg": Scale(
+    "cifar10-jpeg-small": Scale(
         "cifar10-small",
         ("16/255",),
         (0,),
@@ -122,7 +123,7 @@ def main() -> None:
     scale = SCALES[arguments.scale]
     if arguments.data:
         scale.settings["data"]["name"] = f"image-folder:{Path(arguments.data).resolve()}"
-    elif arguments.scale == "cifar10-jpeg":
+    elif arguments.scale == "cifar10-jpeg-small":
         parser.error("--data is missing")
     if arguments.seeds:
         scale = replace(scale, seeds=tuple(map(int, arguments.seeds.split(","))))
