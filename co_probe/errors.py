@@ -25,7 +25,7 @@ class NotAllowed(UserError):
 
     def __init__(self, kind: str, name: str):
         super().__init__(
-            f"{kind} {name} is code of its own, and a file asks for it: if you trust that code, allow it with "
+            f"{kind} {name} is code that a file names: if you trust it, allow it with "
             f"co_probe.allow('{name}') or the environment variable CO_PROBE_ALLOW={name}"
         )
         self.kind, self.name = kind, name

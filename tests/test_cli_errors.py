@@ -139,7 +139,10 @@ REFUSED = {
     "export to folder": (["export", "runs/fgsm", "-o", "runs"], "runs is a folder: give the name of a file"),
     "pack to folder": (["pack", "runs/fgsm", "-o", "."], ". is a folder: give the name of a file"),
     "pack folder": (["pack", "runs/fgsm", "-o", "no/x.h5"], "the folder no does not exist"),
-    "there already": (["run", "fgsm"], "runs/fgsm is a run already: --resume goes on with it, --overwrite starts it"),
+    "there already": (
+        ["run", "fgsm"],
+        "runs/fgsm is a run already: --resume continues it, --overwrite deletes it first",
+    ),
     "not ours": ([*TRAIN[:3], "full", *SMALL], "full is not a run and not empty (it has thesis.tex)"),
     "file in place": ([*TRAIN[:3], "notes.txt", *SMALL], "cannot write to the folder notes.txt: File exists"),
     "below a file": ([*TRAIN[:3], "notes.txt/x", *SMALL], "cannot write to the folder notes.txt/x: Not a directory"),

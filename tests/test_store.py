@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> StoredRun:
 
 
 def on_disk(epoch: int, epochs: int = 3) -> dict:
-    """What a file holds of `checkpoint(epoch)`: what is kept for images is rounded, and it says where it belongs."""
+    """What a file holds of `checkpoint(epoch)`: image states are rounded, and the run is named."""
     mark = {"run_id": children.info_of(tiny_config("apart", epochs=epochs)).run_id, "epoch": epoch}
     return checkpoint(epoch) | {"images": rounding.rounded(checkpoint(epoch)["images"]["state"])} | mark
 
@@ -145,7 +145,7 @@ def test_a_run_may_be_moved(run, tmp_path):
         assert list(file["epochs/0002/model"]) == ["bn.num_batches_tracked", "conv1.weight"]
 
 
-# -- what is kept for images is rounded ------------------------------------------------------------------------------
+# -- image states are rounded ----------------------------------------------------------------------------------------
 
 
 def images_of(kind: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -802,12 +802,12 @@ def test_find_runs_finds_folders_and_packed_files(run, tmp_path):
     assert find_runs(tmp_path / "nowhere") == []
 
 
-# -- starting, going on, starting afresh -----------------------------------------------------------------------------
+# -- starting, resuming, starting again -------------------------------------------------------------------------------
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_unasked(run):
     before = files(run.path)
-    with pytest.raises(UserError, match=r"resume=True goes on with it, overwrite=True starts it afresh"):
+    with pytest.raises(UserError, match=r"resume=True continues it, overwrite=True deletes it first"):
         write_run(run.path)
     assert files(run.path) == before
 
@@ -847,7 +847,7 @@ def test_a_missing_resume_file_says_so(tmp_path):
     (path / "epoch-0003.h5").unlink()
     with (
         RunWriter(path, children.info_of(tiny_config("apart")), PROBE, {}, resume=True) as writer,
-        pytest.raises(UserError, match=r"resume-0002\.h5 is missing; overwrite=True starts afresh"),
+        pytest.raises(UserError, match=r"resume-0002\.h5 is missing; overwrite=True starts again"),
     ):
         writer.resume_state()
 

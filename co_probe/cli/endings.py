@@ -14,12 +14,12 @@ import click
 
 from co_probe.errors import CoProbeError, CoProbeWarning, one_line
 
-SAFE = "What is finished is safe; the same command (run: with --resume) goes on."
+SAFE = "Finished results are stored; the same command (run: with --resume) continues."
 # An argument in messages of the library: resume=True, results=DIR, model=..., epoch=9
 ARGUMENT = re.compile(r"(?<![\w.'\"])(?P<name>[a-z_]+)=(?P<value>True\b|False\b|[A-Z]{2,}\b|\.\.\.|(?<=\bepoch=)\d+\b)")
 # The message of `NotAllowed`.
 ALLOWING = re.compile(
-    r"(?P<kind>\w+) (?P<name>\S+) is code of its own, and a file asks for it: if you trust that code, allow it with "
+    r"(?P<kind>\w+) (?P<name>\S+) is code that a file names: if you trust it, allow it with "
     r"co_probe\.allow\('(?P=name)'\) or the environment variable CO_PROBE_ALLOW=(?P=name)"
 )
 LONGEST = 1000  # greatest number of characters of an error, which may quote a file
@@ -134,8 +134,8 @@ def in_flags(text: str) -> str:
     """Replace arguments by options in a message of the library.
 
     Example:
-        >>> in_flags("resume=True goes on with it, check=False imports it, results=DIR stores it elsewhere")
-        '--resume goes on with it, --no-check imports it, --results DIR stores it elsewhere'
+        >>> in_flags("resume=True continues it, check=False imports it, results=DIR stores it elsewhere")
+        '--resume continues it, --no-check imports it, --results DIR stores it elsewhere'
     """
 
     def option(argument: re.Match[str]) -> str:
@@ -152,8 +152,7 @@ def in_allowed_words(text: str) -> str:
         kind, name = found["kind"], found["name"]
         named = f"--model {name} where the command has that, or " if kind == "model" else ""
         return (
-            f"{kind} {name} is code of its own, and a file asks for it: if you trust that code, give "
-            f"{named}--allow {name} right after co-probe"
+            f"{kind} {name} is code that a file names: if you trust it, give {named}--allow {name} right after co-probe"
         )
 
     return ALLOWING.sub(way, text)

@@ -144,7 +144,7 @@ class Config:
         guard: Remedy when the alarm fires, one of `GUARDS` (`co_probe.methods.guarded`); empty for none.
         early_stop: `wong` ends the run when accuracy under PGD-5 falls by 20 points from one epoch to the next
             (`co_probe.training.early_stop`); empty for never.
-        init_from: `RUN@EPOCH` with the initial weights and BatchNorm statistics; optimizer and method start afresh.
+        init_from: `RUN@EPOCH` with the initial weights and BatchNorm statistics; optimizer and method start anew.
             Empty for random weights.
         ema: Decay τ of a moving average of the weights, which is stored and measured in addition; 0 for none.
         label_smoothing: Share of each label that is spread over all classes in the loss of the weights; perturbations

@@ -57,7 +57,7 @@ def _check_pixels(x: Tensor, bounds: tuple[float, float], what: str) -> None:
         raise UserError(f"{seen}: pass images within them")
     if low >= 0 and 1 < high <= 255:
         raise UserError(f"{seen}: pass uint8, or divide by 255")
-    raise UserError(f"{seen}: pass images in [0, 1], and what they are normalised by as mean and std")
+    raise UserError(f"{seen}: pass images in [0, 1], and the constants of their normalisation as mean and std")
 
 
 def _check_labels(y: Tensor, count: int, classes: int, what: str) -> None:

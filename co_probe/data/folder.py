@@ -134,7 +134,7 @@ def _files(folder: str, above: frozenset[str] = frozenset()) -> Iterator[os.DirE
     """
     real = os.path.realpath(folder)
     if real in above:
-        raise UserError(f"{folder} is a link to a folder that it lies in: remove it")
+        raise UserError(f"{folder} is a link to a folder that contains it: remove it")
     try:
         with os.scandir(folder) as entries:
             found = list(entries)

@@ -68,7 +68,7 @@ class ATAS(Method):
         self.padding, self.epsilon, self.epochs = context.padding, context.epsilon, context.epochs
         self.delta = torch.empty(0)  # free the old one before allocating
         self.delta = context.new_store()
-        self._start_afresh(context.rng)
+        self._reset(context.rng)
         if not len(self.moment):
             self.moment = torch.zeros(context.images, device=context.device)
 
@@ -76,9 +76,9 @@ class ATAS(Method):
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         self.adaptive = epoch > self.warmup
         if epoch % self.reset == 0 and epoch < self.epochs:
-            self._start_afresh(rng)
+            self._reset(rng)
 
-    def _start_afresh(self, rng: torch.Generator) -> None:
+    def _reset(self, rng: torch.Generator) -> None:
         self.delta.uniform_(-self.epsilon, self.epsilon, generator=rng)
 
     @override

@@ -60,14 +60,14 @@ class ATTA(Method):
         self.padding = context.padding
         self.delta = torch.empty(0)  # free the old one before allocating
         self.delta = context.new_store()
-        self._start_afresh(context.rng)
+        self._reset(context.rng)
 
     @override
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         if epoch % self.reset == 0:
-            self._start_afresh(rng)
+            self._reset(rng)
 
-    def _start_afresh(self, rng: torch.Generator) -> None:
+    def _reset(self, rng: torch.Generator) -> None:
         self.delta.normal_(0, self.initial_noise, generator=rng)
 
     @override

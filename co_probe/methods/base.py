@@ -67,8 +67,8 @@ class TrainingContext:
             there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if need > there:
             raise ValueError(
-                f"what it keeps for each pixel of {self.images} images takes {need / 1e9:.0f} GB, and there are "
-                f"{there / 1e9:.0f} GB: choose a method that keeps nothing, or APART with "
+                f"its state of {self.images} images takes {need / 1e9:.0f} GB, and there are "
+                f"{there / 1e9:.0f} GB: choose a method without state per image, or APART with "
                 "method.learn_initialisation=false"
             )
         return torch.empty(self.store_shape, dtype=dtype, device=self.device)

@@ -81,14 +81,14 @@ class FGSMPGI(Method):
         self.eta = context.new_store()
         if self.prior == "mep":
             self.moment = context.new_store()
-        self._start_afresh(context.rng)
+        self._reset(context.rng)
 
     @override
     def start_epoch(self, epoch: int, rng: torch.Generator) -> None:
         if epoch > 1 and epoch % self.reset == 1 % self.reset:
-            self._start_afresh(rng)
+            self._reset(rng)
 
-    def _start_afresh(self, rng: torch.Generator) -> None:
+    def _reset(self, rng: torch.Generator) -> None:
         self.eta = _signs(self.eta, self.relative_step * self.epsilon, rng)
         self.moment.zero_()
 

@@ -340,7 +340,7 @@ class Monitor:
         self._idle = -1
         if not self._values.seen:
             reason = (
-                "no optimizer step had an attack and an update that hooks could see: hand in the module that the loop "
+                "no optimizer step had an attack and an update that hooks could see: pass the module that the loop "
                 "calls (the wrapped or compiled one), or call monitor.step(...)"
             )
         else:

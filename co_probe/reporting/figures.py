@@ -23,7 +23,7 @@ from co_probe.store import StoredRun
 
 CAPTIONS = {
     "deterioration": "Robust accuracy, and strength of the perturbations: accuracy of a fixed reference under them.",
-    "indicators": "What the run has recorded of its steps and epochs, in the order in which it moved.",
+    "indicators": "Recorded indicators of steps and epochs, in the order of their changes.",
     "gap": "The gap from FGSM to PGD-10: near 0 while FGSM finds what PGD finds, several nats after a collapse.",
     "robust-overfitting": "Accuracy on the images trained on, robust accuracy on test images, and the gap to PGD-10.",
     "perturbations": "Images and their FGSM perturbations at the most robust epoch, in the collapse, and at the end.",

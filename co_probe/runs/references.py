@@ -81,7 +81,7 @@ def _of_checkpoint(
     path: Path, model: ModelLike, normalise: Any, like: RunInfo | None, device: str | torch.device
 ) -> Reference:
     if like is None and not isinstance(model, nn.Module):
-        raise UserError("the model of a reference is built for the images of a run: open a run, or hand in a module")
+        raise UserError("the model of a reference is built for the images of a run: open a run, or pass a module")
     state = read_state_dict(path)
     constants = _constants(normalise, like)
     mean, std = (constants.mean, constants.std) if constants else (None, None)

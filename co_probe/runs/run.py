@@ -135,7 +135,7 @@ class Run(StoredRun):
             if not self.info.model.foreign:
                 raise
             # The file is intact: the code has changed, or the object was made with other arguments.
-            raise UserError(f"{error}; hand in the model that was imported, model=...") from error
+            raise UserError(f"{error}; pass the imported model, model=...") from error
 
     def _new_model(
         self,
@@ -160,7 +160,7 @@ class Run(StoredRun):
         try:
             method.load_parameters(self.method_parameters(epoch))
         except (LookupError, TypeError, ValueError) as error:
-            reason = f"what the method has learned does not fit it: {error!r}"
+            reason = f"the stored state of the method does not fit it: {error!r}"
             raise DamagedFile(f"{self._source(epoch)}: {one_line(reason)}") from error
         return method
 

@@ -30,7 +30,7 @@ def read_part(path: Path, run_id: str, epoch: int, rank: int, size: int) -> dict
     file = _file(path, epoch, rank, size)
     if not file.exists():
         raise UserError(
-            f"{path} cannot go on after epoch {epoch}: {file.name} is missing; overwrite=True starts afresh"
+            f"{path} cannot be resumed after epoch {epoch}: {file.name} is missing; overwrite=True starts again"
         )
     with tree.opened(file) as opened:
         state = tree.read(opened)

@@ -42,7 +42,7 @@ def restored(stored: Mapping[str, Any]) -> np.ndarray | None:
         return stored.get("state")
     integers, scale = np.asarray(stored["integers"]), stored["scale"]
     if integers.dtype != np.int8 or not isinstance(scale, float) or not 0 < scale < math.inf:
-        raise ValueError("what is kept for images is not eight-bit integers and their scale")
+        raise ValueError("image states are not eight-bit integers with a scale")
     return integers.astype(np.float32) * np.float32(scale)
 
 
@@ -55,7 +55,7 @@ def _unpacked(stored: Mapping[str, Any]) -> np.ndarray:
     packed, values = np.asarray(stored["packed"]), np.asarray(stored["values"])
     shape = tuple(int(length) for length in stored["shape"])
     if packed.dtype != np.uint8 or values.ndim != 1 or not 2 <= len(values) <= 256:
-        raise ValueError("what is kept for images is not packed as schema 2 does")
+        raise ValueError("image states are not packed as in schema 2")
     levels = len(values)
     digits = next(count for count in range(8, 0, -1) if levels**count <= 256)
     if (
@@ -64,7 +64,7 @@ def _unpacked(stored: Mapping[str, Any]) -> np.ndarray:
         or math.prod(shape) > MOST_PACKED
         or packed.shape != (math.ceil(math.prod(shape) / digits),)
     ):
-        raise ValueError(f"what is kept for images is not of the shape {shape}")
+        raise ValueError(f"image states do not have the shape {shape}")
     places = np.stack([packed // np.uint8(levels**power) % np.uint16(levels) for power in range(digits)], axis=1)
     flat = places.ravel()[: math.prod(shape)]
     if len(shape) > 1:

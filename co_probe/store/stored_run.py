@@ -378,7 +378,7 @@ class StoredRun:
                 raise
             except UserError as error:
                 warnings.warn(
-                    f"{error}; what is measured of {self.name} is not stored: results=DIR stores it elsewhere",
+                    f"{error}; results of {self.name} are not stored: results=DIR stores them elsewhere",
                     NotStored,
                     stacklevel=2,
                 )

@@ -107,7 +107,7 @@ class RunWriter:
         foreign = [p.name for p in self.path.iterdir() if not OWN_FILE.fullmatch(p.name)]
         exists = (self.path / "run.h5").exists()
         if not exists and self.last and not self.overwrite:
-            raise UserError(f"{self.path} has epochs but no run.h5: put it back, or start afresh with overwrite=True")
+            raise UserError(f"{self.path} has epochs but no run.h5: restore it, or start again with overwrite=True")
         if not exists and foreign:
             raise UserError(
                 f"{self.path} is not a run and not empty (it has {sorted(foreign)[0]}): choose another folder"
@@ -167,7 +167,7 @@ class RunWriter:
         name, last = f"resume-{self.last:04d}.h5", self.last
         if not (self.path / name).exists():
             raise UserError(
-                f"{self.path} cannot go on after epoch {last}: {name} is missing; overwrite=True starts afresh"
+                f"{self.path} cannot be resumed after epoch {last}: {name} is missing; overwrite=True starts again"
             )
         with tree.opened(self.path / name) as file:
             state = tree.read(file)
@@ -234,7 +234,7 @@ class RunWriter:
 def check_no_run(path: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise UserError if there is a run in `path` and neither `resume` nor `overwrite` is set."""
     if (path / "run.h5").exists() and not (resume or overwrite):
-        raise UserError(f"{path} is a run already: resume=True goes on with it, overwrite=True starts it afresh")
+        raise UserError(f"{path} is a run already: resume=True continues it, overwrite=True deletes it first")
 
 
 def _difference(stored: StoredRun, info: RunInfo) -> str:

@@ -103,8 +103,8 @@ class Group:
                 dist.all_reduce(most, dist.ReduceOp.MAX)
             if least != most:
                 raise CoProbeError(
-                    f"epoch {epoch}: the {what} are no longer the same in all processes. What a method learns must "
-                    "come from Method.to_average; machines that differ round differently"
+                    f"epoch {epoch}: the {what} are no longer the same in all processes. Learned parameters of methods "
+                    "must come from Method.to_average; different machines round differently"
                 )
 
     def wait(self) -> None:

@@ -81,7 +81,7 @@ def test_a_signal_ends_a_run_in_order(number, code, tmp_path):
     command.kill()
     assert command.exitcode == code
     assert (tmp_path / "err").read_text().strip() in [
-        f"{word}. What is finished is safe; the same command (run: with --resume) goes on."
+        f"{word}. Finished results are stored; the same command (run: with --resume) continues."
         for word in ("Terminated", "Interrupted")
     ]
     left = [p.name for p in (tmp_path / "run").iterdir() if p.suffix in (".lock", ".partial")]

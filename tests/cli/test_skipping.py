@@ -159,7 +159,7 @@ def test_a_read_only_run_is_measured_and_warned_of(command, at, call):
     code, out, err = call(*MEASURE[command], "runs/pgd")
     assert (code, out) == (0, expected)
     assert err.count("Warning: ") == 1 and err.count("\n") == 1, err
-    assert "cannot write to runs/pgd" in err and "is not stored: --results DIR stores it elsewhere" in err
+    assert "cannot write to runs/pgd" in err and "are not stored: --results DIR stores them elsewhere" in err
 
 
 @pytest.mark.parametrize("command", STORED)
@@ -185,6 +185,6 @@ def test_runs_of_one_name_do_not_share_results(at):
 
 def test_the_library_warns_and_returns(at):
     read_only(at / "runs/pgd")
-    with pytest.warns(NotStored, match="what is measured of pgd is not stored") as caught:
+    with pytest.warns(NotStored, match="results of pgd are not stored") as caught:
         frame = gap("runs/pgd", "pgd2", device="cpu")
     assert len(caught) == 1 and set(frame["epoch"]) == {1, 2, 3}

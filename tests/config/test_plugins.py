@@ -168,7 +168,7 @@ def test_allowed_on_the_command_line(someones_run, here, capsys):
     measured = ["gap", str(someones_run), "--against", "pgd3", "--device", "cpu"]
     assert run_command(*measured) == 2
     error = capsys.readouterr().err.strip()
-    assert "model mine:Net is code of its own" in error and not imported(here)
+    assert "model mine:Net is code that a file names" in error and not imported(here)
     assert (
         "give --model mine:Net where the command has that, or --allow mine:Net right after co-probe" in error
         and "\n" not in error
@@ -180,7 +180,7 @@ def test_allowed_on_the_command_line(someones_run, here, capsys):
 def test_resuming_allows_only_the_typed_method(someones_run, here, capsys):
     command = ["run", "mine:Half", "--resume", "--out", str(someones_run), "--device", "cpu"]
     assert run_command(*command) == 2
-    assert "data set mine:spirals is code of its own" in capsys.readouterr().err
+    assert "data set mine:spirals is code that a file names" in capsys.readouterr().err
 
 
 def test_allowing_a_package_allows_its_content_and_no_other_package_with_that_prefix():
@@ -195,7 +195,7 @@ def test_allowing_a_package_allows_its_content_and_no_other_package_with_that_pr
 
 def test_a_preset_file_is_a_file(here):
     (here / "mine.toml").write_text('epsilon = 0.1\nepochs = 1\ndata = "mine:spirals"\nmodel = "mine:Net"\n')
-    with pytest.raises(UserError, match="data set mine:spirals is code of its own"):
+    with pytest.raises(UserError, match="data set mine:spirals is code that a file names"):
         co_probe.train("fgsm", preset="mine.toml", device="cpu")
     assert not imported(here)
     plugins.allow("mine")
@@ -217,11 +217,11 @@ def test_a_pt_file_cannot_run_a_command(here):
     }
     torch.save(content | {"checksum": _checksum(content)}, here / "model.pt")
     assert subprocess.run
-    with pytest.raises(UserError, match="model subprocess:run is code of its own"):
+    with pytest.raises(UserError, match="model subprocess:run is code that a file names"):
         load_reference(here / "model.pt")
     settings = {"name": "subprocess:run", "args": ["touch", str(here / "owned")]}
     config = Config.from_dict(configure("digits", "fgsm").to_dict() | {"data": settings})
-    with pytest.raises(UserError, match="data set subprocess:run is code of its own"):
+    with pytest.raises(UserError, match="data set subprocess:run is code that a file names"):
         from co_probe.runs.build import make_data
 
         make_data(config)
@@ -319,7 +319,7 @@ def test_classes_and_functions_are_handed_in(here):
     assert torch.equal(again(x), wide.load_model(1)(x)), "whoever normalises"
     plugins._available.clear()
     plugins._allowed.clear()
-    with pytest.raises(UserError, match="Tiny is code of its own"):
+    with pytest.raises(UserError, match="Tiny is code that a file names"):
         co_probe.open_run("run").load_model(2)
 
 

@@ -30,7 +30,10 @@ def normalised(x: torch.Tensor) -> torch.Tensor:
 WRONG = {
     "0 to 255": (lambda d: replace(d, train_x=255 * d.train_x), r"train .* from .* to 25\d.*bounds are 0 to 1.*by 255"),
     "test alone": (lambda d: replace(d, test_x=255 * d.test_x), "test images are floats from"),
-    "normalised": (lambda d: replace(d, train_x=normalised(d.train_x)), r"from -.* to .*what they are normalised by"),
+    "normalised": (
+        lambda d: replace(d, train_x=normalised(d.train_x)),
+        r"from -.* to .*the constants of their normalisation",
+    ),
     "channels last": (
         lambda d: replace(d, train_x=d.train_x.permute(0, 2, 3, 1), test_x=d.test_x.permute(0, 2, 3, 1)),
         r"shape \(12, 6, 6, 3\), with channels last: pass x\.permute\(0, 3, 1, 2\)",

@@ -41,7 +41,7 @@ def refused(tree: Path) -> str:
 
 def test_a_link_to_a_folder_above_is_named(tree):
     (tree / "dog" / "again").symlink_to(tree / "dog")
-    assert f"{tree}/dog/again is a link to a folder that it lies in" in refused(tree)
+    assert f"{tree}/dog/again is a link to a folder that contains it" in refused(tree)
 
 
 def test_a_link_to_another_folder_is_followed(tree, tmp_path):

@@ -120,7 +120,7 @@ def test_a_model_inside_a_compiled_one_is_reported():
     model, optimizer = made()
     watch(model, optimizer)
     compiled = torch.compile(model, backend="aot_eager")
-    with pytest.warns(UserWarning, match="hand in the module that the loop calls"):
+    with pytest.warns(UserWarning, match="pass the module that the loop calls"):
         train(compiled, optimizer, steps=45)
 
 

@@ -54,7 +54,7 @@ def test_the_export_of_an_imported_run_is_read_with_its_model(tmp_path):
         assert reference.mismatch("other", (3, 8, 8), run.info.classes) and not reference.mismatch(
             "same", (1, 8, 8), run.info.classes
         )
-    with pytest.raises(UserError, match="is code of its own"):
+    with pytest.raises(UserError, match="is code that a file names"):
         find_reference(tmp_path / "ref.pt")
 
 
