@@ -182,6 +182,6 @@ def train(method: str, settings: dict[str, Any], folder: Path, tensorboard: Path
             cells = " ".join(f"{show_as(getattr(metrics, key)):>{width}}" for _, key, width, show_as in COLUMNS)
             click.echo(f"{finished:>3}/{planned:<3} {cells}")
     if finished:
-        click.echo(f"Kept in {folder}. Next: co-probe show {folder}")
+        click.echo(f"Stored in {folder}. Next: co-probe show {folder}")
     else:
         click.echo(f"{folder} is complete: all {planned} epochs were trained before.")

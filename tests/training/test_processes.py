@@ -192,12 +192,12 @@ def test_the_command_line_starts_processes_and_says_each_error_once(tmp_path, ca
     with pytest.raises(SystemExit) as end:
         main([*COMMAND, "--out", str(tmp_path / "run"), "--nproc", "2"])
     out, err = capfd.readouterr()
-    assert end.value.code == 0 and "  1/1 " in out and out.count("Kept in") == 1, err
+    assert end.value.code == 0 and "  1/1 " in out and out.count("Stored in") == 1, err
     assert StoredRun(tmp_path / "run").environment["processes"] == "2"
     with pytest.raises(SystemExit) as end:
         main([*COMMAND, "--out", str(tmp_path / "run"), "--nproc", "2"])
     err = capfd.readouterr().err
-    assert end.value.code == 2 and err.count("\n") == 1 and "is a run already: --resume goes on" in err
+    assert end.value.code == 2 and err.count("\n") == 1 and "is a run already: --resume continues" in err
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_torchrun_starts_processes(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "-m", "co_probe", *COMMAND, "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and done.stdout.count("Kept in") == 1, done.stderr
+    assert done.returncode == 0 and done.stdout.count("Stored in") == 1, done.stderr
     assert StoredRun(tmp_path / "run").environment["processes"] == "2"
 
 
