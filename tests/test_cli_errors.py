@@ -95,7 +95,7 @@ REFUSED = {
     "a section as an option": (["run", "fgsm", "--model", "x"], "'--model': say --set model.name=VALUE."),
     "an epoch of a run": (
         ["eval", "runs/fgsm@9"],
-        "runs/fgsm@9 is not a run: it is an epoch of one: name runs/fgsm, with --epoch 9 in eval and export",
+        "runs/fgsm@9 names an epoch of a run: name the run, runs/fgsm, with --epoch 9 in eval and export",
     ),
     "unknown command": (["diagnos"], "unknown command 'diagnos': did you mean diagnose?"),
     "split": (["gap", "--split", "foo"], "'foo' is not one of 'test', 'train'"),

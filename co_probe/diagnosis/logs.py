@@ -214,6 +214,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if path.is_dir():
+        if run := min(path.glob("*/run.h5"), default=None):
+            raise UserError(f"{path} is a folder of runs: name one or more of them, such as {run.parent}")
         raise UserError(f"{path} is neither a run nor a folder of TensorBoard events")
     try:
         data = path.read_bytes()

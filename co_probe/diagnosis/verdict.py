@@ -296,7 +296,8 @@ def _decide(
         return _undecided(f"{curves.n} images are too few: even a fall from {_percent(best)} to 0 may be noise")
     if not is_robust(best, curves.chance, curves.n):
         sentences = [
-            f"The run was never robust: accuracy under PGD is at most {_percent(best)} in {count} logged epochs."
+            f"The run was never robust: accuracy under PGD, as a running median of three epochs, is at most "
+            f"{_percent(best)} in {count} logged epochs."
         ]
         fgsm = level(curves.fgsm)
         if fgsm - best > max(MARGIN, noise(fgsm, best, curves.n)):

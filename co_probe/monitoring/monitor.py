@@ -295,7 +295,11 @@ class Monitor:
         if self._explicit:
             return
         labels, self._labels = self._labels, []
-        self._values.add(self._observer.take_passes(), torch.cat(labels) if labels else None)
+        passes = self._observer.take_passes()
+        if passes and self._probe is not None and not self._classes:
+            self._classes = passes[0].logits.shape[1]
+            check_labels(self._probe.y, "probe", self._classes)
+        self._values.add(passes, torch.cat(labels) if labels else None)
         self._count_step()
 
     def _count_step(self) -> None:

@@ -186,8 +186,8 @@ def strength(
     for run in stored:
         if loaded.run_id and loaded.run_id == run.info.run_id:
             warnings.warn(
-                f"{run.name} is measured against an epoch of its own, {loaded.name}: there perturbations "
-                "are not transferred, and near it strength is uninformative",
+                f"the reference {loaded.name} is an epoch of {run.name} itself: at that epoch perturbations are not "
+                "transferred, and nearby epochs hardly differ from it, so strength says little there",
                 CoProbeWarning,
                 stacklevel=2,
             )

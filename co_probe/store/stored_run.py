@@ -70,10 +70,13 @@ class StoredRun:
         if self.packed and not h5py.is_hdf5(self.path):
             raise UserError(f"{path} is not a run: it is a file of another kind (diagnose reads training logs)")
         if not self.packed and not (self.path / "run.h5").exists():
-            what = "has no run.h5" if self.path.is_dir() else "does not exist"
             name, _, epoch = self.path.name.rpartition("@")
             if name and (self.path.parent / name / "run.h5").exists():
-                what = f"is an epoch of one: name {self.path.parent / name}, with epoch={epoch} in eval and export"
+                raise UserError(
+                    f"{path} names an epoch of a run: name the run, {self.path.parent / name}, with epoch={epoch} in "
+                    "eval and export"
+                )
+            what = "has no run.h5" if self.path.is_dir() else "does not exist"
             raise UserError(f"{path} is not a run: it {what}")
         self._metrics: dict[int, dict[str, float]] = {}
         with self._open_main() as file:

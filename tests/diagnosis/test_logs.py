@@ -129,6 +129,10 @@ def test_wrong_logs_are_refused_in_one_line(tmp_path, text, message):
 def test_paths_without_a_log(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         read_logs(tmp_path / "none.csv")
+    (tmp_path / "runs" / "fgsm").mkdir(parents=True)
+    (tmp_path / "runs" / "fgsm" / "run.h5").touch()
+    with pytest.raises(UserError, match=r"runs is a folder of runs: name one or more of them, such as .*fgsm"):
+        read_logs(tmp_path / "runs")
     with pytest.raises(UserError, match="neither a run nor a folder of TensorBoard events"):
         read_logs(tmp_path)
     with pytest.raises(UserError, match="do not fit together"):

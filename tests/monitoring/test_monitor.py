@@ -246,3 +246,5 @@ def test_labels_that_count_from_1_are_refused_with_the_reason():
     monitor = watch(model, optimizer, probe=(x, y + 1))
     with pytest.raises(UserError, match="pass y - 1"):
         monitor.epoch()
+    with pytest.raises(UserError, match="pass y - 1"):
+        train(model, optimizer, steps=1)

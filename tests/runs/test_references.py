@@ -37,7 +37,7 @@ def test_an_epoch_of_a_run_equals_its_export(trained, tmp_path):
 
 
 def test_a_run_as_its_own_reference_gives_a_warning(runs):
-    with pytest.warns(CoProbeWarning, match=r"pgd is measured against an epoch of its own, pgd@2"):
+    with pytest.warns(CoProbeWarning, match=r"the reference pgd@2 is an epoch of pgd itself"):
         co_probe.strength([runs / "pgd", runs / "fgsm"], f"{runs}/pgd@2", device="cpu")
 
 
