@@ -1,13 +1,14 @@
-"""FGSM that gives way to a remedy on the alarm, beside FGSM alone and the remedies throughout, into figures/guard/.
+"""FGSM with each guard, beside FGSM alone and the remedies throughout, into figures/guard/.
 
-    python analyses/guard.py                              21 runs of the preset digits: trains, or goes on, and attacks
-    python analyses/guard.py --data FOLDER --compile      the same of the preset cifar10-small, on CIFAR-10 as JPEG
-    python analyses/guard.py --seeds 1                    fewer
-    python analyses/guard.py --parts table                writes the table and the figure of what has been measured
+    python analyses/guard.py                        trains 21 runs of the preset digits, or resumes them, and attacks them
+    python analyses/guard.py --data FOLDER          the same with the preset cifar10-small on CIFAR-10 as JPEG images
+    python analyses/guard.py --seeds 1 --rows fgsm  fewer
+    python analyses/guard.py --parts table          writes the table and the figure of the runs measured so far
 
-The last epoch of each run is attacked, by PGD-20 and AutoAttack, on test images that nothing was chosen by. The guard
-`stop` needs no run of its own: its result is FGSM's last epoch before the step at which the guard `pgd2` switches. Cost
-is counted in passes: a forward and a backward pass per training image, two per step of FGSM and N-FGSM, k + 1 of PGD-k.
+On a GPU add `--compile`. PGD-20 and AutoAttack attack the last epoch of each run, on test images that determined
+nothing before. The guard `stop` needs no separate run: its result is FGSM's last epoch before the step at which the
+guard `pgd2` switches. Cost is counted in passes: a forward and a backward pass per training image, two per step of FGSM
+and N-FGSM, k + 1 of PGD-k.
 """
 
 import argparse

@@ -6,14 +6,13 @@
 
 On a GPU add `--compile`.
 
-Every registered method is trained with every seed; a method that is registered later joins at the next call. A run is
-trained, attacked and then stripped of the weights that the table does not need, in a process of its own, seed by seed.
-What is there already, in sweeps/SCALE, is neither trained nor attacked again: after a kill, the same command goes on.
-AutoAttack, which takes longest, comes when all else is done. The tables are written anew after each run; `--parts
-table` only writes them:
+Every registered method is trained with every seed. Each run has its own process, which trains it, attacks it, and
+deletes the weights that the table does not need. Finished runs in sweeps/SCALE are neither trained nor attacked again,
+so the same command continues after an interruption. AutoAttack, which takes longest, comes last. The tables are written
+after each run; `--parts table` only writes them:
 
-    methods.md, .tex, .html, .csv    the leaderboard of all runs that are finished in sweeps/SCALE
-    methods-runs.csv                 a row per run and attack; rows of runs that are no longer in sweeps/SCALE stay
+    methods.md, .tex, .html, .csv    the leaderboard of all finished runs in sweeps/SCALE
+    methods-runs.csv                 a row per run and attack, including earlier runs that sweeps/SCALE no longer has
     methods-seeds.md                 mean ± standard deviation over all seeds of methods-runs.csv, for each method and ε
 """
 

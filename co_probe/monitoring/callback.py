@@ -1,4 +1,4 @@
-"""What callbacks of training frameworks share: a monitor from the start of training to its end."""
+"""Common base of the callbacks for training frameworks."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from co_probe.monitoring.monitor import Monitor
 
 
 class MonitorCallback:
-    """Holds the arguments of a `Monitor` until training starts, and the monitor from then on.
+    """Makes a `Monitor` when training starts, and reports its alarm once.
 
     Args:
         epsilon: Norm bound of perturbations, in units of the images.

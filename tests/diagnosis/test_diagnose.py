@@ -251,7 +251,7 @@ def test_a_table_of_a_run_is_a_log_too(trained):
         ([0.25, 0.3, 0.35, 0.36, 0.35, 0.34, 0.33], [4, 7]),
     ],
 )
-def test_telling_epochs_are_before_in_and_after_a_collapse(pgd, expected):
+def test_key_epochs_are_before_in_and_after_a_collapse(pgd, expected):
     count = len(pgd)
     curves = {name: [*values, *[0.6] * 3][:count] for name, values in COLLAPSE.items()}
     run = stored({"clean": curves["clean"], "train_attack": curves["fgsm"], "pgd10": pgd}, images=2000)
