@@ -263,7 +263,7 @@ def test_runs_that_exceed_the_memory_are_refused_before_anything_is_written(tree
     monkeypatch.setattr("os.sysconf", lambda name: 100)
     for method in ("apart", "atta"):
         settings = {"learn_initialisation": True} if method == "apart" else {}
-        with pytest.raises(UserError, match=f"method {method}: what it keeps .* takes 0 GB"):
+        with pytest.raises(UserError, match=f"method {method}: its state of .* takes 0 GB"):
             train(tiny(tree, method, method=settings), tmp_path / method)
         assert not (tmp_path / method).exists()
     train(tiny(tree, "apart", epochs=1, resolution_stages=[STAGES[0] | {"epochs": 1}]), tmp_path / "without")

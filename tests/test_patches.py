@@ -293,7 +293,7 @@ def test_methods_of_l2_balls_are_measured_in_them(name, tmp_path):
     [
         ({"method": {"name": "apart"}}, "method apart: it has no L2 ball: set norm=linf, and epsilon"),
         ({"norm": "linf", "epsilon": 0.1}, "method shrink: it has no L∞ ball: set norm=l2, and epsilon"),
-        ({"data": {"name": "digits"}, "model": {"name": "preact_resnet"}}, "which only the data set patches has"),
+        ({"data": {"name": "digits"}, "model": {"name": "preact_resnet"}}, "needs images of the data set patches"),
         ({"model": {"width": 0}}, "width, power and initial_std must be greater than 0, not 0, 3 and 0.02"),
         ({"model": {"power": 0}}, "not 8, 0 and 0.02"),
         ({"data": {"name": "digits"}}, "it tells two classes apart, and the data set has 10"),
