@@ -1,6 +1,6 @@
 """FGSM with each guard, beside FGSM alone and the remedies throughout, into figures/guard/.
 
-    python analyses/guard.py                        trains 21 runs of the preset digits, or resumes them, and attacks them
+    python analyses/guard.py                        trains and attacks 21 runs of the preset digits
     python analyses/guard.py --data FOLDER          the same with the preset cifar10-small on CIFAR-10 as JPEG images
     python analyses/guard.py --seeds 1 --rows fgsm  fewer
     python analyses/guard.py --parts table          writes the table and the figure of the runs measured so far
