@@ -152,7 +152,7 @@ REFUSED = {
     "figure folder": (["plot", "gap", "-o", "no/gap.png"], "the folder no does not exist"),
     "unmeasured": (
         ["plot", "deterioration", "runs/fgsm"],
-        "no such strength measured yet: measure it against",
+        "fgsm has no stored strength: measure it first with strength",
     ),
     "no steps": (["plot", "steps", "runs/fgsm"], "fgsm learns no step sizes"),
     # references

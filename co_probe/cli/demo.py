@@ -43,7 +43,8 @@ QUICK = {"epochs": 3, "probe": {"test": 50, "train": 50}, "model": {"width": 8}}
 def demo(out: Path, seed: int, jobs: int | None, quick: bool, overwrite: bool, device: str, style: str | None) -> None:
     """Train four methods on scikit-learn's digits, measure them, and draw the figures. Nothing is downloaded.
 
-    It takes a few minutes on two CPU cores. An interrupted demo is resumed by the same command.
+    It takes 10 to 30 minutes on two CPU cores, and with --quick less than one. The same command resumes an interrupted
+    demo.
     """
     from co_probe.plots.style import headless, save
     from co_probe.probes.gap import gap

@@ -91,7 +91,8 @@ def diagnose(
         ]
         if missing:
             click.echo(
-                f"The verdict depends on the number of {' and of '.join(missing)}: it is assumed unless given.\n"
+                f"The verdict depends on the number of {' and of '.join(missing)}: give them, since they are guessed "
+                "otherwise.\n"
             )
         if len(found) > 1:
             rows = [

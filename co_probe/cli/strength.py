@@ -98,4 +98,4 @@ def strength(
 
 
 WORDS = {"is the normalisation right?": "is --reference-normalise right?"}
-BASELINES = {"noise": "uniform noise", "sign-noise": "noise of ±ε", "clean": "no perturbation"}
+BASELINES = {"noise": "uniform noise", "sign-noise": "random signs ±ε", "clean": "no perturbation"}

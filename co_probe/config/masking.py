@@ -27,12 +27,12 @@ NAMES = {
     "clean": "clean",
     "fgsm": "FGSM",
     "pgd10": "PGD-10",
-    "vanishing": "zero gradients",
-    "noise": "random noise",
+    "vanishing": "correct with a zero gradient",
+    "noise": "worst of 10 random perturbations",
     "margin": "PGD on the margin",
-    "query": "Square",
-    "steps": "best step size",
-    "large": "large ε",
+    "query": "Square (no gradients)",
+    "steps": "PGD with the best step size",
+    "large": "PGD with a large ε",
 }
 """Labels of the quantities: accuracies, and the share of images whose gradient is zero."""
 

@@ -323,7 +323,11 @@ def _collapse(curves: Curves, falls: Sequence[Fall], episodes: Sequence[Episode]
         text += f", while accuracy under the training attack went from {_percent(before)} to {_percent(during)}"
     share = last / episode.level
     if episodes[-1].end is None:
-        rest = f"It has not recovered by epoch {final} ({_percent(last)}, {_percent(share, 0)} of the former level)"
+        ends = float(curves.pgd[-1])
+        rest = (
+            f"It has not recovered by epoch {final} ({_percent(ends)}, {_percent(ends / episode.level, 0)} of the "
+            "former level)"
+        )
         return _Finding("catastrophic", (f"{text}.", f"{rest}."))
     part = "" if share >= FULLY_RECOVERED else " in part"
     rest = (
@@ -349,9 +353,11 @@ def _without_collapse(curves: Curves, falls: Sequence[Fall], last: float) -> _Fi
     final = int(curves.epochs[-1])
     two_errors = 2 / Z * noise(best, end, curves.n) * np.sqrt(1 - PAIRED)
     if best - end < max(DECLINE, two_errors):
+        at = int(curves.epochs[int(curves.pgd.argmax())])
         text = (
             f"No catastrophic overfitting in {len(curves.pgd)} logged epochs: accuracy under PGD is "
-            f"{_percent(last)} at epoch {final}, after {_percent(float(curves.pgd.max()))} at best."
+            f"{_percent(float(curves.pgd[-1]))} at epoch {final}; its best is {_percent(float(curves.pgd.max()))}, at "
+            f"epoch {at}."
         )
         return _Finding("healthy", (text,))
     text = (
@@ -419,7 +425,7 @@ def _notes(curves: Curves, falls: Sequence[Fall]) -> tuple[str, ...]:
     best = level(curves.pgd)
     bound = noise(best, COLLAPSED * best, curves.n)
     if bound > (1 - COLLAPSED) * best and is_robust(best, curves.chance, curves.n):
-        notes.append(f"on {curves.n} images only a fall by {100 * bound:.0f} points or more stands out from noise")
+        notes.append(f"on {curves.n} images, falls below {100 * bound:.0f} points may be chance")
     shared = [_epochs(curves, fall) for fall in falls if not fall.outrun]
     if shared:
         where = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if len(shared) > 3 else "")

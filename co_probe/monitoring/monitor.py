@@ -117,7 +117,7 @@ class Monitor:
         overwrite: bool = False,
         resume: bool = False,
         method: str = "monitored",
-        data: str = "images of the monitor",
+        data: str = "your probe images",
         attack: AttackLike | None = None,
         classes: Sequence[str] | None = None,
         alarm: Alarm | None = None,

@@ -14,7 +14,7 @@ from co_probe.plots.style import BASELINE, axes_or_new, panels
 BASELINES = {
     "clean": ("no perturbation", "-"),
     "noise": ("uniform noise", "--"),
-    "sign-noise": ("noise of ±ε", ":"),
+    "sign-noise": ("random signs ±ε", ":"),
 }
 
 
@@ -68,7 +68,9 @@ def draw(frames: Frames, episodes: Episodes) -> Figure:
         shown = [(handle, label) for handle, label in zip(handles, labels, strict=True) if handle.get_gid() != RUN]
         handles, labels = [handle for handle, _ in shown], [label for _, label in shown]
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1)
+        names = ", ".join(map(str, frames["strength"].get("reference", pd.Series(dtype=str)).unique()))
+        look: dict[str, Any] = {"title": f"reference: {names}", "title_fontsize": 7} if names else {}
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1, **look)
     return figure
 
 
@@ -86,7 +88,7 @@ def unsupported_reason(run: StoredRun, options: FigureOptions) -> str | None:
     """Say that no strength is stored."""
     if len(strength_rows(run, options)):
         return None
-    return f"{run.name} has no such strength measured yet: measure it against a fixed model first, which strength does"
+    return f"{run.name} has no stored strength: measure it first with strength, against a reference model"
 
 
 FIGURE = FigureSpec(

@@ -217,6 +217,6 @@ def _check(reference: "Reference", run: "Run") -> None:
     }
     judged = plausibility(logits, y, others, f"of {name}")
     if judged.serious:
-        raise UserError(f"{judged.remark}; check=False measures with it as it is")
+        raise UserError(f"{judged.remark} If it is right, check=False measures with it as it is")
     if judged.remark:
         warnings.warn(judged.remark, CoProbeWarning, stacklevel=3)

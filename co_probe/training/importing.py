@@ -3,7 +3,8 @@
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from co_probe.store import ModelSpec, RunInfo, new_run_id
 from co_probe.training.metrics import measure
 from co_probe.training.plausibility import (
     SANITY_IMAGES,
+    Plausibility,
     check_class_count,
     logits_on,
     otherwise_normalised,
@@ -132,7 +134,15 @@ def import_run(
 
     last = max(files.paths)
     network = loader.load(files.paths[last]).to(target)
-    count = _sanity(network, probe, names, constants, bounds, target, check, say)
+    sanity = partial(_sanity, probe=probe, names=names, constants=constants, bounds=bounds, device=target, check=check)
+    count, judged = sanity(network)
+    if judged.serious and len(files.paths) > 1:  # a collapse may have changed the last model: check an earlier one
+        middle = sorted(files.paths)[(len(files.paths) - 1) // 2]
+        judged = replace(judged, serious=sanity(loader.load(files.paths[middle]).to(target))[1].serious)
+    if judged.serious:
+        raise UserError(f"{judged.remark} If it is right, check=False imports the model as it is")
+    if judged.remark:
+        say(f"Note: {judged.remark}")
     if probe_train is not None:
         _same_images(probe, probe_train, count)
 
@@ -156,6 +166,8 @@ def import_run(
         if note:
             say(note)
     missing = {epoch: path for epoch, path in files.paths.items() if epoch not in known}
+    if not missing:
+        say("Note: all of these checkpoints were imported before")
     x, y = to_unit(probe.x).to(target), probe.y.to(target)
     pair = None if probe_train is None else (probe_train.x, probe_train.y)
     with Recorder(
@@ -206,12 +218,11 @@ def _sanity(
     bounds: tuple[float, float],
     device: torch.device,
     check: bool,
-    say: Callable[[str], None],
-) -> int:
-    """Check the last checkpoint and return its number of classes.
+) -> tuple[int, Plausibility]:
+    """Check a checkpoint; return its number of classes and, with `check`, whether its clean accuracy is plausible.
 
     Raises:
-        UserError: The model does not fit images and labels or, with `check`, its clean accuracy is suspicious.
+        UserError: The model does not fit images and labels.
     """
     some = slice(
         None, None, math.ceil(len(probe.y) / SANITY_IMAGES)
@@ -219,14 +230,10 @@ def _sanity(
     x, y = to_unit(probe.x[some]).to(device), probe.y[some]
     logits = logits_on(model, x)
     count = check_class_count(logits, probe.y, names)
-    if check and bounds == (0.0, 1.0):
-        others = {name: logits_on(model, seen) for name, seen in otherwise_normalised(x, constants)}
-        judged = plausibility(logits, y, others)
-        if judged.serious:
-            raise UserError(f"{judged.remark}; check=False imports it as it is")
-        if judged.remark:
-            say(f"Note: {judged.remark}")
-    return count
+    if not check or bounds != (0.0, 1.0):
+        return count, Plausibility()
+    others = {name: logits_on(model, seen) for name, seen in otherwise_normalised(x, constants)}
+    return count, plausibility(logits, y, others)
 
 
 def _same_images(test: LabelledImages, train: LabelledImages, classes: int) -> None:

@@ -90,7 +90,7 @@ def plausibility(
     low, high = wilson(accuracy, n)
     best, rival = max(((_accuracy(other, y), name) for name, other in others.items()), default=(0.0, ""))
     seen = f"accuracy on clean images {which} is {accuracy:.1%} (chance: {chance:.1%})"
-    if best > accuracy + MARGIN:
+    if best > accuracy + MARGIN and wilson(best, n)[0] > accuracy:
         clearly = best > accuracy + CLEAR_MARGIN and wilson(best, n)[0] > high
         return Plausibility(f"{seen}, and {best:.1%} {rival}: is the normalisation right?", clearly or low <= chance)
     if low > chance:
@@ -102,7 +102,7 @@ def plausibility(
         reason = f"{seen}, and {matched:.1%} with the classes in another order: do labels and logits number them alike?"
         return Plausibility(reason, True)
     tried = f", and {best:.1%} {rival}" if rival else ""
-    return Plausibility(f"{seen}{tried}: check normalisation, order of classes and preprocessing", True)
+    return Plausibility(f"{seen}{tried}: check normalisation, order of classes and preprocessing.", True)
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> float:

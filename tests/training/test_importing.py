@@ -17,6 +17,7 @@ from co_probe.data.digits import digits
 from co_probe.errors import UserError
 from co_probe.models.preact_resnet import PreActResNet
 from co_probe.runs.run import open_with
+from co_probe.training.plausibility import Plausibility
 
 DATA = digits()
 TEST = DATA.test_x[:80], DATA.test_y[:80]
@@ -140,12 +141,22 @@ def test_a_run_that_was_trained_is_not_imported_into(ckpts, runs):
 def test_the_wrong_normalisation_is_found_before_anything_is_written(ckpts, tmp_path):
     options = ASK | {"normalise": None, "test": (DATA.test_x[:400], DATA.test_y[:400])}
     dark = DATA.test_x[:400] * 0.4 + 0.6  # what a network sees that was trained on normalised images, without that
-    with pytest.raises(UserError, match="check=False imports it as it is"):
+    with pytest.raises(UserError, match="check=False imports the model as it is"):
         co_probe.import_run(pattern(ckpts), **options | {"test": (dark, DATA.test_y[:400])}, out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
     other = (DATA.test_y[:400] + 1) % 10
     with pytest.raises(UserError, match="classes in another order"):
         co_probe.import_run(pattern(ckpts), **ASK | {"test": (DATA.test_x[:400], other)}, out=tmp_path / "r")
+
+
+def test_a_last_model_that_a_collapse_has_changed_is_imported_with_a_note(ckpts, tmp_path, monkeypatch):
+    found = iter([Plausibility("is the normalisation right?", serious=True), Plausibility()])
+    monkeypatch.setattr("co_probe.training.importing.plausibility", lambda *_: next(found))
+    said = []
+    co_probe.import_run(pattern(ckpts), **ASK, out=tmp_path / "r", report=said.append)
+    assert "Note: is the normalisation right?" in said
+    co_probe.import_run(pattern(ckpts), **ASK | {"check": False}, out=tmp_path / "r", report=said.append)
+    assert said[-1] == "Note: all of these checkpoints were imported before"
 
 
 @pytest.mark.parametrize(

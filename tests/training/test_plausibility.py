@@ -25,8 +25,9 @@ def test_a_plausible_model_is_not_doubted():
 def test_a_better_normalisation_is_named_and_a_clearly_better_one_is_serious():
     judged = plausibility(logits(0.2), Y, {"without normalisation": logits(0.8), "other": logits(0.1)})
     assert judged.serious and "without normalisation: is the normalisation right" in judged.remark
-    judged = plausibility(logits(0.6), Y, {"normalised otherwise": logits(0.63)})
+    judged = plausibility(logits(0.6), Y, {"normalised otherwise": logits(0.7)})
     assert not judged.serious and "normalised otherwise" in judged.remark
+    assert plausibility(logits(0.6), Y, {"normalised otherwise": logits(0.63)}).remark == "", "within the noise"
 
 
 def test_another_order_of_classes_is_named_and_chance_is_not_taken_for_it():
