@@ -126,7 +126,7 @@ REFUSED = {
     "rate": ([*TRAIN, "--set", "optimizer.learning_rate=-1"], "optimizer.learning_rate must not be negative"),
     "schedule": ([*TRAIN, "--set", "schedule.peak=2"], "schedule triangular: peak must be between 0 and 1"),
     # runs, epochs, files
-    "no run": (["show", "runs"], "runs is not a run: it has no run.h5"),
+    "no run": (["show", "runs"], "runs is a folder of runs: name one or more of them, such as runs"),
     "nowhere": (["export", "runs/fgms", "-o", "x.pt"], "runs/fgms is not a run: it does not exist"),
     "text as run": (["show", "notes.txt"], "notes.txt is not a run: it is a file of another kind"),
     "no runs": (["show", "--runs", "empty"], "no runs in empty/: name one, or make one with: co-probe run fgsm"),

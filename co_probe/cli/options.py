@@ -226,7 +226,7 @@ def probe_executor(
 
 def glossary(registry: Registry) -> str:
     """Format descriptions of a registry's entries for a help text: `gap: the gap to PGD-10. steps: ...`."""
-    return "\n".join(f"{name}: {text}{'' if text[-1] in '.?' else '.'}" for name, text in registry.about.items())
+    return "\n\n".join(f"{name}: {text}{'' if text[-1] in '.?' else '.'}" for name, text in registry.about.items())
 
 
 def sections(*, sweep: bool = False) -> Decorator:

@@ -38,10 +38,17 @@ PATIENCE = 2  # windows without an attack and an update before a warning
 
 
 class Metrics(dict[str, float]):
-    """Metrics by name, printed with four digits."""
+    """Metrics by name; `print` shows the most important ones in a line."""
 
     def __repr__(self) -> str:
         return "{" + ", ".join(f"{name!r}: {value:.4g}" for name, value in self.items()) + "}"
+
+    def __str__(self) -> str:
+        labels = {"clean": "clean", "fgsm": "FGSM", "pgd10": "PGD-10"}
+        parts = [f"{label} {self[name]:.1%}" for name, label in labels.items() if name in self]
+        parts += [f"gap {self['gap']:.2f} nats"] if "gap" in self else []
+        parts += [f"PertAlign {self['train_pert_alignment']:.2f}"] if "train_pert_alignment" in self else []
+        return ", ".join(parts) or repr(self)
 
 
 class Monitor:

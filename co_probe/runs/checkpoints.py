@@ -146,7 +146,10 @@ def _read(path: Path) -> Any:
             f"{path} is a folder; a reference is an epoch of a run, {path}@EPOCH, or a .pt file that holds one"
         )
     if not path.exists():
-        raise UserError(f"{path} does not exist; export an epoch of a run to it, or take RUN@EPOCH")
+        run, _, epoch = str(path).rpartition("@")
+        if run and Path(run).exists():
+            raise UserError(f"{path}: the epoch of a reference is a number, last or best, not '{epoch}'")
+        raise UserError(f"{path} does not exist; export an epoch of a run to it, or give RUN@EPOCH")
     try:
         return read_pt(path)
     except pickle.UnpicklingError as error:

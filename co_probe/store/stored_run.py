@@ -76,6 +76,8 @@ class StoredRun:
                     f"{path} names an epoch of a run: name the run, {self.path.parent / name}, with epoch={epoch} in "
                     "eval and export"
                 )
+            if inner := min(self.path.glob("*/run.h5"), default=None):
+                raise UserError(f"{path} is a folder of runs: name one or more of them, such as {inner.parent}")
             what = "has no run.h5" if self.path.is_dir() else "does not exist"
             raise UserError(f"{path} is not a run: it {what}")
         self._metrics: dict[int, dict[str, float]] = {}

@@ -13,7 +13,7 @@ from torch import nn
 import co_probe
 from co_probe.errors import UserError
 from co_probe.indicators import abnormal_examples, pert_alignment
-from co_probe.monitoring.monitor import Monitor
+from co_probe.monitoring.monitor import Metrics, Monitor
 
 
 def made(plain: bool = False, outputs: str = "logits") -> tuple[Net, torch.optim.Optimizer]:
@@ -238,6 +238,12 @@ def test_a_folder_that_holds_a_run_is_refused_at_once(tmp_path):
     model, optimizer = made()
     with pytest.raises(UserError, match="is a run already"):
         Monitor(model, optimizer, epsilon=0.1, probe=images(20), out=tmp_path / "run")
+
+
+def test_metrics_of_an_epoch_are_printed_in_a_line():
+    metrics = Metrics({"clean": 0.869, "fgsm": 0.4, "pgd10": 0.279, "gap": 0.2345, "train_pert_alignment": 0.65})
+    assert str(metrics) == "clean 86.9%, FGSM 40.0%, PGD-10 27.9%, gap 0.23 nats, PertAlign 0.65"
+    assert str(Metrics({"train_loss": 2.0})) == "{'train_loss': 2}"
 
 
 def test_labels_that_count_from_1_are_refused_with_the_reason():
