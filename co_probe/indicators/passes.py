@@ -22,6 +22,7 @@ class Pass:
         differentiable: Whether its input required a gradient at all.
         gradient: Input gradient of the first loss that was differentiated, of the input's shape; None before that.
         logit_gradient: Gradient of the same loss with respect to the logits, (B, classes); None before that.
+        input: The images, (B, C, H, W), if the observer holds inputs.
     """
 
     logits: Tensor
@@ -29,6 +30,7 @@ class Pass:
     differentiable: bool
     gradient: Tensor | None = None
     logit_gradient: Tensor | None = None
+    input: Tensor | None = None
 
     # The first gradient only: a regulariser of input gradients differentiates through the same tensors again.
     # A copy, because compiled code may reuse the memory for its next result.
@@ -67,6 +69,7 @@ class PassObserver:
 
     def __init__(self, model: nn.Module | None = None):
         self.model, self.on = model, True
+        self.holds_inputs = False
         self._passes: list[Pass] = []
         self._entered: tuple[Tensor | None, bool] | None = None  # view of the input; whether it was asked for
         self._handles = (
@@ -129,7 +132,8 @@ class PassObserver:
         if not logits.requires_grad or logits.ndim != 2:
             return
         view, asked = entered
-        made = Pass(logits.detach().clone(), asked, view is not None)
+        held = view.detach() if self.holds_inputs and view is not None else None
+        made = Pass(logits.detach().clone(), asked, view is not None, input=held)
         if view is not None:
             view.register_hook(made.take_gradient)
         logits.register_hook(made.take_logit_gradient)

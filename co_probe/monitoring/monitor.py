@@ -24,6 +24,7 @@ from co_probe.errors import UserError
 from co_probe.indicators.alarm import Alarm
 from co_probe.indicators.passes import PassObserver
 from co_probe.inference.evaluation import Outcome, outcome, perturb
+from co_probe.monitoring.perturbation_size import PerturbationSize
 from co_probe.monitoring.recording import Recording
 from co_probe.monitoring.step_values import StepValues, means
 from co_probe.monitoring.unwrapping import MeasuredModel, unwrapped
@@ -174,6 +175,8 @@ class Monitor:
         self._best_pgd, self._classes = float("nan"), 0
         self._snapshots: deque[tuple[int, Any, Any]] = deque(maxlen=snapshots + 1 if snapshots else 0)
         self._observer = PassObserver(model)
+        self._size: PerturbationSize | None = PerturbationSize(norm, self._std)  # of the first window
+        self._observer.holds_inputs = True
         self._hook = optimizer.register_step_post_hook(self._after_step)
 
     def __enter__(self) -> "Monitor":
@@ -306,6 +309,8 @@ class Monitor:
         if passes and self._probe is not None and not self._classes:
             self._classes = passes[0].logits.shape[1]
             check_labels(self._probe.y, "probe", self._classes)
+        if self._size is not None:
+            self._size.add(passes)
         self._values.add(passes, torch.cat(labels) if labels else None)
         self._count_step()
 
@@ -323,6 +328,7 @@ class Monitor:
         values = self._values.take(self._device)
         if not values:
             return
+        self._check_size()
         self._series.append(values)
         first = self.steps - len(values["loss"]) + 1
         fired = False
@@ -340,6 +346,18 @@ class Monitor:
             self._log({"step": float(self.steps), **means(values), "alarm": float(bool(self.alarm))})
         if fired and self._main and self._probe is not None:
             self._confirm()
+
+    def _check_size(self) -> None:
+        """Warn once if the perturbations of the first window exceed ε."""
+        if self._size is None:
+            return
+        size, self._size, self._observer.holds_inputs = self._size.largest(), None, False
+        if size > 2.05 * self.epsilon:  # with a random start up to 2ε
+            warnings.warn(
+                f"co_probe.Monitor has epsilon={self.epsilon:.4g}, but the loop moves images by up to {size:.4g} "
+                f"({self.norm}): is epsilon, or normalise, right?",
+                stacklevel=4,
+            )
 
     def _warn_without_data(self, values: dict[str, np.ndarray]) -> None:
         """Warn once that the alarm has no data."""

@@ -240,6 +240,22 @@ def test_a_folder_that_holds_a_run_is_refused_at_once(tmp_path):
         Monitor(model, optimizer, epsilon=0.1, probe=images(20), out=tmp_path / "run")
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_perturbations_beyond_epsilon_give_a_warning(norm):
+    model, optimizer = made()
+    Monitor(model, optimizer, epsilon=EPSILON / 3, norm=norm)
+    with pytest.warns(UserWarning, match=rf"but the loop moves images by up to .* \({norm}\)"):
+        train(model, optimizer, steps=25)
+
+
+def test_perturbations_within_epsilon_give_no_warning(recwarn):
+    model, optimizer = made()
+    monitor = watch(model, optimizer)
+    train(model, optimizer, steps=45)
+    assert not [each for each in recwarn if "moves images" in str(each.message)]
+    assert not monitor._observer.holds_inputs, "inputs are held in the first window only"
+
+
 def test_metrics_of_an_epoch_are_printed_in_a_line():
     metrics = Metrics({"clean": 0.869, "fgsm": 0.4, "pgd10": 0.279, "gap": 0.2345, "train_pert_alignment": 0.65})
     assert str(metrics) == "clean 86.9%, FGSM 40.0%, PGD-10 27.9%, gap 0.23 nats, PertAlign 0.65"
