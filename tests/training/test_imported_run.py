@@ -150,7 +150,10 @@ def test_a_foreign_reference_is_judged_on_the_clean_images(here, capsys):
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1, error
     assert "accuracy on clean images of the reference model_epoch_3.pth is" in error
-    assert "without normalisation: is --reference-normalise right?; --no-check measures with it as it is" in error
+    assert (
+        "without normalisation: is --reference-normalise right? If it is right, --no-check measures with it as it is"
+        in error
+    )
     call(capsys, *wrong, "--no-check")
     right = f"{MEAN}/{STD}"
     call(capsys, "strength", "runs/mine", *checkpoint, "--reference-normalise", right, "--device", "cpu")
