@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 [default: %(default)s]")
     parser.add_argument("--rows", default=",".join(ROWS), help="[default: all]")
     parser.add_argument("--images", type=int, default=200, help="for AutoAttack [default: %(default)s]")
+    parser.add_argument("--pgd-images", type=int, help="for PGD-20 [default: all test images]")
     parser.add_argument("--runs", type=Path, help="folder of the runs [default: sweeps/guard, or guard-cifar10-jpeg]")
     parser.add_argument("--out", type=Path, help="[default: figures/guard, or figures/guard-cifar10-jpeg]")
     parser.add_argument("--jobs", type=int, help="processes [default: one for each core, or for each GPU]")
@@ -97,13 +98,14 @@ def main() -> None:
     names = {runs / f"{row}-seed{seed}": (row, seed) for seed in range(arguments.seeds) for row in wanted}
     cells = {path: settings_of(scale, row, seed) for path, (row, seed) in names.items()}
     how = {"device": arguments.device, "jobs": arguments.jobs}
+    images = {"aa": arguments.images, "pgd20": arguments.pgd_images}
     if "runs" in parts:
         for path, error in train_cells(cells, compile=arguments.compile, **how):
             print(path, error or "trained", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     complete = {path: names[path] for path, config in cells.items() if is_complete(path, config)}
     if "attacks" in parts:
-        evaluate_all([(path, "last") for path in complete] + list(stopped(complete).items()), arguments.images, **how)
+        evaluate_all([(path, "last") for path in complete] + list(stopped(complete).items()), images, **how)
     if "table" in parts and complete:
         rows = [numbers(path, row, StoredRun(path).last_epoch) for path, (row, _) in complete.items()]
         rows += [numbers(path, STOPPED, epoch) for path, epoch in stopped(complete).items()]
@@ -148,7 +150,9 @@ def settings_of(scale: Scale, row: str, seed: int) -> Config:
     return config
 
 
-def evaluate_all(epochs: list[tuple[Path, int | str]], images: int, device: str, jobs: int | None) -> None:
+def evaluate_all(
+    epochs: list[tuple[Path, int | str]], images: dict[str, int | None], device: str, jobs: int | None
+) -> None:
     """Attack epochs of runs, `jobs` at a time."""
     os.environ["OMP_NUM_THREADS"] = "1"  # in the processes to come, which share the cores
     processes = Processes(jobs or cores())
@@ -160,10 +164,10 @@ def evaluate_all(epochs: list[tuple[Path, int | str]], images: int, device: str,
         processes.shutdown()
 
 
-def evaluate(path: Path, epoch: int | str, images: int, device: str) -> None:
-    """Attack an epoch: PGD-20 on all test images, AutoAttack on some; the run stores the tables."""
-    co_probe.evaluate(path, ["clean", "pgd20"], epoch=epoch, device=device)
-    co_probe.evaluate(path, ["clean", "aa"], epoch=epoch, images=images, device=device)
+def evaluate(path: Path, epoch: int | str, images: dict[str, int | None], device: str) -> None:
+    """Attack an epoch by each attack of `images` on so many test images (None: all); the run stores the tables."""
+    for attack, count in images.items():
+        co_probe.evaluate(path, ["clean", attack], epoch=epoch, images=count, device=device)
     print(path, epoch, "attacked", flush=True)
 
 
