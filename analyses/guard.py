@@ -5,8 +5,8 @@
     python analyses/guard.py --seeds 1 --rows fgsm  fewer
     python analyses/guard.py --parts table          writes the table and the figure of the runs measured so far
 
-On a GPU add `--compile`. PGD-20 and AutoAttack attack the last epoch of each run, on test images that determined
-nothing before. The guard `stop` needs no separate run: its result is FGSM's last epoch before the step at which the
+On a GPU add `--compile`. PGD-20 and AutoAttack attack the last epoch of each run, on test images that were
+not used before. The guard `stop` needs no separate run: its result is FGSM's last epoch before the step at which the
 guard `pgd2` switches. Cost is counted in passes: a forward and a backward pass per training image, two per step of FGSM
 and N-FGSM, k + 1 of PGD-k.
 """
@@ -114,7 +114,10 @@ def main() -> None:
         table.to_csv(out / "guard.csv", index=False, float_format="%.5g")
         (out / "guard.md").write_text(markdown(table), encoding="utf-8")
         draw(table, complete, out / "guard.png")
-        command = "python analyses/guard.py" + (" --data FOLDER --compile" if arguments.data else "")
+        command = "python analyses/guard.py" + (" --data FOLDER" if arguments.data else "")
+        for name in ("seeds", "rows", "images", "pgd_images", "compile"):
+            if (value := getattr(arguments, name)) != parser.get_default(name):
+                command += f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
         about = {"command": command, **StoredRun(next(iter(complete))).environment}
         (out / "environment.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 

@@ -197,7 +197,7 @@ def make_run(path: str, settings: dict[str, Any], attacks: Attacks, images: int,
         count = None if attack == "clean" else images
         if not known(StoredRun(path), attack, at, count):
             co_probe.evaluate(path, [attack], epoch=at, images=count, device=how.device)
-    co_probe.leaderboard(path, attacks=["clean"], epochs=["last"], device=how.device)  # stores what a step costs
+    co_probe.leaderboard(path, attacks=["clean"], epochs=["last"], device=how.device)  # stores the passes of a step
     if not how.keep_weights:
         run = StoredRun(path)
         drop_weights(path, {run.best_epoch, run.last_epoch})

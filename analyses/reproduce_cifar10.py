@@ -14,7 +14,7 @@ again: exit code 3 if there is more to do, 0 when all is done. In order (`--part
 
 All runs of the parts asked for are trained first, `--jobs` at a time. With `--scale small` the runs are those of the
 preset cifar10-small on all 50,000 images (width 16, ε = 16/255, 24 epochs), where FGSM collapses within 9,000 updates:
-Figure 5 is of its main runs, and `seeds` are those of fgsm and apart.
+Figure 5 shows the runs of `main`, and `seeds` trains fgsm and apart only.
 
 `--data` is a folder as co-probe's image-folder takes it, of 32×32 images; here CIFAR-10 re-encoded as JPEG, and all
 titles say so. Runs, with their weights, stay in `--runs`; figures, tidy tables, commands, machine and versions go to

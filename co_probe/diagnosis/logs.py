@@ -15,6 +15,7 @@ from co_probe.diagnosis.columns import find_columns
 from co_probe.diagnosis.episodes import Floats
 from co_probe.diagnosis.tensorboard import holds_events, read_events
 from co_probe.errors import UserError
+from co_probe.store import refuse_folder_of_runs
 
 TIDY = {"epoch", "quantity", "value"}  # columns of co-probe's tables, with a row per quantity and epoch
 
@@ -214,8 +215,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if path.is_dir():
-        if run := min(path.glob("*/run.h5"), default=None):
-            raise UserError(f"{path} is a folder of runs: name one or more of them, such as {run.parent}")
+        refuse_folder_of_runs(path)
         raise UserError(f"{path} is neither a run nor a folder of TensorBoard events")
     try:
         data = path.read_bytes()

@@ -4,8 +4,8 @@ Forward pre-hooks read and replace the tensors, so that the branch is perturbed 
 to the model's code.
 
 Compiled code includes only the hooks that exist at compilation, and returns gradients of its inputs only. Therefore the
-hooks that add a perturbation remain on the layers (`BlockInputs`), and gradients at these inputs are those of zeros
-that are added.
+hooks that add a perturbation remain on the layers (`BlockInputs`), and the gradient at the input of a layer is computed
+as that of a zero tensor added to it.
 """
 
 from collections.abc import Callable, Iterator, Mapping

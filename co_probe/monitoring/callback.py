@@ -1,12 +1,15 @@
 """Common base of the callbacks for training frameworks."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from co_probe.errors import UserError
 from co_probe.monitoring.monitor import Monitor
+
+OnAlarm = Literal["stop", "log"] | Callable[[Any, Any, Monitor], object]
 
 
 class MonitorCallback:
@@ -27,7 +30,7 @@ class MonitorCallback:
     """
 
     def __init__(
-        self, *, epsilon: float, probe: Any = None, on_alarm: Any = "stop", network: str = "", **settings: Any
+        self, *, epsilon: float, probe: Any = None, on_alarm: OnAlarm = "stop", network: str = "", **settings: Any
     ):
         super().__init__()
         if on_alarm not in ("stop", "log") and not callable(on_alarm):

@@ -1,11 +1,9 @@
 """The monitor as a callback of the Hugging Face Trainer; needs the package `transformers`."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from co_probe.errors import UserError
 from co_probe.monitoring.callback import MonitorCallback
-from co_probe.monitoring.monitor import Monitor
 
 try:
     from transformers import TrainerCallback
@@ -13,8 +11,6 @@ except ImportError:
     raise UserError(
         "the callback needs transformers: pip install transformers accelerate, or use co_probe.Monitor without it"
     ) from None
-
-OnAlarm = Literal["stop", "log"] | Callable[[Any, Any, Monitor], object]
 
 
 class CatastrophicOverfitting(MonitorCallback, TrainerCallback):
@@ -42,11 +38,6 @@ class CatastrophicOverfitting(MonitorCallback, TrainerCallback):
         ...     CatastrophicOverfitting(epsilon=8 / 255, probe=(x_val, y_val))
         ... ])
     """
-
-    def __init__(
-        self, *, epsilon: float, probe: Any = None, on_alarm: OnAlarm = "stop", network: str = "", **settings: Any
-    ):
-        super().__init__(epsilon=epsilon, probe=probe, on_alarm=on_alarm, network=network, **settings)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Install hooks on the network and the optimizer, which accelerate has wrapped."""

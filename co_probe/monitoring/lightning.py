@@ -1,18 +1,14 @@
 """The monitor as a Lightning callback; needs the package `lightning`."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from co_probe.errors import UserError
 from co_probe.monitoring.callback import MonitorCallback
-from co_probe.monitoring.monitor import Monitor
 
 try:
     from lightning.pytorch.callbacks import Callback
 except ImportError:
     raise UserError("the callback needs Lightning: pip install lightning, or use co_probe.Monitor without it") from None
-
-OnAlarm = Literal["stop", "log"] | Callable[[Any, Any, Monitor], object]
 
 
 class CatastrophicOverfitting(MonitorCallback, Callback):
@@ -40,18 +36,13 @@ class CatastrophicOverfitting(MonitorCallback, Callback):
         >>> trainer = Trainer(callbacks=[CatastrophicOverfitting(epsilon=8 / 255, probe=(x_val, y_val))])
     """
 
-    def __init__(
-        self, *, epsilon: float, probe: Any = None, on_alarm: OnAlarm = "stop", network: str = "", **settings: Any
-    ):
-        super().__init__(epsilon=epsilon, probe=probe, on_alarm=on_alarm, network=network, **settings)
-
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Install hooks on the network and the optimizer."""
         self.start(pl_module, trainer.optimizers[0])
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Handle an alarm, once."""
-        if not self.fires():
+        if self.monitor is None or not self.fires():
             return
         pl_module.log("co/alarm", 1.0)
         if self._on_alarm == "stop":

@@ -76,8 +76,7 @@ class StoredRun:
                     f"{path} names an epoch of a run: name the run, {self.path.parent / name}, with epoch={epoch} in "
                     "eval and export"
                 )
-            if inner := min(self.path.glob("*/run.h5"), default=None):
-                raise UserError(f"{path} is a folder of runs: name one or more of them, such as {inner.parent}")
+            refuse_folder_of_runs(path)
             what = "has no run.h5" if self.path.is_dir() else "does not exist"
             raise UserError(f"{path} is not a run: it {what}")
         self._metrics: dict[int, dict[str, float]] = {}
@@ -520,6 +519,12 @@ def check_mark(about: Mapping[str, Any], run_id: str, epoch: int) -> None:
 
 def _frames(group: h5py.Group) -> dict[str, pd.DataFrame]:
     return {name: schema.check_table(columns) for name, columns in tree.read(group).items()}
+
+
+def refuse_folder_of_runs(path: str | Path) -> None:
+    """Raise UserError, with the path of a run in it, if `path` is a folder of runs."""
+    if runs := find_runs(path):
+        raise UserError(f"{path} is a folder of runs: name one or more of them, such as {runs[0]}")
 
 
 def find_runs(folder: str | Path) -> list[Path]:

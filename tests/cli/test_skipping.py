@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from co_probe import gap
-from co_probe.cli.main import main
 from co_probe.errors import NotStored, UserError
 from co_probe.runs import Run
 from co_probe.runs.checkpoints import export
@@ -39,17 +38,14 @@ def at(trained: Path, tmp_path: Path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def call(capsys):
+def call(call):
     """The command line in this process: (exit code, standard output, standard error without progress)."""
 
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit:
-            main([*map(str, arguments)])
-        out, err = capsys.readouterr()
-        said = [line for line in err.splitlines(keepends=True) if not PROGRESS.search(line)]
-        return exit.value.code, out, "".join(said)
+    def without_progress(*arguments: str | Path) -> tuple[int, str, str]:
+        code, out, err = call(*arguments)
+        return code, out, "".join(line for line in err.splitlines(keepends=True) if not PROGRESS.search(line))
 
-    return call
+    return without_progress
 
 
 def begun(run: Path) -> None:
